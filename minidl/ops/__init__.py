@@ -1,0 +1,42 @@
+"""The operations: one file an idea, forward and backward together, derived in the file's docstring."""
+
+from minidl.ops.activation import relu, sigmoid
+from minidl.ops.conv import conv2d, conv_transpose2d
+from minidl.ops.elementwise import add, divide, exp, log, multiply, negative, power, subtract
+from minidl.ops.linear import linear, matmul
+from minidl.ops.loss import binary_cross_entropy_with_logits, soft_dice_loss
+from minidl.ops.norm import batch_norm
+from minidl.ops.pool import max_pool2d
+from minidl.ops.reduce import max, mean, sum
+from minidl.ops.shape import concat, getitem, pad, reshape, transpose
+from minidl.ops.upsample import upsample_nearest
+
+__all__ = [
+    "add",
+    "batch_norm",
+    "binary_cross_entropy_with_logits",
+    "concat",
+    "conv2d",
+    "conv_transpose2d",
+    "divide",
+    "exp",
+    "getitem",
+    "linear",
+    "log",
+    "matmul",
+    "max",
+    "max_pool2d",
+    "mean",
+    "multiply",
+    "negative",
+    "pad",
+    "power",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "soft_dice_loss",
+    "subtract",
+    "sum",
+    "transpose",
+    "upsample_nearest",
+]

@@ -1,0 +1,85 @@
+"""Checkpoints: one file, no pickle, whole or not there at all.
+
+A checkpoint is a tree of dictionaries and lists whose leaves are arrays, numbers, strings, True, False and None. The
+arrays go into a .npz file (a zip of plain .npy files, each with a checksum), and the rest of the tree becomes one JSON
+text in it, in which {"array": k} stands where array k was. So `numpy.load(file, allow_pickle=False)` opens it without
+this library, and loading one never runs code: a pickled checkpoint from the internet could.
+
+It is written beside its place under another name, flushed to the disk and then renamed, which the operating system does
+in one step. Whoever is interrupted, by Ctrl-C or by the power, finds the old file or the new one, never a half.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.backend import is_array, to_numpy
+
+FORMAT = "minidl checkpoint 1"
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint, or a damaged one; the message names it."""
+
+
+def save(path: str | Path, tree: dict[str, Any]) -> None:
+    """Write the tree to one file, atomically; raises OSError if the folder cannot be written."""
+    path = Path(path)
+    arrays: list[np.ndarray] = []
+    text = json.dumps({"format": FORMAT, "tree": _take_arrays_out(tree, arrays)})
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as file:
+            np.savez(file, tree=np.array(text), **{f"array{k}": a for k, a in enumerate(arrays)})
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read a tree that `save` wrote. Raises FileNotFoundError, or CheckpointError if the file is no checkpoint."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            document = json.loads(str(file["tree"]))
+            if document["format"] != FORMAT:
+                raise CheckpointError(f"{path}: is in the format {document['format']!r}, want {FORMAT!r}")
+            return _put_arrays_back(document["tree"], file)
+    except FileNotFoundError:
+        raise
+    except CheckpointError:
+        raise
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: is no checkpoint of this program, or a damaged one ({error})"
+        ) from error
+
+
+def _take_arrays_out(node: Any, arrays: list[np.ndarray]) -> Any:
+    if is_array(node):
+        arrays.append(to_numpy(node))
+        return {"array": len(arrays) - 1}
+    if isinstance(node, dict):
+        return {str(key): _take_arrays_out(value, arrays) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_take_arrays_out(value, arrays) for value in node]
+    if isinstance(node, np.generic):
+        return node.item()
+    return node
+
+
+def _put_arrays_back(node: Any, file: Any) -> Any:
+    if isinstance(node, dict):
+        if set(node) == {"array"}:
+            return file[f"array{node['array']}"]
+        return {key: _put_arrays_back(value, file) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_put_arrays_back(value, file) for value in node]
+    return node

@@ -1,0 +1,240 @@
+"""Layers: operations that own their weights, and modules made of modules.
+
+A module finds what it owns by looking at its attributes: Parameters (trained), Buffers (kept, not
+trained: running statistics), other modules, and lists of modules. Nothing is registered and no attribute
+access is intercepted. The path of attributes is the name, "encoder.0.first.conv.weight".
+
+A parameter that can be reached in two ways, because two layers share it, is listed once, under the
+first name: it is one array, one gradient and one step of the optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minidl import init, ops
+from minidl.backend import Array, array_module, to_device, to_numpy
+from minidl.ops.conv import Pair, as_pair
+from minidl.tensor import Parameter, Tensor
+
+
+class Buffer:
+    """An array that belongs to a module's state but is not trained."""
+
+    def __init__(self, data: Array) -> None:
+        self.data = data
+
+
+class Module:
+    """Something with a `forward`, whose parts are its attributes."""
+
+    training = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output; every layer defines its own."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def __call__(self, *args: Any) -> Tensor:
+        return self.forward(*args)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yield the modules one step below, with their names; a list's elements are named by their number."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list | tuple):
+                for i, element in enumerate(value):
+                    if isinstance(element, Module):
+                        yield f"{name}.{i}", element
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield this module and all below it, with their names, in the order of definition."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def _named_leaves(self, kind: type) -> Iterator[tuple[str, Any]]:
+        seen = set()
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, kind) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield f"{prefix}.{name}" if prefix else name, value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield every trained tensor once, with its name."""
+        return self._named_leaves(Parameter)
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """Yield every array that is kept but not trained, with its name."""
+        return self._named_leaves(Buffer)
+
+    def parameters(self) -> list[Parameter]:
+        """Return every trained tensor once."""
+        return [p for _, p in self.named_parameters()]
+
+    def zero_grad(self) -> None:
+        """Forget all gradients, before the next backward pass adds its own."""
+        for p in self.parameters():
+            p.grad = None
+
+    def train(self, mode: bool = True) -> Module:
+        """Switch this module and all below it to training (or evaluation, with False); returns itself."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Module:
+        """Switch to evaluation: batch norm then uses its running statistics. Returns itself."""
+        return self.train(False)
+
+    def to(self, target: str | np.dtype | type) -> Module:
+        """Move all state to a device ("cpu", "cuda") or convert it to a dtype, in place; returns itself."""
+        for leaf in self._state().values():
+            if target in ("cpu", "cuda"):
+                leaf.data = to_device(leaf.data, target)
+            else:
+                leaf.data = leaf.data.astype(target)
+        return self
+
+    def _state(self) -> dict[str, Parameter | Buffer]:
+        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return a copy of every parameter and buffer, by name, as NumPy arrays."""
+        return {name: to_numpy(leaf.data).copy() for name, leaf in self._state().items()}
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Copy parameters and buffers in, keeping this module's device and dtype.
+
+        Strict: raises ValueError listing every name that is missing, unexpected or of another shape, and
+        changes nothing then. A half-loaded network would run, and be wrong.
+        """
+        own = self._state()
+        problems = [f"missing {name} {leaf.data.shape}" for name, leaf in own.items() if name not in state]
+        problems += [f"unexpected {name} {np.shape(state[name])}" for name in state if name not in own]
+        problems += [
+            f"{name} is {np.shape(state[name])}, want {leaf.data.shape}"
+            for name, leaf in own.items()
+            if name in state and np.shape(state[name]) != leaf.data.shape
+        ]
+        if problems:
+            raise ValueError(f"the state does not fit this {type(self).__name__}: {'; '.join(problems)}")
+        for name, leaf in own.items():
+            leaf.data = array_module(leaf.data).array(state[name], leaf.data.dtype)
+
+
+class Linear(Module):
+    """y = x W^T + b, x (N, in_features) -> y (N, out_features)."""
+
+    def __init__(self, in_features: int, out_features: int, *, rng: np.random.Generator) -> None:
+        self.weight = Parameter(init.kaiming_normal((out_features, in_features), in_features, rng))
+        self.bias = Parameter(np.zeros(out_features, np.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)
+
+
+class Conv2d(Module):
+    """A convolution, x (N, in_channels, H, W) -> y (N, out_channels, OH, OW)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        *,
+        rng: np.random.Generator,
+    ) -> None:
+        KH, KW = as_pair(kernel_size)
+        shape = (out_channels, in_channels, KH, KW)
+        self.weight = Parameter(init.kaiming_normal(shape, in_channels * KH * KW, rng))
+        self.bias = Parameter(np.zeros(out_channels, np.float32))
+        self.stride, self.padding = as_pair(stride), as_pair(padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class ConvTranspose2d(Module):
+    """A convolution's adjoint, x (N, in_channels, H, W) -> y (N, out_channels, OH, OW); doubles an image."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        output_padding: int | Pair = 0,
+        *,
+        rng: np.random.Generator,
+    ) -> None:
+        (KH, KW), (SH, SW) = as_pair(kernel_size), as_pair(stride)
+        shape = (in_channels, out_channels, KH, KW)
+        fan_in = max(1, in_channels * KH * KW // (SH * SW))  # an output pixel meets 1 in SH SW of the weights
+        self.weight = Parameter(init.kaiming_normal(shape, fan_in, rng))
+        self.bias = Parameter(np.zeros(out_channels, np.float32))
+        self.stride, self.padding = (SH, SW), as_pair(padding)
+        self.output_padding = as_pair(output_padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        settings = self.stride, self.padding, self.output_padding
+        return ops.conv_transpose2d(x, self.weight, self.bias, *settings)
+
+
+class BatchNorm2d(Module):
+    """Batch normalisation with running statistics, x (N, C, H, W) -> y (N, C, H, W).
+
+    In training it uses the batch's mean and variance and remembers them as a running average,
+    r <- (1 - momentum) r + momentum * batch; in evaluation it uses that average. The variance
+    remembered divides by m - 1, the one used in training by m, as in PyTorch.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        self.weight = Parameter(np.ones(channels, np.float32))
+        self.bias = Parameter(np.zeros(channels, np.float32))
+        self.running_mean = Buffer(np.zeros(channels, np.float32))
+        self.running_var = Buffer(np.ones(channels, np.float32))
+        self.eps, self.momentum = eps, momentum
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            y, _ = ops.batch_norm(x, self.weight, self.bias, self.statistics(), self.eps)
+            return y
+        y, (mean, var) = ops.batch_norm(x, self.weight, self.bias, eps=self.eps)
+        m = x.size // len(mean)
+        self._remember(self.running_mean, mean)
+        self._remember(self.running_var, var * (m / (m - 1)))
+        return y
+
+    def statistics(self) -> tuple[Array, Array]:
+        """Return the running mean and variance, (C,) each."""
+        return self.running_mean.data, self.running_var.data
+
+    def _remember(self, running: Buffer, batch: Array) -> None:
+        running.data = (1.0 - self.momentum) * running.data + self.momentum * batch
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.relu(x)
+
+
+class Sequential(Module):
+    """Modules applied one after the other."""
+
+    def __init__(self, *layers: Module) -> None:
+        self.layers = list(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x

@@ -1,0 +1,81 @@
+"""Reductions: many elements in, few out.
+
+A sum gives every element the same weight, so its gradient is dy copied back over the axes that were summed;
+a mean is the sum over n elements divided by n. A maximum depends on one element only, which takes the
+whole gradient: the first one where several are equal, so that the result does not depend on chance.
+"""
+
+from __future__ import annotations
+
+import math
+
+from minidl.backend import Array, array_module
+from minidl.tensor import Function, Tensor
+
+Axis = int | tuple[int, ...] | None
+
+
+def spread(dy: Array, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> Array:
+    """Copy a reduced array back to the `shape` it was reduced from."""
+    xp = array_module(dy)
+    if axis is not None and not keepdims:
+        dy = xp.expand_dims(dy, axis)
+    return xp.broadcast_to(dy, shape)
+
+
+class Sum(Function):
+    def __init__(self, axis: Axis = None, keepdims: bool = False) -> None:
+        self.axis, self.keepdims = axis, keepdims
+
+    def forward(self, x: Array) -> Array:
+        self.shape = x.shape
+        return x.sum(axis=self.axis, keepdims=self.keepdims)
+
+    def backward(self, dy: Array) -> Array:
+        return spread(dy, self.shape, self.axis, self.keepdims)
+
+
+class Mean(Sum):
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        self.count = x.size // math.prod(y.shape)
+        return y / self.count
+
+    def backward(self, dy: Array) -> Array:
+        return super().backward(dy / self.count)
+
+
+class Max(Function):
+    def __init__(self, axis: int | None = None, keepdims: bool = False) -> None:
+        self.axis, self.keepdims = axis, keepdims
+
+    def forward(self, x: Array) -> Array:
+        xp = array_module(x)
+        self.shape = x.shape
+        self.index = xp.expand_dims(x.argmax(self.axis), self.axis) if self.axis is not None else x.argmax()
+        return x.max(axis=self.axis, keepdims=self.keepdims)
+
+    def backward(self, dy: Array) -> Array:
+        xp = array_module(dy)
+        dx = xp.zeros(self.shape, dy.dtype)
+        if self.axis is None:
+            dx.reshape(-1)[self.index] = dy.reshape(())
+        else:
+            dy = dy if self.keepdims else xp.expand_dims(dy, self.axis)
+            xp.put_along_axis(dx, self.index, dy, self.axis)
+        return dx
+
+
+def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the sum over one axis, several, or all of them."""
+    return Sum(axis, keepdims)(x)
+
+
+def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the mean over one axis, several, or all of them."""
+    return Mean(axis, keepdims)(x)
+
+
+def max(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """Return the maximum over one axis or all of them; the first of equals takes the gradient."""
+    return Max(axis, keepdims)(x)

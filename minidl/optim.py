@@ -1,0 +1,224 @@
+"""Optimizers, in order of complexity: each adds one idea to the one before. Then learning-rate schedules.
+
+    SGD         p <- p - lr g                                     follow the gradient downhill
+    momentum    v <- mu v + g,   p <- p - lr v                    a ball that rolls (Polyak 1964)
+    Adam        m <- b1 m + (1 - b1) g                            momentum, as a running mean,
+                v <- b2 v + (1 - b2) g^2                          divided by the gradient's running size:
+                p <- p - lr m' / (sqrt(v') + eps)                 every weight has a step of its own
+    AdamW       p <- p - lr weight_decay p, then Adam             decay apart from the gradient
+
+m' = m / (1 - b1^t) and v' = v / (1 - b2^t) undo that m and v begin at zero (Kingma & Ba 2015).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from minidl.backend import Array, array_module, to_device, to_numpy
+from minidl.tensor import Parameter
+
+
+class Optimizer:
+    """What all have in common: a list of parameters, a learning rate, and a memory for each parameter."""
+
+    slots: tuple[str, ...] = ()  # the arrays remembered for each parameter, all zeros at first
+
+    def __init__(self, parameters: Iterable[Parameter], lr: float, weight_decay: float = 0.0) -> None:
+        self.parameters = list(parameters)
+        if not self.parameters:
+            raise ValueError(f"{type(self).__name__}: there are no parameters to train")
+        if lr < 0 or weight_decay < 0:
+            raise ValueError(
+                f"{type(self).__name__}: want lr and weight_decay >= 0, got {lr}, {weight_decay}"
+            )
+        self.lr, self.weight_decay = lr, weight_decay
+        self.steps = 0
+        self.memory: dict[str, list[Array]] = {
+            slot: [array_module(p.data).zeros_like(p.data) for p in self.parameters] for slot in self.slots
+        }
+
+    def zero_grad(self) -> None:
+        """Forget all gradients, before the next backward pass adds its own."""
+        for p in self.parameters:
+            p.grad = None
+
+    def step(self) -> None:
+        """Change every parameter that has a gradient, once."""
+        self.steps += 1
+        for i, p in enumerate(self.parameters):
+            if p.grad is not None:
+                self.update(p, p.grad, {slot: self.memory[slot][i] for slot in self.slots})
+
+    def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
+        """Change one parameter by its gradient; `memory` holds this parameter's arrays, updated in place."""
+        raise NotImplementedError(f"{type(self).__name__} does not define update")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a training must remember to go on exactly as if it had never stopped."""
+        arrays = {slot: [to_numpy(a).copy() for a in kept] for slot, kept in self.memory.items()}
+        return {"lr": self.lr, "steps": self.steps, **arrays}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` left off. Raises ValueError if the parameters' shapes differ."""
+        shapes = [p.shape for p in self.parameters]
+        for slot in self.slots:
+            if [a.shape for a in state.get(slot, [])] != shapes:
+                raise ValueError(
+                    f"the state does not fit this {type(self).__name__}: shapes of {slot!r} differ"
+                )
+            device = self.parameters[0].device
+            self.memory[slot] = [to_device(a.copy(), device) for a in state[slot]]
+        self.lr, self.steps = state["lr"], state["steps"]
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if asked for; weight decay is added to the gradient."""
+
+    slots = ("velocity",)
+
+    def __init__(
+        self, parameters: Iterable[Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, lr, weight_decay)
+        self.momentum = momentum
+
+    def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
+        v = memory["velocity"]
+        v *= self.momentum
+        v += g + self.weight_decay * p.data
+        p.data -= self.lr * v
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015, algorithm 1); weight decay is added to the gradient."""
+
+    slots = ("mean", "square")
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, lr, weight_decay)
+        self.betas, self.eps = betas, eps
+
+    def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
+        if self.weight_decay:
+            g = g + self.weight_decay * p.data
+        m, v, (b1, b2) = memory["mean"], memory["square"], self.betas
+        m *= b1
+        m += (1.0 - b1) * g
+        v *= b2
+        v += (1.0 - b2) * g * g
+        unbiased = m / (1.0 - b1**self.steps)
+        size = array_module(v).sqrt(v / (1.0 - b2**self.steps))
+        p.data -= self.lr * unbiased / (size + self.eps)
+
+
+class AdamW(Adam):
+    """Adam with the decay taken off the weight itself (Loshchilov & Hutter 2019, algorithm 2).
+
+    Added to the gradient, as Adam does, the decay would be divided by the gradient's size, and weights
+    with large gradients would hardly decay at all.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(parameters, lr, betas, eps)
+        self.decay = weight_decay
+
+    def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
+        p.data *= 1.0 - self.lr * self.decay
+        super().update(p, g, memory)
+
+
+def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
+    """Scale all gradients together so that their joint length is at most `max_norm`; return the length before.
+
+    One bad batch then moves the weights no further than a good one, in the same direction
+    (Pascanu, Mikolov, Bengio 2013, algorithm 1).
+    """
+    parameters = [p for p in parameters if p.grad is not None]
+    squares = [array_module(p.grad).vdot(p.grad, p.grad) for p in parameters]
+    norm = math.sqrt(float(sum(squares))) if squares else 0.0
+    if norm > max_norm:  # not for NaN: a loss that is not finite should be seen, not hidden
+        for p in parameters:
+            p.grad = p.grad * (max_norm / norm)  # a new array: gradients may share memory
+    return norm
+
+
+class LRScheduler:
+    """A learning rate that changes from step to step: lr = (the optimizer's at the start) * factor(step)."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer, self.base_lr, self.steps = optimizer, optimizer.lr, 0
+        optimizer.lr = self.base_lr * self.factor(0)
+
+    def factor(self, step: int) -> float:
+        """Return what the first learning rate is multiplied with after `step` steps."""
+        raise NotImplementedError(f"{type(self).__name__} does not define factor")
+
+    def step(self) -> None:
+        """Go one step on; call it after the optimizer's."""
+        self.steps += 1
+        self.optimizer.lr = self.base_lr * self.factor(self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"base_lr": self.base_lr, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.base_lr, self.steps = state["base_lr"], state["steps"]
+        self.optimizer.lr = self.base_lr * self.factor(self.steps)
+
+
+class StepLR(LRScheduler):
+    """Multiply the learning rate by gamma every `step_size` steps."""
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        return self.gamma ** (step // self.step_size)
+
+
+class CosineLR(LRScheduler):
+    """Rise in a line for `warmup_steps`, then fall along half a cosine to zero at `total_steps`.
+
+    The fall is Loshchilov & Hutter 2017, equation 5, without restarts. The warm-up (Goyal et al. 2017)
+    keeps the first steps short, while Adam's running means still rest on a few batches.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0) -> None:
+        self.total_steps, self.warmup_steps = total_steps, warmup_steps
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+class WarmupLR(LRScheduler):
+    """Rise in a line to the full learning rate over `warmup_steps`, then stay there."""
+
+    def __init__(self, optimizer: Optimizer, warmup_steps: int) -> None:
+        self.warmup_steps = warmup_steps
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        return min(1.0, (step + 1) / (self.warmup_steps + 1))

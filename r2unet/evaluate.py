@@ -1,0 +1,139 @@
+"""Scores of a trained network, beside what it must beat.
+
+A score alone says nothing: on ISIC, a program that answers "all background" has an accuracy above 0.8. So every
+report holds the model and the trivial baselines, judged on the same images by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl import Tensor, no_grad
+from minidl.backend import to_device, to_numpy
+from minidl.data import DataLoader
+from minidl.ops.activation import stable_sigmoid
+from r2unet import baselines, images
+from r2unet.metrics import Confusion, confusion, jaccard, summarize
+from r2unet.model import R2UNet
+from r2unet.predict import THRESHOLD, predict_image, probabilities
+from r2unet.sample import Sample, collate
+
+MEAN_MASK_IMAGES = 500  # the mean of so many outlines changes no more
+
+
+def predict_samples(
+    model: R2UNet, dataset: Sequence[Sample], batch_size: int, device: str = "cpu"
+) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Yield every sample with the lesion probability of its pixels, (H, W) float32."""
+    for samples in DataLoader(dataset, batch_size):
+        yield from zip(samples, probabilities(model, [s.image for s in samples], device), strict=True)
+
+
+def score_files(
+    model: R2UNet, pairs: Iterable[Any], size: int, device: str = "cpu"
+) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Yield every pair of files as a sample of the *original* size, with its probability, (H, W) float32.
+
+    The official scoring compares masks of the original size, so the small prediction is stretched back.
+    """
+    for pair in pairs:
+        sample = Sample(images.read_image(pair.image), images.read_mask(pair.mask), pair.name, pair.diagnosis)
+        yield sample, predict_image(model, sample.image, size, device)
+
+
+def report(
+    predictions: Iterable[tuple[Sample, np.ndarray]],
+    mean_mask: np.ndarray | None,
+    rng: np.random.Generator,
+) -> dict[str, dict[str, Any]]:
+    """Summarise the model and the baselines on the same images, by name; see `metrics.summarize`."""
+    guesses: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "all background": baselines.all_background,
+        "Otsu's threshold": baselines.otsu,
+    }
+    if mean_mask is not None:
+        guesses["mean mask"] = baselines.MeanMask(mean_mask)
+    counts: dict[str, list[Confusion]] = {name: [] for name in ("model", *guesses)}
+    for sample, probability in predictions:
+        counts["model"].append(confusion(probability > THRESHOLD, sample.mask))
+        for name, guess in guesses.items():
+            counts[name].append(confusion(guess(sample.image), sample.mask))
+    return {name: summarize(each, rng) for name, each in counts.items()}
+
+
+def warnings(scores: dict[str, dict[str, Any]]) -> list[str]:
+    """Say of each trivial baseline that the model does not beat it, in mean Jaccard."""
+    means = {name: score["mean"]["jaccard"] for name, score in scores.items()}
+    return [
+        f"warning: the model's mean Jaccard {means['model']:.4f} does not beat {name} ({value:.4f})"
+        for name, value in means.items()
+        if name != "model" and means["model"] <= value
+    ]
+
+
+def as_table(scores: dict[str, dict[str, Any]]) -> str:
+    """Lay scores out as text: a row a predictor, its means over images, then the values pooled over pixels."""
+    columns = {
+        "jaccard": "Jaccard",
+        "thresholded_jaccard": "thr. J",
+        "dice": "Dice",
+        "accuracy": "accuracy",
+        "sensitivity": "sensit.",
+        "specificity": "specif.",
+    }
+    head = f"{'':18}" + "".join(f"{title:>10}" for title in columns.values()) + "    95 % of Jaccard"
+    lines = [f"mean over {scores['model']['images']} images", head]
+    for name, score in scores.items():
+        low, high = score["jaccard_interval"]
+        cells = "".join(f"{score['mean'][key]:10.4f}" for key in columns)
+        lines.append(f"{name:18}{cells}    {low:.4f} to {high:.4f}")
+    lines.append("pooled over all pixels")
+    for name, score in scores.items():
+        cells = "".join(
+            f"{score['pooled'][key]:10.4f}" if key in score["pooled"] else " " * 10 for key in columns
+        )
+        lines.append(f"{name:18}{cells}".rstrip())
+    return "\n".join(lines)
+
+
+def from_best_to_worst(predictions: Sequence[tuple[Sample, np.ndarray]], rows: int) -> list[tuple[Any, ...]]:
+    """Pick images from the best Jaccard to the worst at even distances: an honest look, not the prettiest."""
+    scored = [
+        (s.image, s.mask, p, s.name, float(jaccard(confusion(p > THRESHOLD, s.mask)))) for s, p in predictions
+    ]
+    scored.sort(key=lambda row: -row[-1])
+    chosen = np.unique(np.linspace(0, len(scored) - 1, min(rows, len(scored))).round().astype(int))
+    return [scored[i] for i in chosen]
+
+
+def compare_modes(model: R2UNet, dataset: Sequence[Sample], batch_size: int) -> dict[str, float]:
+    """Run the same batches in train mode and in eval mode; the two must nearly agree.
+
+    Train mode normalises with each batch's own statistics, eval mode with the running ones. Returns the root mean
+    square of the difference of the logits over that of the logits, and the mean Jaccard in both. The model
+    is left as it was, running statistics included.
+    """
+    kept = model.state_dict()
+    difference = total = 0.0
+    counts: dict[bool, list[Confusion]] = {True: [], False: []}
+    for batch in DataLoader(dataset, batch_size, collate=collate):
+        logits = {}
+        for training in (False, True):
+            with no_grad():
+                x = Tensor(to_device(batch.images, model.head.weight.device))
+                logits[training] = to_numpy(model.train(training)(x).data)
+            predicted = stable_sigmoid(logits[training]) > THRESHOLD
+            counts[training] += [confusion(*pair) for pair in zip(predicted, batch.masks > 0.5, strict=True)]
+        model.load_state_dict(kept)
+        difference += float(np.square(logits[True] - logits[False], dtype=np.float64).sum())
+        total += float(np.square(logits[False], dtype=np.float64).sum())
+    model.eval()
+    rng = np.random.default_rng(0)
+    return {
+        "relative_rms": (difference / total) ** 0.5,
+        "jaccard_train_mode": summarize(counts[True], rng)["mean"]["jaccard"],
+        "jaccard_eval_mode": summarize(counts[False], rng)["mean"]["jaccard"],
+    }

@@ -1,0 +1,107 @@
+"""From photographs of any size to masks of the same size.
+
+    photograph (H, W, 3) -> stretched to the training size -> padded until every level can halve it
+        -> network -> sigmoid -> padding cut off -> stretched back to (H, W) -> probability > 0.5
+
+The probability is stretched back, not the mask: interpolated between the network's pixels it crosses one half along a
+smooth line, where a mask would become stairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from minidl import Tensor, no_grad
+from minidl.backend import to_device, to_numpy
+from minidl.ops.activation import stable_sigmoid
+from r2unet import images
+from r2unet.errors import InputError
+from r2unet.model import R2UNet
+from r2unet.sample import to_input
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+MASK_SUFFIX = "_segmentation_prediction.png"
+THRESHOLD = 0.5
+
+
+def pad_to_multiple(x: np.ndarray, multiple: int) -> np.ndarray:
+    """Repeat the last row and column until both sides divide, x (N, C, H, W) -> (N, C, H + h, W + w).
+
+    Repeated pixels look like more of the same skin; zeros would look like an edge.
+    """
+    below, right = -x.shape[2] % multiple, -x.shape[3] % multiple
+    return np.pad(x, ((0, 0), (0, 0), (0, below), (0, right)), mode="edge") if below or right else x
+
+
+def probabilities(model: R2UNet, pictures: Sequence[np.ndarray], device: str = "cpu") -> np.ndarray:
+    """Return how likely each pixel is lesion: images of one size, each (H, W, 3) uint8 -> (N, H, W) float32."""
+    x = to_input(pictures)  # (N, 3, H, W)
+    H, W = x.shape[2:]
+    with no_grad():
+        logits = model(Tensor(to_device(pad_to_multiple(x, model.multiple), device)))
+    return to_numpy(stable_sigmoid(logits.data))[:, 0, :H, :W]
+
+
+def predict_image(model: R2UNet, picture: np.ndarray, size: int, device: str = "cpu") -> np.ndarray:
+    """Return the lesion probability of every pixel of one image of any size, (H, W, 3) uint8 -> (H, W) float32.
+
+    The network sees the image stretched to (size, size), the size it was trained on.
+    """
+    small = images.resize_image(picture, (size, size))
+    probability = probabilities(model, [small], device)[0]  # (size, size)
+    return images.resize_probability(probability, picture.shape[:2])
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the image files among the paths, and in the folders among them, in order.
+
+    Raises InputError for a path that is missing, a folder without images, and two images of one stem, whose
+    masks would overwrite each other.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if _is_photograph(p))
+            if not inside:
+                raise InputError(f"{path}: holds no images; known are {', '.join(sorted(IMAGE_SUFFIXES))}")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    stems: dict[str, Path] = {}
+    for path in found:
+        if path.stem in stems:
+            raise InputError(
+                f"{path}: has the same name as {stems[path.stem]}, so their masks would too; rename one"
+            )
+        stems[path.stem] = path
+    return found
+
+
+def _is_photograph(path: Path) -> bool:
+    """Whether a file in a folder is an image to predict: no hidden file, and no mask lying beside one."""
+    other = path.stem.endswith(("_superpixels", "_segmentation", "_segmentation_prediction", "_overlay"))
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not other
+
+
+def predict_files(
+    model: R2UNet, size: int, files: Iterable[Path], out: Path, device: str = "cpu", overlay: bool = False
+) -> Iterable[tuple[Path, float]]:
+    """Write a mask for every file, and with `overlay` a picture of its outline; yield (file, share of lesion).
+
+    Each mask is `STEM_segmentation_prediction.png`, mode L, 0 or 255, of the image's own size: what the ISIC
+    challenge asks for. Raises InputError for a file that is no image, or a folder that cannot be written.
+    """
+    for file in files:
+        picture = images.read_image(file, exif=True)
+        mask = (predict_image(model, picture, size, device) > THRESHOLD).astype(np.uint8)
+        images.write_mask(out / f"{file.stem}{MASK_SUFFIX}", mask)
+        if overlay:
+            from r2unet import plots
+
+            images.write_image(out / f"{file.stem}_overlay.png", plots.overlay_image(picture, mask))
+        yield file, float(mask.mean())
