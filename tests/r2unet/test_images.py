@@ -65,6 +65,12 @@ class TestReadImage:
         whole = resize_image(read_image(photograph), (size, size))
         assert np.abs(read_image(photograph, size).astype(int) - whole).max() <= 3
 
+    def test_a_jpeg_decoded_small_keeps_its_frame_to_a_part_of_a_pixel(self, tmp_path):
+        ramp = np.tile((np.arange(73) * 255 // 72).astype(np.uint8), (73, 1))
+        path = save(ramp, tmp_path / "ramp.jpg", quality=95)
+        # At an eighth, 73 pixels are 9.125 wide and stored in 10; quarters of the 9.125 are asked for.
+        assert read_image(path, 4)[0, :, 0].tolist() == pytest.approx([32, 96, 159, 223], abs=6)
+
     def test_shrinking_averages_and_does_not_pick_pixels(self, tmp_path):
         board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
         image = read_image(save(board, tmp_path / "board.png"), 8)
@@ -80,10 +86,11 @@ class TestReadImage:
         path = save(np.array([[0, 0x8000, 0xFFFF]], dtype=np.uint16), tmp_path / "deep.png")
         assert read_image(path)[0, :, 0].tolist() == [0, 128, 255]
 
-    def test_transparency_in_a_palette_leaves_the_colours(self, tmp_path):
+    def test_transparency_in_a_palette_leaves_the_colours(self, tmp_path, recwarn):
         path = tmp_path / "palette.png"
         Image.new("RGB", (4, 4), (200, 10, 30)).quantize(4).save(path, transparency=b"\x80" * 4)
         assert read_image(path)[0, 0].tolist() == [200, 10, 30]
+        assert not recwarn
 
 
 class TestExif:
@@ -235,6 +242,12 @@ class TestBadFiles:
         path = tmp_path / "bad.jpg"
         path.write_bytes(content)
         assert_refused(lambda: read(path), path, words)
+
+    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+    def test_are_refused_for_their_size_where_pillow_only_warns(self, tmp_path, read):
+        path = tmp_path / "large.png"
+        path.write_bytes(png_header(10_000, 10_000))
+        assert_refused(lambda: read(path), path, "more than 89 million pixels")
 
     def test_say_that_they_are_missing_or_a_folder(self, tmp_path, read):
         assert_refused(lambda: read(tmp_path / "none.jpg"), tmp_path / "none.jpg", "No such file")

@@ -1,0 +1,318 @@
+"""Checking derivatives that were worked out by hand.
+
+**Vector-Jacobian products.** `backward` claims to compute J^T u for a cotangent u, where J is the Jacobian of f. For
+any direction v, <u, J v> = <J^T u, v>. The left side needs no derivative at all: J v is how f(x) changes when
+x moves along v, which a central difference measures with an error that falls with h^2,
+
+    J v  =  (f(x + h v) - f(x - h v)) / 2h  +  O(h^2).
+
+Both u and v are random. Each input of f has its own v, so a mistake in one gradient cannot hide behind the others. A
+cotangent of ones would not do: the outputs of a batch norm always sum to the same number, so its gradient would be zero, and
+any multiple of a wrong one would pass.
+
+In float64 rounding costs about 1e-16 / h. With h = 1e-5 the two sides agree to about 1e-9, and a
+backward that is wrong by one part in a thousand misses the tolerance of 1e-6 a thousandfold. Inputs are kept off
+kinks (ReLU at 0, equal pixels in a max-pool), where there is no derivative to find.
+
+**Adjoints.** For a linear map the claim is <A x, y> = <x, A^T y> exactly, for all x and y: no h, no error but rounding, and it works in float32.
+
+`python -m minidl.gradcheck` checks every Function there is, and the networks of packages that are built on this one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from minidl import ops
+from minidl.backend import Array
+from minidl.ops.conv import col2im, im2col
+from minidl.tensor import Function, Tensor
+
+TOLERANCE = 1e-6
+STEP = 1e-5
+
+# Modules of other packages whose `gradient_checks(rng)` yields further rows. Named, not imported: this
+# package knows nothing of what is built on it, and works without.
+OTHER_CHECKS = ("r2unet.checks",)
+
+
+class GradientError(AssertionError):
+    """A derivative is wrong; the message holds both numbers."""
+
+
+def relative_error(a: float, b: float, floor: float = 1e-12) -> float:
+    """Return |a - b| / max(|a|, |b|, floor). The floor is for two numbers that both should be zero."""
+    error = abs(a - b) / max(abs(a), abs(b), floor)
+    return error if np.isfinite(error) else float("inf")
+
+
+def check_vjp(
+    f: Callable[..., Tensor],
+    *arrays: np.ndarray,
+    rng: np.random.Generator,
+    tolerance: float = TOLERANCE,
+    step: float = STEP,
+) -> float:
+    """Compare f's gradient with a central difference, for every input; return the largest relative error.
+
+    `f` takes Tensors made of `arrays`, float64, and returns a Tensor. Raises GradientError with both numbers
+    if an error exceeds the tolerance.
+    """
+    inputs = [Tensor(np.array(a, np.float64), requires_grad=True) for a in arrays]
+    y = f(*inputs)
+    cotangent = rng.normal(size=y.shape)
+    y.backward(cotangent)
+
+    def project(i: int, moved: np.ndarray) -> float:
+        """<u, f(x)> with input i in another place."""
+        values = [Tensor(moved if j == i else x.data) for j, x in enumerate(inputs)]
+        return float(np.vdot(cotangent, f(*values).data))
+
+    worst = 0.0
+    for i, x in enumerate(inputs):
+        if x.grad is None:
+            raise GradientError(f"input {i} {x.shape}: no gradient arrived")
+        v = rng.normal(size=x.shape)
+        numeric = (project(i, x.data + step * v) - project(i, x.data - step * v)) / (2.0 * step)
+        analytic = float(np.vdot(x.grad, v))
+        error = relative_error(analytic, numeric)
+        worst = max(worst, error)
+        if error > tolerance:
+            raise GradientError(
+                f"input {i} {x.shape}: backward gives {analytic:.12g}, a central difference {numeric:.12g}; "
+                f"relative error {error:.1e} > {tolerance:.0e}"
+            )
+    return worst
+
+
+def check_adjoint(
+    forward: Callable[[Array], Array],
+    adjoint: Callable[[Array], Array],
+    x: Array,
+    y: Array,
+    tolerance: float = 1e-12,
+) -> float:
+    """Check <A x, y> = <x, A^T y> for a linear map A and its adjoint; return the relative error.
+
+    The tolerance is for float64; 1e-5 suits float32. Raises GradientError with both numbers.
+    """
+    left = float((forward(x) * y).sum())
+    right = float((x * adjoint(y)).sum())
+    error = relative_error(left, right)
+    if error > tolerance:
+        raise GradientError(
+            f"<A x, y> = {left:.12g}, <x, A^T y> = {right:.12g}; relative error {error:.1e} > {tolerance:.0e}"
+        )
+    return error
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was checked, and how it went."""
+
+    name: str
+    checked: str
+    error: float
+    tolerance: float
+    message: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.message and self.error <= self.tolerance
+
+
+Check = tuple[str, str, float, Callable[[], float]]  # name, what is checked, tolerance, the check itself
+
+
+def off_zero(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Draw numbers with absolute values between 0.5 and 1.5: away from ReLU's kink, from 1/0 and log 0."""
+    return rng.uniform(0.5, 1.5, shape) * rng.choice((-1.0, 1.0), shape)
+
+
+def all_different(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Draw numbers no two of which are closer than 0.01: away from the kinks of a maximum."""
+    count = int(np.prod(shape))
+    return 0.01 * rng.permutation(count).reshape(shape) - 0.005 * count
+
+
+def function_cases(rng: np.random.Generator) -> dict[str, tuple[Callable[..., Tensor], list[np.ndarray]]]:
+    """Return, for each Function by its name, a way to call it and the inputs to check it at.
+
+    The shapes are small, odd and all different, and settings are not the defaults, so that an exchanged
+    axis, an off-by-one or a forgotten stride shows.
+    """
+    image, other, weights = rng.normal(size=(2, 3, 7, 6)), rng.normal(size=(2, 4, 7, 6)), off_zero(rng, 3)
+    mask = (rng.random((2, 1, 5, 4)) > 0.5).astype(np.float64)
+    logits = 2.0 * rng.normal(size=mask.shape)
+    statistics = rng.normal(size=3), rng.uniform(0.5, 2.0, 3)
+    rows, columns = rng.normal(size=(4, 1, 3)), off_zero(rng, 5, 1)  # broadcast to (4, 5, 3)
+    kernel, back = rng.normal(size=(4, 3, 3, 2)), rng.normal(size=(3, 4, 3, 2))
+    return {
+        "Add": (ops.add, [rows, columns]),
+        "Subtract": (ops.subtract, [rows, columns]),
+        "Multiply": (ops.multiply, [rows, columns]),
+        "Divide": (ops.divide, [rows, columns]),
+        "Negative": (ops.negative, [rows]),
+        "Power": (lambda x: ops.power(x, 2.5), [np.abs(off_zero(rng, 3, 4))]),
+        "Exp": (ops.exp, [rows]),
+        "Log": (ops.log, [np.abs(off_zero(rng, 3, 4))]),
+        "ReLU": (ops.relu, [off_zero(rng, 3, 5)]),
+        "Sigmoid": (ops.sigmoid, [logits]),
+        "Sum": (lambda x: ops.sum(x, axis=(0, 2)), [image]),
+        "Mean": (lambda x: ops.mean(x, axis=1, keepdims=True), [image]),
+        "Max": (lambda x: ops.max(x, axis=1), [all_different(rng, 4, 5, 3)]),
+        "Reshape": (lambda x: ops.reshape(x, (3, -1)), [image]),
+        "Transpose": (lambda x: ops.transpose(x, (1, 3, 0, 2)), [image]),
+        "Concat": (lambda a, b: ops.concat((a, b), axis=1), [image, other]),
+        "Pad": (lambda x: ops.pad(x, (1, 2), (0, 3)), [image]),
+        "GetItem": (lambda x: ops.getitem(x, (slice(None), [0, 2, 0], slice(1, 6, 2))), [image]),
+        "MatMul": (ops.matmul, [rng.normal(size=(2, 4, 3)), rng.normal(size=(3, 5))]),
+        "UpsampleNearest": (lambda x: ops.upsample_nearest(x, 3), [image]),
+        "Conv2d": (
+            lambda x, w, b: ops.conv2d(x, w, b, stride=(2, 1), padding=(1, 2)),
+            [image, kernel, rng.normal(size=4)],
+        ),
+        "ConvTranspose2d": (
+            lambda x, w, b: ops.conv_transpose2d(
+                x, w, b, stride=(2, 3), padding=(1, 0), output_padding=(1, 2)
+            ),
+            [image, back, rng.normal(size=4)],
+        ),
+        "MaxPool2d": (
+            lambda x: ops.max_pool2d(x, kernel_size=(3, 2), stride=(2, 1), padding=(1, 1)),
+            [all_different(rng, 2, 3, 7, 6)],
+        ),
+        "BatchNorm": (lambda x, g, b: ops.batch_norm(x, g, b)[0], [image, weights, rng.normal(size=3)]),
+        "BatchNormInference": (
+            lambda x, g, b: ops.batch_norm(x, g, b, statistics)[0],
+            [image, weights, rng.normal(size=3)],
+        ),
+        "BinaryCrossEntropyWithLogits": (
+            lambda x: ops.binary_cross_entropy_with_logits(x, Tensor(mask)),
+            [logits],
+        ),
+        "SoftDiceLoss": (lambda x: ops.soft_dice_loss(x, Tensor(mask)), [logits]),
+    }
+
+
+def every_function(base: type[Function] = Function) -> Iterator[type[Function]]:
+    """Yield every operation the engine defines, found by asking Python, so that none can be left out."""
+    for kind in base.__subclasses__():
+        if kind.__module__.startswith("minidl."):
+            yield kind
+        yield from every_function(kind)
+
+
+def function_checks(rng: np.random.Generator) -> Iterator[Check]:
+    """Yield a check for each Function; one without a case is a check that fails."""
+    cases = function_cases(rng)
+    for kind in every_function():
+        name = kind.__name__
+        if name not in cases:
+            yield name, "nothing", TOLERANCE, lambda n=name: _fail(f"{n}: give it a row in function_cases")
+            continue
+        f, inputs = cases[name]
+        shapes = ", ".join("x".join(map(str, a.shape)) for a in inputs)
+        yield name, f"vjp at {shapes}", TOLERANCE, lambda f=f, a=inputs: check_vjp(f, *a, rng=rng)
+
+
+def adjoint_checks(rng: np.random.Generator) -> Iterator[Check]:
+    """Yield a check for each pair of linear maps that are each other's adjoint."""
+    x, w = rng.normal(size=(2, 3, 8, 7)), rng.normal(size=(4, 3, 3, 2))
+    window = (3, 2), (2, 1), (1, 0)  # kernel, stride, padding
+    col, y = rng.normal(size=(2, 3 * 3 * 2, 4 * 6)), rng.normal(size=(2, 4, 4, 6))
+
+    def convolve(a: Array) -> Array:
+        return ops.conv2d(Tensor(a), Tensor(w), stride=window[1], padding=window[2]).data
+
+    def transposed(a: Array) -> Array:
+        options = {"stride": window[1], "padding": window[2], "output_padding": (1, 0)}
+        return ops.conv_transpose2d(Tensor(a), Tensor(w), **options).data
+
+    def pad(a: Array) -> Array:
+        return ops.pad(Tensor(a), (1, 2), (0, 3)).data
+
+    halves = rng.normal(size=(2, 6, 8, 7))
+
+    def join(a: Array) -> Array:
+        return ops.concat((Tensor(a), Tensor(2.0 * a))).data
+
+    pairs = [
+        ("im2col, col2im", lambda a: im2col(a, *window), lambda a: col2im(a, (8, 7), *window), x, col),
+        ("conv2d, conv_transpose2d", convolve, transposed, x, y),
+        ("pad, crop", pad, lambda a: a[..., 1:-2, :-3], x, rng.normal(size=(2, 3, 11, 10))),
+        ("concat, split", join, lambda a: a[:, :3] + 2.0 * a[:, 3:], x, halves),
+    ]
+    for name, forward, adjoint, a, b in pairs:
+        check = (lambda *arguments: lambda: check_adjoint(*arguments))(forward, adjoint, a, b)
+        yield name, "<A x, y> = <x, A^T y>", 1e-12, check
+
+
+def other_checks(rng: np.random.Generator) -> Iterator[Check]:
+    """Yield the checks of packages built on this one, where they are installed."""
+    for module in OTHER_CHECKS:
+        if importlib.util.find_spec(module.partition(".")[0]):
+            yield from importlib.import_module(module).gradient_checks(rng)
+
+
+def _fail(message: str) -> float:
+    raise GradientError(message)
+
+
+def run(checks: Sequence[Check] | Iterator[Check]) -> list[Row]:
+    """Run the checks, each to its end: one that fails, or breaks, is a row that says so."""
+    rows = []
+    for name, checked, tolerance, check in checks:
+        try:
+            rows.append(Row(name, checked, check(), tolerance))
+        except Exception as fault:  # whatever a wrong backward raises belongs into the table
+            rows.append(Row(name, checked, float("inf"), tolerance, str(fault) or type(fault).__name__))
+    return rows
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """Lay the rows out as text."""
+    name, checked = (max(len(getattr(r, k)) for r in rows) for k in ("name", "checked"))
+    lines = [f"{'name':{name}}  {'checked':{checked}}  error    tolerance  verdict"]
+    for row in rows:
+        error = f"{row.error:.1e}" if np.isfinite(row.error) else "      -"
+        verdict = "ok" if row.passed else f"FAILED  {row.message}".rstrip()
+        lines.append(
+            f"{row.name:{name}}  {row.checked:{checked}}  {error}  {row.tolerance:.0e}      {verdict}"
+        )
+    failed = sum(not row.passed for row in rows)
+    lines.append(f"{len(rows) - failed} of {len(rows)} derivatives agree")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table of all checks; return 0 if all passed and 1 otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m minidl.gradcheck", description="Check every derivative.")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the inputs and directions (default 0)")
+    options = parser.parse_args(argv)
+    rng = np.random.default_rng(options.seed)
+    rows = run([*function_checks(rng), *adjoint_checks(rng), *other_checks(rng)])
+    passed = all(row.passed for row in rows)
+    if options.json:
+        table: list[dict[str, Any]] = [
+            {**asdict(r), "error": r.error if np.isfinite(r.error) else None, "passed": r.passed}
+            for r in rows
+        ]
+        print(json.dumps({"passed": passed, "rows": table}, indent=2))
+    else:
+        print(as_table(rows))
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The gradient of R2U-Net as a whole, one row a mode for `python -m minidl.gradcheck`.
+
+Every operation may be right and the network still wrong: a gradient added twice, a skip cut off, a step of
+the recurrence left out. So every parameter tensor is moved along a random direction of its own, and the
+change of the output compared with what backward says.
+
+In training, a bias in front of a batch norm has no effect, for the norm takes the mean off again: its
+gradient is zero, and both numbers must say so. In evaluation it has one. That is why both modes are checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from minidl.gradcheck import Check, GradientError, relative_error
+from minidl.nn import Module
+from minidl.tensor import Parameter, Tensor, no_grad
+from r2unet.model import R2UNet
+
+TOLERANCE = 1e-5
+STEP = 1e-7  # the network has thousands of ReLUs: a longer step would carry some of them over their kinks
+TRIES = 4
+
+# The derivatives here are of order 1 to 100; rounding leaves an error of about 1e-16 * output / STEP in each
+# difference. Two numbers below the floor are both zero: the bias in front of a batch norm.
+FLOOR = 1e-1
+
+
+def check_parameters(
+    model: Module, x: np.ndarray, rng: np.random.Generator, tolerance: float = TOLERANCE
+) -> float:
+    """Check the gradient of every parameter tensor against a central difference; return the largest error.
+
+    A ReLU whose kink lies within the step spoils the difference, not the derivative. So a direction that
+    disagrees is drawn anew, `TRIES` times in all: a wrong derivative agrees along none.
+
+    The model must be float64. Raises GradientError naming the parameter. Running statistics move, as in training.
+    """
+    model.zero_grad()
+    y = model(Tensor(x))
+    cotangent = rng.normal(size=y.shape)
+    y.backward(cotangent)
+    worst = 0.0
+    for name, p in model.named_parameters():
+        if p.grad is None:
+            raise GradientError(f"{name} {p.shape}: no gradient arrived")
+        for _ in range(TRIES):
+            analytic, numeric = directional_derivatives(model, x, cotangent, p, rng.normal(size=p.shape))
+            error = relative_error(analytic, numeric, FLOOR)
+            if error <= tolerance:
+                break
+        else:
+            raise GradientError(
+                f"{name} {p.shape}: backward gives {analytic:.12g}, a central difference {numeric:.12g}; "
+                f"relative error {error:.1e} > {tolerance:.0e}"
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def directional_derivatives(
+    model: Module, x: np.ndarray, cotangent: np.ndarray, p: Parameter, v: np.ndarray
+) -> tuple[float, float]:
+    """Return the derivative of <cotangent, model(x)> as p moves along v: by backward, by a central difference."""
+    value, projected = p.data, []
+    for sign in (1.0, -1.0):
+        p.data = value + sign * STEP * v
+        with no_grad():
+            projected.append(float(np.vdot(cotangent, model(Tensor(x)).data)))
+    p.data = value
+    return float(np.vdot(p.grad, v)), (projected[0] - projected[1]) / (2.0 * STEP)
+
+
+def gradient_checks(rng: np.random.Generator) -> Iterator[Check]:
+    """Yield the rows of the whole network, in training and in evaluation."""
+    for training in (True, False):
+        model = R2UNet(widths=(4, 6, 8), steps=2, rng=rng).to(np.float64)
+        for p in model.parameters():
+            p.data = p.data + 0.1 * rng.normal(size=p.shape)  # zeros and ones would hide exchanged roles
+        x = rng.normal(size=(2, 3, 8, 8))
+        with no_grad():
+            model(Tensor(x))  # running statistics other than 0 and 1
+        model.train(training)
+        mode = "training" if training else "evaluation"
+        count = len(model.parameters())
+        yield (
+            f"R2UNet in {mode}",
+            f"vjp of {count} parameter tensors",
+            TOLERANCE,
+            lambda m=model, a=x: check_parameters(m, a, rng),
+        )
