@@ -1,12 +1,14 @@
 """Checkpoints: one file, no pickle, whole or not there at all.
 
-A checkpoint is a tree of dictionaries and lists whose leaves are arrays, numbers, strings, True, False and None. The
-arrays go into a .npz file (a zip of plain .npy files, each with a checksum), and the rest of the tree becomes one JSON
-text in it, in which {"array": k} stands where array k was. So `numpy.load(file, allow_pickle=False)` opens it without
-this library, and loading one never runs code: a pickled checkpoint from the internet could.
+A checkpoint is a tree of dictionaries and lists whose leaves are arrays, numbers, strings, True, False
+and None. The arrays go into a .npz file (a zip of plain .npy files, each with a checksum), and the rest
+of the tree becomes one JSON text in it, in which {"array": k} stands where array k was. So
+`numpy.load(file, allow_pickle=False)` opens it without this library, and loading one never runs code: a
+pickled checkpoint from the internet could.
 
-It is written beside its place under another name, flushed to the disk and then renamed, which the operating system does
-in one step. Whoever is interrupted, by Ctrl-C or by the power, finds the old file or the new one, never a half.
+It is written beside its place under another name, flushed to the disk and then renamed, which the
+operating system does in one step. Whoever is interrupted, by Ctrl-C or by the power, finds the old file
+or the new one, never a half.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def save(path: str | Path, tree: dict[str, Any]) -> None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a tree that `save` wrote. Raises FileNotFoundError, or CheckpointError if the file is no checkpoint."""
+    """Read a tree that `save` wrote. Raises FileNotFoundError, or CheckpointError if the file is no
+    checkpoint."""
     try:
         with np.load(path, allow_pickle=False) as file:
             document = json.loads(str(file["tree"]))

@@ -1,8 +1,9 @@
 """Batches: which samples, in which order, changed how, prepared while the last batch is computed.
 
-All chance of an epoch is drawn before its first batch: one permutation of the data set, and one seed for each
-sample's augmentation. So the batches do not depend on how many threads prepare them or which is faster, and an epoch that
-was interrupted after k batches can go on from batch k exactly as it would have: draw the same again, skip k.
+All chance of an epoch is drawn before its first batch: one permutation of the data set, and one seed for
+each sample's augmentation. So the batches do not depend on how many threads prepare them or which is
+faster, and an epoch that was interrupted after k batches can go on from batch k exactly as it would have:
+draw the same again, skip k.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import numpy as np
 
 
 class DataLoader:
-    """Yield lists of samples of a data set, `batch_size` at a time, each passed through `transform(sample, rng)`.
+    """Yield lists of samples of a data set, `batch_size` at a time, each passed through
+    `transform(sample, rng)`.
 
     `shuffle` and `transform` take their randomness from `rng`, which moves on by a fixed amount an epoch.
-    `collate` turns a list of samples into a batch; without it the list is the batch. `threads` prepare batches ahead;
-    with 0 each is made when it is asked for.
+    `collate` turns a list of samples into a batch; without it the list is the batch. `threads` prepare
+    batches ahead; with 0 each is made when it is asked for.
     """
 
     def __init__(
@@ -52,7 +54,8 @@ class DataLoader:
         return self.batches()
 
     def batches(self, start: int = 0) -> Iterator[Any]:
-        """Yield the batches of one epoch from number `start` on, as they would come had all been asked for."""
+        """Yield the batches of one epoch from number `start` on, as they would come had all been asked
+        for."""
         order = np.arange(len(self.dataset))
         seeds = np.zeros(len(order), np.int64)
         if self.shuffle:

@@ -1,22 +1,25 @@
 """Checking derivatives that were worked out by hand.
 
-**Vector-Jacobian products.** `backward` claims to compute J^T u for a cotangent u, where J is the Jacobian of f. For
-any direction v, <u, J v> = <J^T u, v>. The left side needs no derivative at all: J v is how f(x) changes when
-x moves along v, which a central difference measures with an error that falls with h^2,
+**Vector-Jacobian products.** `backward` claims to compute J^T u for a cotangent u, where J is the
+Jacobian of f. For any direction v, <u, J v> = <J^T u, v>. The left side needs no derivative at all: J v
+is how f(x) changes when x moves along v, which a central difference measures with an error that falls
+with h^2,
 
     J v  =  (f(x + h v) - f(x - h v)) / 2h  +  O(h^2).
 
-Both u and v are random. Each input of f has its own v, so a mistake in one gradient cannot hide behind the others. A
-cotangent of ones would not do: the outputs of a batch norm always sum to the same number, so its gradient would be zero, and
-any multiple of a wrong one would pass.
+Both u and v are random. Each input of f has its own v, so a mistake in one gradient cannot hide behind
+the others. A cotangent of ones would not do: the outputs of a batch norm always sum to the same number,
+so its gradient would be zero, and any multiple of a wrong one would pass.
 
-In float64 rounding costs about 1e-16 / h. With h = 1e-5 the two sides agree to about 1e-9, and a
-backward that is wrong by one part in a thousand misses the tolerance of 1e-6 a thousandfold. Inputs are kept off
+In float64 rounding costs about 1e-16 / h. With h = 1e-5 the two sides agree to about 1e-9, and a backward
+that is wrong by one part in a thousand misses the tolerance of 1e-6 a thousandfold. Inputs are kept off
 kinks (ReLU at 0, equal pixels in a max-pool), where there is no derivative to find.
 
-**Adjoints.** For a linear map the claim is <A x, y> = <x, A^T y> exactly, for all x and y: no h, no error but rounding, and it works in float32.
+**Adjoints.** For a linear map the claim is <A x, y> = <x, A^T y> exactly, for all x and y: no h, no error
+but rounding, and it works in float32.
 
-`python -m minidl.gradcheck` checks every Function there is, and the networks of packages that are built on this one.
+`python -m minidl.gradcheck` checks every Function there is, and the networks of packages that are built
+on this one.
 """
 
 from __future__ import annotations

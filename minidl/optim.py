@@ -16,8 +16,6 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from minidl.backend import Array, array_module, to_device, to_numpy
 from minidl.tensor import Parameter
 
@@ -146,7 +144,8 @@ class AdamW(Adam):
 
 
 def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
-    """Scale all gradients together so that their joint length is at most `max_norm`; return the length before.
+    """Scale all gradients together so that their joint length is at most `max_norm`; return the length
+    before.
 
     One bad batch then moves the weights no further than a good one, in the same direction
     (Pascanu, Mikolov, Bengio 2013, algorithm 1).

@@ -1,21 +1,23 @@
 """The blocks of R2U-Net (Alom et al. 2018), from the inside out.
 
-**Recurrent convolution.** One convolution is applied t + 1 times, each time to the block's input plus what the last
-application gave:
+**Recurrent convolution.** One convolution is applied t + 1 times, each time to the block's input plus
+what the last application gave:
 
     y(0) = relu(norm(conv(x))),     y(s) = relu(norm(conv(x + y(s-1)))),   s = 1 ... t
 
-The weights carry no index s: they are the same at every step. Each step lets a pixel see one ring of neighbours further,
-so t = 2 sees what three stacked 3x3 convolutions see, 7x7 pixels, with the weights of one. The gradient of the shared weights is the
-sum over the t + 1 applications; the engine adds it up, as for any tensor that is used more than once.
+The weights carry no index s: they are the same at every step. Each step lets a pixel see one ring of
+neighbours further, so t = 2 sees what three stacked 3x3 convolutions see, 7x7 pixels, with the weights of
+one. The gradient of the shared weights is the sum over the t + 1 applications; the engine adds it up, as
+for any tensor that is used more than once.
 
-**Batch norm keeps running statistics for every step.** Each step's inputs have a distribution of their own (x, then x + y(0),
-...). In training each application uses its own batch's statistics, but one shared set of running averages would be a mixture
-that fits none of the steps, and the network in evaluation would differ from the one that was trained. The learned weight and bias
-are shared, as the paper's recurrence has it; only the statistics are kept apart.
+**Batch norm keeps running statistics for every step.** Each step's inputs have a distribution of their
+own (x, then x + y(0), ...). In training each application uses its own batch's statistics, but one shared
+set of running averages would be a mixture that fits none of the steps, and the network in evaluation
+would differ from the one that was trained. The learned weight and bias are shared, as the paper's
+recurrence has it; only the statistics are kept apart.
 
-**Recurrent residual block.** Two recurrent convolutions, around which the input is added. A 1x1 convolution first brings the input
-to the block's number of channels, so that it can be:
+**Recurrent residual block.** Two recurrent convolutions, around which the input is added. A 1x1
+convolution first brings the input to the block's number of channels, so that it can be:
 
     x' = conv1x1(x),     y = x' + recurrent(recurrent(x'))
 

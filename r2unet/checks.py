@@ -36,7 +36,8 @@ def check_parameters(
     A ReLU whose kink lies within the step spoils the difference, not the derivative. So a direction that
     disagrees is drawn anew, `TRIES` times in all: a wrong derivative agrees along none.
 
-    The model must be float64. Raises GradientError naming the parameter. Running statistics move, as in training.
+    The model must be float64. Raises GradientError naming the parameter. Running statistics move, as in
+    training.
     """
     model.zero_grad()
     y = model(Tensor(x))
@@ -63,7 +64,8 @@ def check_parameters(
 def directional_derivatives(
     model: Module, x: np.ndarray, cotangent: np.ndarray, p: Parameter, v: np.ndarray
 ) -> tuple[float, float]:
-    """Return the derivative of <cotangent, model(x)> as p moves along v: by backward, by a central difference."""
+    """Return the derivative of <cotangent, model(x)> as p moves along v: by backward, by a central
+    difference."""
     value, projected = p.data, []
     for sign in (1.0, -1.0):
         p.data = value + sign * STEP * v

@@ -1,7 +1,8 @@
 """The command line: `r2unet train | evaluate | predict | summary`.
 
-Only what a subcommand needs is imported, when it runs, so that --help is quick. What a person can mend is one line on
-stderr and exit code 2; a training that was asked to stop exits with 130, as programs do on Ctrl-C.
+Only what a subcommand needs is imported, when it runs, so that --help is quick. What a person can mend is
+one line on stderr and exit code 2; a training that was asked to stop exits with 130, as programs do on
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind: type, least: float, above: bool = False) -> Callable[[str], Any]:
-    """Return a converter for an option: a number of `kind`, at least (or, with `above`, more than) `least`."""
+    """Return a converter for an option: a number of `kind`, at least (or, with `above`, more than)
+    `least`."""
 
     def convert(text: str) -> Any:
         try:
@@ -191,7 +193,8 @@ def _say(line: str) -> None:
 
 
 def _settle(options: argparse.Namespace, before: Any) -> Any:
-    """Return the training's settings: the defaults and what was given, or when it goes on, what it began with.
+    """Return the training's settings: the defaults and what was given, or when it goes on, what it began
+    with.
 
     Raises InputError for an option that would change a training that goes on; `data` may have moved.
     """
@@ -211,7 +214,8 @@ def _settle(options: argparse.Namespace, before: Any) -> Any:
 
 
 def check_writable(out: Path) -> None:
-    """Raise InputError unless files can be put into `out`, before hours of work: it, or the nearest folder above."""
+    """Raise InputError unless files can be put into `out`, before hours of work: it, or the nearest
+    folder above."""
     there = out
     while not there.exists():
         there = there.parent

@@ -1,7 +1,7 @@
 """Scores of a trained network, beside what it must beat.
 
-A score alone says nothing: on ISIC, a program that answers "all background" has an accuracy above 0.8. So every
-report holds the model and the trivial baselines, judged on the same images by the same code.
+A score alone says nothing: on ISIC, a program that answers "all background" has an accuracy above 0.8. So
+every report holds the model and the trivial baselines, judged on the same images by the same code.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def warnings(scores: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def as_table(scores: dict[str, dict[str, Any]]) -> str:
-    """Lay scores out as text: a row a predictor, its means over images, then the values pooled over pixels."""
+    """Lay scores out as text: a row a predictor, its means over images, then the values pooled over
+    pixels."""
     columns = {
         "jaccard": "Jaccard",
         "thresholded_jaccard": "thr. J",
@@ -112,9 +113,9 @@ def from_best_to_worst(predictions: Sequence[tuple[Sample, np.ndarray]], rows: i
 def compare_modes(model: R2UNet, dataset: Sequence[Sample], batch_size: int) -> dict[str, float]:
     """Run the same batches in train mode and in eval mode; the two must nearly agree.
 
-    Train mode normalises with each batch's own statistics, eval mode with the running ones. Returns the root mean
-    square of the difference of the logits over that of the logits, and the mean Jaccard in both. The model
-    is left as it was, running statistics included.
+    Train mode normalises with each batch's own statistics, eval mode with the running ones. Returns the
+    root mean square of the difference of the logits over that of the logits, and the mean Jaccard in
+    both. The model is left as it was, running statistics included.
     """
     kept = model.state_dict()
     difference = total = 0.0

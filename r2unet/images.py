@@ -97,13 +97,17 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
 
     Raises InputError where the file cannot be written; what stood there before then still stands.
     """
+    write_image(path, np.where(mask, 255, 0).astype(np.uint8))
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write RGB (H, W, 3) or grey (H, W) bytes as a PNG; raises InputError like write_mask."""
     from PIL import Image
 
     if Path(path).suffix.lower() != ".png":
-        raise InputError(f"{path}: a mask is written as PNG, which loses nothing: end its name in .png")
-    picture = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
+        raise InputError(f"{path}: a picture is written as PNG, which loses nothing: end its name in .png")
     with written_whole(path) as file:
-        picture.save(file, format="PNG")
+        Image.fromarray(image).save(file, format="PNG")
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,9 +10,10 @@
       |                                 ^
       +----------> [ 64 ] --------------+                                     H/8  x W/8
 
-On the way down, every block sees twice as far as the one before and says less precisely where. On the way up, the skips bring
-the precise positions back. They are concatenated, so that the block after can weigh the two sources as it likes: adding them
-would fix that choice before training. Each [ ] is a RecurrentResidualBlock with that many channels.
+On the way down, every block sees twice as far as the one before and says less precisely where. On the way
+up, the skips bring the precise positions back. They are concatenated, so that the block after can weigh
+the two sources as it likes: adding them would fix that choice before training. Each [ ] is a
+RecurrentResidualBlock with that many channels.
 
 The output is a logit a pixel: sigmoid(logit) is the probability that the pixel is lesion.
 """
@@ -33,8 +34,9 @@ from r2unet.blocks import RecurrentResidualBlock, UpConv
 class R2UNet(Module):
     """x (N, in_channels, H, W) -> logits (N, out_channels, H, W); H and W divide by 2^(levels - 1).
 
-    `widths` are the channels of each level, from the image's size down; any number of levels. `steps` is the paper's t. Weights
-    are drawn from `rng`, He et al. 2015. Raises ValueError for widths or steps that make no network.
+    `widths` are the channels of each level, from the image's size down; any number of levels. `steps` is
+    the paper's t. Weights are drawn from `rng`, He et al. 2015. Raises ValueError for widths or steps
+    that make no network.
     """
 
     def __init__(
@@ -85,6 +87,6 @@ class R2UNet(Module):
             raise ValueError(f"R2UNet: want images (N, C, H, W), got {x.shape}")
         if x.shape[2] % self.multiple or x.shape[3] % self.multiple:
             raise ValueError(
-                f"R2UNet: {len(self.widths)} levels halve the image {len(self.widths) - 1} times, so its sides must "
-                f"divide by {self.multiple}; got {x.shape[2]} x {x.shape[3]}; pad or resize it"
+                f"R2UNet: {len(self.widths)} levels halve the image {len(self.widths) - 1} times, so its "
+                f"sides must divide by {self.multiple}; got {x.shape[2]} x {x.shape[3]}; pad or resize it"
             )

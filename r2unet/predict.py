@@ -3,8 +3,8 @@
     photograph (H, W, 3) -> stretched to the training size -> padded until every level can halve it
         -> network -> sigmoid -> padding cut off -> stretched back to (H, W) -> probability > 0.5
 
-The probability is stretched back, not the mask: interpolated between the network's pixels it crosses one half along a
-smooth line, where a mask would become stairs.
+The probability is stretched back, not the mask: interpolated between the network's pixels it crosses one
+half along a smooth line, where a mask would become stairs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def pad_to_multiple(x: np.ndarray, multiple: int) -> np.ndarray:
 
 
 def probabilities(model: R2UNet, pictures: Sequence[np.ndarray], device: str = "cpu") -> np.ndarray:
-    """Return how likely each pixel is lesion: images of one size, each (H, W, 3) uint8 -> (N, H, W) float32."""
+    """Return how likely each pixel is lesion: images of one size, each (H, W, 3) uint8 -> (N, H, W)
+    float32."""
     x = to_input(pictures)  # (N, 3, H, W)
     H, W = x.shape[2:]
     with no_grad():
@@ -46,7 +47,8 @@ def probabilities(model: R2UNet, pictures: Sequence[np.ndarray], device: str = "
 
 
 def predict_image(model: R2UNet, picture: np.ndarray, size: int, device: str = "cpu") -> np.ndarray:
-    """Return the lesion probability of every pixel of one image of any size, (H, W, 3) uint8 -> (H, W) float32.
+    """Return the lesion probability of every pixel of one image of any size, (H, W, 3) uint8 -> (H, W)
+    float32.
 
     The network sees the image stretched to (size, size), the size it was trained on.
     """
@@ -91,7 +93,8 @@ def _is_photograph(path: Path) -> bool:
 def predict_files(
     model: R2UNet, size: int, files: Iterable[Path], out: Path, device: str = "cpu", overlay: bool = False
 ) -> Iterable[tuple[Path, float]]:
-    """Write a mask for every file, and with `overlay` a picture of its outline; yield (file, share of lesion).
+    """Write a mask for every file, and with `overlay` a picture of its outline; yield (file, share of
+    lesion).
 
     Each mask is `STEM_segmentation_prediction.png`, mode L, 0 or 255, of the image's own size: what the ISIC
     challenge asks for. Raises InputError for a file that is no image, or a folder that cannot be written.

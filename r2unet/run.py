@@ -53,8 +53,8 @@ class Settings:
         if self.size < 1 or self.size % multiple:
             nearest = max(multiple, round(self.size / multiple) * multiple)
             raise InputError(
-                f"--size {self.size}: {len(self.widths)} levels halve the image {len(self.widths) - 1} times, "
-                f"so it must divide by {multiple}; try {nearest}"
+                f"--size {self.size}: {len(self.widths)} levels halve the image {len(self.widths) - 1} "
+                f"times, so it must divide by {multiple}; try {nearest}"
             )
         for name in ("epochs", "batch_size", "images"):
             if getattr(self, name) < 1:
@@ -73,7 +73,8 @@ def new_model(settings: Settings, rng: np.random.Generator) -> R2UNet:
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of a training. Raises InputError if the file is missing, damaged or something else."""
+    """Read a checkpoint of a training. Raises InputError if the file is missing, damaged or something
+    else."""
     try:
         state = checkpoint.load(path)
     except FileNotFoundError:

@@ -1,12 +1,13 @@
 """Training R2U-Net, so that it can be stopped anywhere and goes on as if it had not been.
 
-A step is: a batch, the loss, its gradients, one move of the optimizer. The loss is binary cross-entropy plus soft
-Dice: the first judges every pixel, the second the region, and small lesions count in it as much as large ones.
+A step is: a batch, the loss, its gradients, one move of the optimizer. The loss is binary cross-entropy
+plus soft Dice: the first judges every pixel, the second the region, and small lesions count in it as much
+as large ones.
 
-What happens next depends on the weights, the optimizer's memory, the schedule's step, and the random state at
-the epoch's start with the number of batches done since (`minidl.data` says why that suffices). All of it is saved about every
-minute, at each epoch's end and on Ctrl-C, and never between the halves of a step, so a run that was killed continues bit
-for bit on the path it would have taken.
+What happens next depends on the weights, the optimizer's memory, the schedule's step, and the random
+state at the epoch's start with the number of batches done since (`minidl.data` says why that suffices).
+All of it is saved about every minute, at each epoch's end and on Ctrl-C, and never between the halves of
+a step, so a run that was killed continues bit for bit on the path it would have taken.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Interrupted(Exception):
 def load_datasets(
     settings: Settings, threads: int = 2, cache: Path | None = None, progress: bool = False
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """Return the training and the validation images, decoded once, or generated lesions where there is no data."""
+    """Return the training and the validation images, decoded once, or generated lesions where there is no
+    data."""
     if settings.data is None:
         held_out = max(1, settings.images // VALIDATION_SHARE)
         # Seeds side by side, not one data set cut in two: more images for training leave validation as it is.
@@ -139,7 +141,7 @@ class Trainer:
             checkpoint.save(path, self.state())
         except OSError as fault:
             raise InputError(
-                f"{path}: cannot be written ({fault.strerror or fault}); free some space or choose another --out"
+                f"{path}: cannot be written ({fault.strerror or fault}); free space or choose another --out"
             ) from None
         self.saved_at = time.monotonic()
 
@@ -181,8 +183,8 @@ class Trainer:
         length = clip_grad_norm(self.optimizer.parameters, self.settings.clip)
         if not (math.isfinite(value) and math.isfinite(length)):
             raise InputError(
-                f"the loss is {value} and its gradient's length {length} in epoch {len(self.history) + 1}, step "
-                f"{self.batches_done + 1}, on {', '.join(batch.names)}; look at these images, or lower --lr"
+                f"the loss is {value} and its gradient's length {length} in epoch {len(self.history) + 1}, "
+                f"step {self.batches_done + 1}, on {', '.join(batch.names)}; look at them, or lower --lr"
             )
         self.optimizer.step()
         self.schedule.step()
@@ -243,7 +245,8 @@ class Trainer:
         plots.plot_curves(self.history, self.out / "curves.png")
 
     def _report(self) -> dict[str, Any]:
-        """Score the best state at the training size, write report.json and overlays.png, return the scores."""
+        """Score the best state at the training size, write report.json and overlays.png, return the
+        scores."""
         import json
 
         from r2unet import plots
@@ -304,6 +307,6 @@ class Trainer:
     def _interrupt(self) -> None:
         self.save()
         raise Interrupted(
-            f"stopped in epoch {len(self.history) + 1} after {self.batches_done} of {len(self.loader)} batches; "
-            f"all is saved, go on with: r2unet train --resume --out {self.out}"
+            f"stopped in epoch {len(self.history) + 1} after {self.batches_done} of {len(self.loader)} "
+            f"batches; all is saved, go on with: r2unet train --resume --out {self.out}"
         )

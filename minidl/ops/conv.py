@@ -15,10 +15,10 @@ The letters, here and in every kernel:
         |                  |
         +------------------+               (a cross-correlation: nobody flips the kernel any more).
 
-**As a matrix product.** Write all the pixels that one output pixel looks at as a column, and all those columns
-side by side: `col` (C KH KW, OH OW). Then y = w col, one product of matrices, which a processor does at
-full speed. `im2col` builds col from x; it only copies, so it is a linear map, and its adjoint `col2im`
-adds every element of col back to the pixel it was copied from.
+**As a matrix product.** Write all the pixels that one output pixel looks at as a column, and all those
+columns side by side: `col` (C KH KW, OH OW). Then y = w col, one product of matrices, which a processor
+does at full speed. `im2col` builds col from x; it only copies, so it is a linear map, and its adjoint
+`col2im` adds every element of col back to the pixel it was copied from.
 
 **The gradients** are those of a matrix product, y = w col:
 
@@ -26,12 +26,13 @@ adds every element of col back to the pixel it was copied from.
     dw   = dy col^T                                   summed over the images of the batch
     db   = dy summed over images and pixels
 
-**The transposed convolution** is by definition the map x -> dx above: the adjoint of a convolution, which turns
-OH x OW pixels back into H x W and so, with stride 2, doubles an image. Its own adjoint is then the convolution:
-all three passes of `ConvTranspose2d` are passes of `Conv2d` with the roles exchanged.
+**The transposed convolution** is by definition the map x -> dx above: the adjoint of a convolution, which
+turns OH x OW pixels back into H x W and so, with stride 2, doubles an image. Its own adjoint is then the
+convolution: all three passes of `ConvTranspose2d` are passes of `Conv2d` with the roles exchanged.
 
-**Memory.** col is KH KW times larger than x: 144 MiB for 64 channels of 256 x 256. It is rebuilt in the backward pass,
-never stored, and the batch is worked through in pieces small enough to stay in the processor's cache.
+**Memory.** col is KH KW times larger than x: 144 MiB for 64 channels of 256 x 256. It is rebuilt in the
+backward pass, never stored, and the batch is worked through in pieces small enough to stay in the
+processor's cache.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
 
 
 def col2im(col: Array, size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Array:
-    """Add every column back to its window: the adjoint of im2col, col (N, C KH KW, OH OW) -> x (N, C, H, W)."""
+    """Add every column back to its window: the adjoint of im2col, col (N, C KH KW, OH OW) -> x (N, C, H,
+    W)."""
     (H, W), (KH, KW), (PH, PW) = size, kernel, padding
     OH, OW = output_size(size, kernel, stride, padding)
     N, C = col.shape[0], col.shape[1] // (KH * KW)
@@ -138,7 +140,8 @@ def conv2d_weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padd
 
 
 def add_bias(y: Array, b: Array | None) -> Array:
-    """Add one number to every pixel of an output channel, in place: y was made here and nobody else has it."""
+    """Add one number to every pixel of an output channel, in place: y was made here and nobody else has
+    it."""
     if b is not None:
         y += b[:, None, None]
     return y
@@ -183,7 +186,8 @@ class ConvTranspose2d(Function):
 
 def transposed_output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, extra: Pair) -> Pair:
     """Return the (H, W) whose convolution has `size`. With a stride several have; `extra` picks one."""
-    return tuple((n - 1) * s - 2 * p + k + e for n, k, s, p, e in zip(size, kernel, stride, padding, extra))
+    settings = zip(size, kernel, stride, padding, extra, strict=True)
+    return tuple((n - 1) * s - 2 * p + k + e for n, k, s, p, e in settings)
 
 
 def as_pair(value: int | Pair) -> Pair:

@@ -1,16 +1,18 @@
 """The two losses of segmentation, on logits x, against a mask t of zeros and ones.
 
-**Binary cross-entropy.** With p = sigmoid(x), the mean over all elements of -t log p - (1 - t) log(1 - p). Put
-p = 1 / (1 + exp(-x)) in and simplify:
+**Binary cross-entropy.** With p = sigmoid(x), the mean over all elements of -t log p - (1 - t) log(1 -
+p). Put p = 1 / (1 + exp(-x)) in and simplify:
 
     L_i = max(x, 0) - x t + log(1 + exp(-|x|))          dL_i/dx = p - t
 
-The left form never takes the logarithm of zero, whatever x; the right one is why the sigmoid and the logarithm are one
-operation: their derivatives cancel, and a confident mistake keeps a gradient of one instead of none.
+The left form never takes the logarithm of zero, whatever x; the right one is why the sigmoid and the
+logarithm are one operation: their derivatives cancel, and a confident mistake keeps a gradient of one
+instead of none.
 
-**Soft Dice** (Milletari et al. 2016, without the squares). Dice = 2 |A and B| / (|A| + |B|) compares regions instead
-of pixels, so that a small lesion counts as much as a large one. With probabilities in place of the
-prediction it has a derivative. For each image, over its pixels, with e a small number (1 by default) for empty masks:
+**Soft Dice** (Milletari et al. 2016, without the squares). Dice = 2 |A and B| / (|A| + |B|) compares
+regions instead of pixels, so that a small lesion counts as much as a large one. With probabilities in
+place of the prediction it has a derivative. For each image, over its pixels, with e a small number (1 by
+default) for empty masks:
 
     I = sum p t,   S = sum p + sum t,   D = (2 I + e) / (S + e),   L = mean over images of 1 - D
     dD/dp = (2 t - D) / (S + e),        dp/dx = p (1 - p)
@@ -68,7 +70,8 @@ def soft_dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tenso
 
 
 def _target(logits: Tensor, target: Tensor, name: str) -> Array:
-    """The target is data, not a part of the graph: check that it fits and that nobody expects its gradient."""
+    """The target is data, not a part of the graph: check that it fits and that nobody expects its
+    gradient."""
     if (logits.shape, logits.dtype, logits.device) != (target.shape, target.dtype, target.device):
         raise ValueError(
             f"{name}: logits are {logits.dtype} {logits.shape} on {logits.device}, the target "

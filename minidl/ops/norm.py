@@ -6,14 +6,14 @@ has in this batch; then a learned weight g and bias b give it any mean and varia
     mean = sum x / m,   var = sum (x - mean)^2 / m,   r = 1 / sqrt(var + eps)
     n = (x - mean) r,   y = g n + b
 
-**Backward.** Let dn = g dy. Moving one x moves its own n, but also the mean and the variance, and through them the n of
-every other pixel of the channel. Collecting the three paths gives
+**Backward.** Let dn = g dy. Moving one x moves its own n, but also the mean and the variance, and through
+them the n of every other pixel of the channel. Collecting the three paths gives
 
     dx = r ( dn - mean(dn) - n mean(dn n) ),    dg = sum(dy n),    db = sum(dy)
 
-which reads: take from dn what batch norm cannot pass on, namely its mean (y does not change if a
-constant is added to x) and its component along n (nor if x is scaled). So sum(dx) = 0 and sum(dx n) = 0 always, which
-is why a gradient check with dy all ones sees dx = 0 and would pass almost any mistake here.
+which reads: take from dn what batch norm cannot pass on, namely its mean (y does not change if a constant
+is added to x) and its component along n (nor if x is scaled). So sum(dx) = 0 and sum(dx n) = 0 always,
+which is why a gradient check with dy all ones sees dx = 0 and would pass almost any mistake here.
 
 In evaluation an image must not depend on the others in its batch, so mean and var are constants, running
 averages collected in training. Then y is one multiply-add a channel, and dx = g r dy.
@@ -84,7 +84,8 @@ def batch_norm(
     statistics: tuple[Array, Array] | None = None,
     eps: float = 1e-5,
 ) -> tuple[Tensor, tuple[Array, Array]]:
-    """Normalise every channel, x (N, C, H, W), weight and bias (C,) -> y (N, C, H, W), and the statistics used.
+    """Normalise every channel, x (N, C, H, W), weight and bias (C,) -> y (N, C, H, W), and the statistics
+    used.
 
     `statistics` are the (mean, variance) to normalise with, each (C,); without them the batch's own are
     computed, the variance dividing by m. Raises ValueError if a batch has a single value a channel,
@@ -92,7 +93,8 @@ def batch_norm(
     """
     if x.ndim != 4 or weight.shape != (x.shape[1],) or bias.shape != (x.shape[1],):
         raise ValueError(
-            f"batch_norm: want x (N, C, H, W), weight and bias (C,), got {x.shape}, {weight.shape}, {bias.shape}"
+            "batch_norm: want x (N, C, H, W), weight (C,) and bias (C,), got "
+            f"{x.shape}, {weight.shape} and {bias.shape}"
         )
     if statistics is not None:
         return BatchNormInference(*statistics, eps)(x, weight, bias), statistics

@@ -2,10 +2,10 @@
 
     y[n,c,i,j] = max over kh,kw of x[n,c, SH i + kh - PH, SW j + kw - PW]
 
-The output depends on one pixel a window only, the one that won, so that pixel takes the whole gradient and the
-others none. If several are equal, the first in reading order wins; where windows overlap, a pixel that won
-several sums their gradients. The border is padded with minus infinity, so that it never wins: with zeros it
-would, wherever the image is negative.
+The output depends on one pixel a window only, the one that won, so that pixel takes the whole gradient
+and the others none. If several are equal, the first in reading order wins; where windows overlap, a pixel
+that won several sums their gradients. The border is padded with minus infinity, so that it never wins:
+with zeros it would, wherever the image is negative.
 
 What is kept for the backward pass is the number kh * KW + kw of the winner, one byte an output pixel.
 """
@@ -61,7 +61,7 @@ def max_pool2d(
         raise ValueError(f"max_pool2d: want an image (N, C, H, W), got {x.shape}")
     if any(p < 0 or 2 * p > k for p, k in zip(padding, kernel, strict=True)) or min(stride) < 1:
         raise ValueError(
-            f"max_pool2d: want stride >= 1 and padding at most half the window {kernel}, got {stride}, {padding}"
+            f"max_pool2d: want stride >= 1 and padding up to half of {kernel}, got {stride} and {padding}"
         )
     if min(output_size(x.shape[2:], kernel, stride, padding)) < 1:
         raise ValueError(f"max_pool2d: the {kernel} window does not fit the image {x.shape}")

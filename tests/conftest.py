@@ -1,0 +1,37 @@
+"""What every test may ask for: each array backend there is, generators, and the real images if they are here."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minidl.backend import cuda_problem, to_device
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device in turn: a test that asks for this runs once on NumPy and once on CuPy."""
+    if request.param == "cuda" and (problem := cuda_problem()):
+        pytest.skip(problem)
+    return request.param
+
+
+@pytest.fixture
+def put(device: str):
+    """Return a function that moves a NumPy array to the device under test."""
+    return lambda array: to_device(np.asarray(array), device)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A fresh generator with a fixed seed for each test."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def isic_root() -> Path:
+    """The folder of real images, ISIC 2017 as the challenge ships it."""
+    if "ISIC_ROOT" not in os.environ:
+        pytest.skip("ISIC_ROOT is not set; give it a folder of ISIC 2017 to test on real images")
+    return Path(os.environ["ISIC_ROOT"])
