@@ -1,4 +1,4 @@
-"""What every test may ask for: each array backend there is, generators, and the real images if they are here."""
+"""What every test may ask for: each device there is, a generator, and the real images if they are here."""
 
 import os
 from pathlib import Path

@@ -1,0 +1,37 @@
+# make train   creates the environment, installs, trains on generated lesions (about two minutes)
+# make test    creates the environment, installs, runs the whole test suite
+# make lint    checks style and format
+# make clean   removes the environment
+
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: train test lint gradcheck clean
+
+train: .venv/installed
+	$(BIN)/r2unet train --size 64 --images 400 --epochs 20 --lr 3e-3 --out runs/generated --resume
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+gradcheck: .venv/installed
+	$(BIN)/python -m minidl.gradcheck
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; name one: make PYTHON=python3.12')"
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/installed-test: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@ .venv/installed

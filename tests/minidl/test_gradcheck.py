@@ -1,0 +1,208 @@
+"""The checker is the foundation, so it is tested by what it must refuse: derivatives that are wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+from minidl import Function, Tensor, gradcheck, ops
+from minidl.gradcheck import GradientError, check_adjoint, check_vjp, every_function, function_checks
+from minidl.ops import activation, conv, elementwise, norm, pool, reduce, shape
+from minidl.ops.linear import MatMul
+from r2unet.blocks import RecurrentConv
+
+FUNCTIONS = sorted(every_function(), key=lambda kind: kind.__name__)
+
+
+def failures() -> dict[str, str]:
+    """Check every Function and return the message of each that is refused."""
+    rows = gradcheck.run(function_checks(np.random.default_rng(0)))
+    return {row.name: row.message for row in rows if not row.passed}
+
+
+def scaled(backward, factor: float, position: int = 0):
+    """Wrap a backward so that one of its gradients comes out wrong by a factor."""
+
+    def wrong(self, dy):
+        gradients = backward(self, dy)
+        if not isinstance(gradients, tuple):
+            return gradients * factor
+        return tuple(g * factor if i == position else g for i, g in enumerate(gradients))
+
+    return wrong
+
+
+class TestTheTable:
+    def test_every_function_agrees(self):
+        assert failures() == {}
+
+    def test_agrees_for_other_random_numbers_too(self):
+        for seed in range(1, 6):
+            rows = gradcheck.run(function_checks(np.random.default_rng(seed)))
+            assert max(row.error for row in rows) < 1e-6
+
+    def test_has_a_row_for_every_function_and_for_the_network(self, capsys):
+        assert gradcheck.main(["--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        names = [row["name"] for row in document["rows"]]
+        assert document["passed"] is True
+        assert {kind.__name__ for kind in FUNCTIONS} <= set(names)
+        assert {"R2UNet in training", "R2UNet in evaluation"} <= set(names)
+        assert all(row["error"] <= row["tolerance"] for row in document["rows"])
+
+    def test_prints_what_was_checked_the_error_and_the_verdict(self, capsys):
+        assert gradcheck.main([]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].split() == ["name", "checked", "error", "tolerance", "verdict"]
+        assert lines[-1] == f"{len(lines) - 2} of {len(lines) - 2} derivatives agree"
+
+    def test_a_function_without_a_case_fails(self, monkeypatch):
+        class Forgotten(Function):
+            pass
+
+        Forgotten.__module__ = "minidl.ops.forgotten"
+        monkeypatch.setattr(gradcheck, "every_function", lambda: iter([Forgotten]))
+        assert "give it a row" in failures()["Forgotten"]
+
+
+class TestScaledByOneThousandth:
+    @pytest.mark.parametrize("kind", FUNCTIONS, ids=lambda kind: kind.__name__)
+    def test_the_first_gradient_of_each_function(self, kind, monkeypatch):
+        monkeypatch.setattr(kind, "backward", scaled(kind.backward, 1.001))
+        assert "backward gives" in failures()[kind.__name__]
+
+    @pytest.mark.parametrize("kind", FUNCTIONS, ids=lambda kind: kind.__name__)
+    def test_fails_the_command(self, kind, monkeypatch, capsys):
+        monkeypatch.setattr(kind, "backward", scaled(kind.backward, 1.001))
+        monkeypatch.setattr(gradcheck, "other_checks", lambda rng: iter(()))  # for the time they take
+        assert gradcheck.main([]) == 1
+        assert f"{kind.__name__} " in capsys.readouterr().out
+
+    @pytest.mark.parametrize("position", [1, 2])
+    @pytest.mark.parametrize("kind", [conv.Conv2d, conv.ConvTranspose2d, norm.BatchNorm])
+    def test_the_other_gradients(self, kind, position, monkeypatch):
+        monkeypatch.setattr(kind, "backward", scaled(kind.backward, 1.001, position))
+        assert kind.__name__ in failures()
+
+    def test_in_the_network_alone(self, monkeypatch, capsys):
+        monkeypatch.setattr(conv.Conv2d, "backward", scaled(conv.Conv2d.backward, 1.001, position=1))
+        monkeypatch.setattr(gradcheck, "function_checks", lambda rng: iter(()))
+        assert gradcheck.main([]) == 1
+        assert "project.weight" in capsys.readouterr().out
+
+
+def no_mean_terms(self, dy):
+    """Batch norm as if its mean and variance were constants."""
+    db, dg = dy.sum(norm.CHANNEL_SUM), (dy * self.n).sum(norm.CHANNEL_SUM)
+    return dy * norm.by_channel(self.weight * self.r), dg, db
+
+
+def not_negated(self, dy):
+    """Subtract as if it were Add."""
+    return elementwise.unbroadcast(dy, self.shapes[0]), elementwise.unbroadcast(dy, self.shapes[1])
+
+
+def overwriting_col2im(col, size, kernel, stride, padding):
+    """col2im with `=` where it should add: of the windows that meet in a pixel, the last one wins."""
+    (H, W), (KH, KW), (PH, PW) = size, kernel, padding
+    OH, OW = conv.output_size(size, kernel, stride, padding)
+    col = col.reshape(len(col), -1, KH, KW, OH, OW)
+    padded = np.zeros((*col.shape[:2], H + 2 * PH, W + 2 * PW))
+    for kh, kw, rows, columns in conv.windows(size, kernel, stride, padding):
+        padded[:, :, rows, columns] = col[:, :, kh, kw]
+    return padded[:, :, PH : PH + H, PW : PW + W]
+
+
+def last_winner(self, dy):
+    """Max-pool that gives the gradient to the pixel after the winner."""
+    self.winner = (self.winner + 1) % (self.kernel[0] * self.kernel[1])
+    return pool_backward(self, dy)
+
+
+pool_backward = pool.MaxPool2d.backward
+
+BROKEN = [
+    ("gradient of zero", conv.Conv2d, lambda self, dy: (self.x * 0, self.w * 0, dy.sum((0, 2, 3)) * 0)),
+    ("sign", elementwise.Subtract, not_negated),
+    ("not reduced", reduce.Mean, lambda self, dy: reduce.Sum.backward(self, dy)),
+    ("batch norm without its mean terms", norm.BatchNorm, no_mean_terms),
+    ("matmul transposed", MatMul, lambda self, dy: (dy @ self.b.swapaxes(-1, -2), self.b)),
+    ("the pixel beside the largest", pool.MaxPool2d, last_winner),
+    ("parts exchanged", shape.Concat, lambda self, dy: (dy[:, -3:], dy[:, :-3])),
+    ("crop off by one", shape.Pad, lambda self, dy: np.roll(dy, 1, axis=-1)[self.inner]),
+    ("wrong axis", shape.Transpose, lambda self, dy: dy.transpose(self.axes).reshape(2, 3, 7, 6)),
+    ("ReLU lets all pass", activation.ReLU, lambda self, dy: dy),
+    ("sigmoid of y, not x", activation.Sigmoid, lambda self, dy: dy * self.y),
+    ("no gradient", elementwise.Exp, lambda self, dy: None),
+    ("float32", elementwise.Log, lambda self, dy: (dy / self.a).astype(np.float32)),
+    ("shape", elementwise.Multiply, lambda self, dy: (dy * self.b, dy * self.a)),
+    ("crash", elementwise.Divide, lambda self, dy: 1 / 0),
+]
+
+
+class TestBrokenBackwards:
+    @pytest.mark.parametrize(("name", "kind", "backward"), BROKEN, ids=[row[0] for row in BROKEN])
+    def test_is_refused(self, name, kind, backward, monkeypatch):
+        monkeypatch.setattr(kind, "backward", backward)
+        assert kind.__name__ in failures()
+
+    def test_overwriting_instead_of_adding_in_col2im(self, monkeypatch):
+        monkeypatch.setattr(conv, "col2im", overwriting_col2im)
+        assert {"Conv2d", "ConvTranspose2d"} <= set(failures())
+
+    def test_an_overwriting_col2im_is_no_adjoint(self, rng):
+        window = (3, 3), (1, 1), (1, 1)
+        x, col = rng.normal(size=(1, 2, 5, 5)), rng.normal(size=(1, 18, 25))
+        with pytest.raises(GradientError, match="<A x, y> = "):
+            check_adjoint(
+                lambda a: conv.im2col(a, *window), lambda a: overwriting_col2im(a, (5, 5), *window), x, col
+            )
+
+    def test_a_step_of_the_recurrence_left_out(self, monkeypatch, capsys):
+        def detached(self, x):
+            y = self.norm[0](self.conv(x)).relu()
+            for t in range(1, self.steps + 1):
+                y = self.norm[t](self.conv(x + y.detach())).relu()
+            return y
+
+        monkeypatch.setattr(RecurrentConv, "forward", detached)
+        assert gradcheck.main([]) == 1
+        assert "R2UNet" in capsys.readouterr().out.split("FAILED")[0].splitlines()[-1]
+
+
+class TestWhatACheckerNeeds:
+    def test_a_cotangent_of_ones_passes_a_wrong_batch_norm(self, rng, monkeypatch):
+        """Why the cotangent is random: summed up, the outputs of a batch norm do not depend on x at all."""
+        x, ones, zeros = rng.normal(size=(2, 3, 7, 6)), np.ones(3), np.zeros(3)
+        monkeypatch.setattr(norm.BatchNorm, "backward", scaled(norm.BatchNorm.backward, 2.0))
+
+        image = Tensor(x, requires_grad=True)
+        ops.batch_norm(image, Tensor(ones), Tensor(zeros))[0].backward(np.ones(x.shape))
+        assert np.abs(image.grad).max() < 1e-12  # twice zero is zero: nothing to see
+
+        with pytest.raises(GradientError, match="input 0"):
+            check_vjp(lambda a: ops.batch_norm(a, Tensor(ones), Tensor(zeros))[0], x, rng=rng)
+
+    def test_returns_the_error_and_tells_both_numbers(self, rng):
+        assert check_vjp(ops.exp, rng.normal(size=5), rng=rng) < 1e-8
+        with pytest.raises(
+            GradientError, match=r"input 0 \(5,\): backward gives -?\d.*difference -?\d.*> 1e-06"
+        ):
+            check_vjp(lambda x: x * x.detach(), rng.normal(size=5), rng=rng)
+
+    def test_an_input_that_nothing_depends_on_is_refused(self, rng):
+        with pytest.raises(GradientError, match="input 1 .* no gradient arrived"):
+            check_vjp(lambda a, b: a * 2.0, np.ones(3), np.ones(3), rng=rng)
+
+    def test_a_nan_is_refused(self, rng):
+        with pytest.raises(GradientError), np.errstate(all="ignore"):
+            check_vjp(lambda x: x * float("nan"), np.ones(3), rng=rng)
+
+    def test_an_adjoint_is_checked_in_float32_too(self, rng):
+        window = (3, 2), (2, 1), (1, 0)
+        x = rng.normal(size=(2, 3, 8, 7)).astype(np.float32)
+        col = rng.normal(size=(2, 18, 24)).astype(np.float32)
+        error = check_adjoint(
+            lambda a: conv.im2col(a, *window), lambda a: conv.col2im(a, (8, 7), *window), x, col, 1e-5
+        )
+        assert error < 1e-5
