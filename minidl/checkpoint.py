@@ -31,7 +31,11 @@ class CheckpointError(ValueError):
 
 
 def save(path: str | Path, tree: dict[str, Any]) -> None:
-    """Write the tree to one file, atomically; raises OSError if the folder cannot be written."""
+    """Write the tree to one file, atomically. Tuples become lists, and the keys of dictionaries strings.
+
+    Raises OSError if the folder cannot be written, TypeError for what is neither number, text nor array,
+    and ValueError for a dictionary whose only key is "array", which in the file means something else.
+    """
     path = Path(path)
     arrays: list[np.ndarray] = []
     text = json.dumps({"format": FORMAT, "tree": _take_arrays_out(tree, arrays)})
@@ -47,29 +51,42 @@ def save(path: str | Path, tree: dict[str, Any]) -> None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a tree that `save` wrote. Raises FileNotFoundError, or CheckpointError if the file is no
-    checkpoint."""
+    """Read a tree that `save` wrote. Raises FileNotFoundError, or CheckpointError for any other file."""
     try:
+        _check_whole(path)
         with np.load(path, allow_pickle=False) as file:
             document = json.loads(str(file["tree"]))
             if document["format"] != FORMAT:
                 raise CheckpointError(f"{path}: is in the format {document['format']!r}, want {FORMAT!r}")
             return _put_arrays_back(document["tree"], file)
-    except FileNotFoundError:
+    except (FileNotFoundError, CheckpointError):
         raise
-    except CheckpointError:
-        raise
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # one wrong byte can surface as any of a dozen types
         raise CheckpointError(
             f"{path}: is no checkpoint of this program, or a damaged one ({error})"
         ) from error
 
 
+def _check_whole(path: str | Path) -> None:
+    """Raise BadZipFile unless every part agrees with its checksum.
+
+    NumPy reads as far as an array's header tells it to. If damage made the header tell less, it would
+    return a shorter array and never come to the checksum.
+    """
+    with zipfile.ZipFile(path) as file:
+        if broken := file.testzip():
+            raise zipfile.BadZipFile(f"{broken} does not agree with its checksum")
+
+
 def _take_arrays_out(node: Any, arrays: list[np.ndarray]) -> Any:
     if is_array(node):
+        if node.dtype.hasobject:
+            raise TypeError("checkpoint: an array of Python objects would need pickle; use lists instead")
         arrays.append(to_numpy(node))
         return {"array": len(arrays) - 1}
     if isinstance(node, dict):
+        if set(node) == {"array"}:
+            raise ValueError('checkpoint: {"array": ...} marks an array in the file; use another key')
         return {str(key): _take_arrays_out(value, arrays) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [_take_arrays_out(value, arrays) for value in node]

@@ -17,8 +17,7 @@ import numpy as np
 
 
 class DataLoader:
-    """Yield lists of samples of a data set, `batch_size` at a time, each passed through
-    `transform(sample, rng)`.
+    """Yield a data set's samples in batches, each sample passed through `transform(sample, rng)`.
 
     `shuffle` and `transform` take their randomness from `rng`, which moves on by a fixed amount an epoch.
     `collate` turns a list of samples into a batch; without it the list is the batch. `threads` prepare
@@ -54,8 +53,7 @@ class DataLoader:
         return self.batches()
 
     def batches(self, start: int = 0) -> Iterator[Any]:
-        """Yield the batches of one epoch from number `start` on, as they would come had all been asked
-        for."""
+        """Yield the batches of an epoch from number `start` on, as they would come after the others."""
         order = np.arange(len(self.dataset))
         seeds = np.zeros(len(order), np.int64)
         if self.shuffle:

@@ -61,15 +61,22 @@ class Optimizer:
         return {"lr": self.lr, "steps": self.steps, **arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` left off. Raises ValueError if the parameters' shapes differ."""
+        """Take up where `state_dict` left off.
+
+        Raises ValueError if anything is missing or of another shape, and changes nothing then.
+        """
+        _check_keys(self, state, ("lr", "steps", *self.slots))
         shapes = [p.shape for p in self.parameters]
         for slot in self.slots:
-            if [a.shape for a in state.get(slot, [])] != shapes:
+            if [a.shape for a in state[slot]] != shapes:
                 raise ValueError(
                     f"the state does not fit this {type(self).__name__}: shapes of {slot!r} differ"
                 )
-            device = self.parameters[0].device
-            self.memory[slot] = [to_device(a.copy(), device) for a in state[slot]]
+        for slot in self.slots:
+            self.memory[slot] = [
+                to_device(a.astype(p.dtype), p.device)
+                for a, p in zip(state[slot], self.parameters, strict=True)
+            ]
         self.lr, self.steps = state["lr"], state["steps"]
 
 
@@ -135,8 +142,8 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ) -> None:
-        super().__init__(parameters, lr, betas, eps)
-        self.decay = weight_decay
+        super().__init__(parameters, lr, betas, eps, weight_decay)
+        self.decay, self.weight_decay = weight_decay, 0.0  # none of it goes into the gradient
 
     def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
         p.data *= 1.0 - self.lr * self.decay
@@ -144,8 +151,7 @@ class AdamW(Adam):
 
 
 def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
-    """Scale all gradients together so that their joint length is at most `max_norm`; return the length
-    before.
+    """Scale all gradients so that their joint length is at most `max_norm`; return the length before.
 
     One bad batch then moves the weights no further than a good one, in the same direction
     (Pascanu, Mikolov, Bengio 2013, algorithm 1).
@@ -179,6 +185,7 @@ class LRScheduler:
         return {"base_lr": self.base_lr, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        _check_keys(self, state, ("base_lr", "steps"))
         self.base_lr, self.steps = state["base_lr"], state["steps"]
         self.optimizer.lr = self.base_lr * self.factor(self.steps)
 
@@ -221,3 +228,9 @@ class WarmupLR(LRScheduler):
 
     def factor(self, step: int) -> float:
         return min(1.0, (step + 1) / (self.warmup_steps + 1))
+
+
+def _check_keys(owner: object, state: dict[str, Any], names: Iterable[str]) -> None:
+    """Raise ValueError, naming what is missing, unless the state holds all of these."""
+    if missing := [name for name in names if name not in state]:
+        raise ValueError(f"the state does not fit this {type(owner).__name__}: missing {', '.join(missing)}")

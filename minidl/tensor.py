@@ -65,7 +65,11 @@ class Function:
         """Apply the operation, and record it if any input wants a gradient."""
         self._check_inputs(inputs)
         self.needs = tuple(_recording.get() and x.requires_grad for x in inputs)
-        output = Tensor(self.forward(*(x.data for x in inputs)))
+        try:
+            output = Tensor(self.forward(*(x.data for x in inputs)))
+        except ValueError as error:  # NumPy's own words for shapes that do not fit name no operation
+            shapes = " and ".join(str(x.shape) for x in inputs)
+            raise ValueError(f"{type(self).__name__} of {shapes}: {error}") from error
         if output.dtype != inputs[0].dtype:
             raise TypeError(f"{type(self).__name__} turned {inputs[0].dtype} into {output.dtype}")
         if any(self.needs):
@@ -272,8 +276,10 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
     """
     if isinstance(value, Tensor):
         return value
-    if is_array(value) and value.ndim > 0:
-        return Tensor(value)
+    if value is None:
+        raise TypeError("cannot compute with None (NumPy would make it NaN); is a `return` missing?")
+    if is_array(value):
+        return Tensor(value if value.ndim else to_device(value.astype(like.dtype), like.device))
     return Tensor(to_device(np.asarray(value, like.dtype), like.device))
 
 
@@ -300,7 +306,7 @@ def _walk_back(root: Function, gradient: Array) -> None:
             if not needed:
                 continue
             if x.creator is None:
-                x.grad = dx if x.grad is None else x.grad + dx
+                x.grad = dx if x.grad is None else _floating_array(x.grad + dx)
                 continue
             pending[x.creator] = pending[x.creator] + dx if x.creator in pending else dx
             consumers[x.creator] -= 1
@@ -316,8 +322,8 @@ def _count_consumers(root: Function) -> Counter[Function]:
         function = unvisited.pop()
         if "inputs" not in vars(function):
             raise RuntimeError("backward ran through this graph before; compute the value again first")
-        for x in function.inputs:
-            if x.creator is not None:
+        for x, needed in zip(function.inputs, function.needs, strict=True):
+            if needed and x.creator is not None:
                 if x.creator not in consumers:
                     unvisited.append(x.creator)
                 consumers[x.creator] += 1

@@ -1,12 +1,27 @@
 """What every test may ask for: each device there is, a generator, and the real images if they are here."""
 
+import importlib.util
 import os
 from pathlib import Path
 
-import numpy as np
-import pytest
+# Before NumPy is loaded: the tests' products of matrices are small, and on a busy machine threads that wait
+# for each other take many times as long. It also holds for the programs that tests start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from minidl.backend import cuda_problem, to_device
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from minidl.backend import cuda_problem, to_device  # noqa: E402
+
+
+def pytest_report_header() -> list[str]:
+    """Say at the top of a run what it cannot test here, and why; hundreds of tests skip for one reason."""
+    torch = importlib.util.find_spec("torch")
+    return [
+        f"on the GPU: {cuda_problem() or 'tested'}",
+        f"real images: {os.environ.get('ISIC_ROOT', 'not tested; ISIC_ROOT names no folder of ISIC 2017')}",
+        f"PyTorch beside it: {'tested' if torch else 'not installed; its stored numbers are compared'}",
+    ]
 
 
 @pytest.fixture(params=["cpu", "cuda"])

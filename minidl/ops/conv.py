@@ -79,8 +79,7 @@ def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
 
 
 def col2im(col: Array, size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Array:
-    """Add every column back to its window: the adjoint of im2col, col (N, C KH KW, OH OW) -> x (N, C, H,
-    W)."""
+    """Add every column back to its window, im2col's adjoint: col (N, C KH KW, OH OW) -> x (N, C, H, W)."""
     (H, W), (KH, KW), (PH, PW) = size, kernel, padding
     OH, OW = output_size(size, kernel, stride, padding)
     N, C = col.shape[0], col.shape[1] // (KH * KW)
@@ -140,11 +139,15 @@ def conv2d_weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padd
 
 
 def add_bias(y: Array, b: Array | None) -> Array:
-    """Add one number to every pixel of an output channel, in place: y was made here and nobody else has
-    it."""
+    """Add one number to every pixel of an output channel, in place: nobody else has y yet."""
     if b is not None:
         y += b[:, None, None]
     return y
+
+
+def bias_gradient(dy: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
+    """Return db (OC,), alone in a tuple as the third gradient, or no third one where there is no bias."""
+    return tuple(dy.sum(axis=(0, 2, 3)) if needed else None for needed in needs[2:])
 
 
 class Conv2d(Function):
@@ -159,8 +162,7 @@ class Conv2d(Function):
         x, w, settings = self.x, self.w, (self.stride, self.padding)
         dx = conv2d_input_gradient(dy, w, x.shape[2:], *settings) if self.needs[0] else None
         dw = conv2d_weight_gradient(x, dy, w.shape[2:], *settings) if self.needs[1] else None
-        db = dy.sum(axis=(0, 2, 3))  # (OC,)
-        return (dx, dw, db)[: len(self.inputs)]
+        return (dx, dw, *bias_gradient(dy, self.needs))
 
 
 class ConvTranspose2d(Function):
@@ -180,8 +182,7 @@ class ConvTranspose2d(Function):
         x, w, settings = self.x, self.w, (self.stride, self.padding)
         dx = conv2d_forward(dy, w, *settings) if self.needs[0] else None
         dw = conv2d_weight_gradient(dy, x, w.shape[2:], *settings) if self.needs[1] else None
-        db = dy.sum(axis=(0, 2, 3))  # (OC,)
-        return (dx, dw, db)[: len(self.inputs)]
+        return (dx, dw, *bias_gradient(dy, self.needs))
 
 
 def transposed_output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, extra: Pair) -> Pair:

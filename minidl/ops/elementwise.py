@@ -7,7 +7,7 @@ output, and the gradient of a copy is a sum: `unbroadcast` adds up over the axes
     y = a + b      da =  dy            db =  dy
     y = a - b      da =  dy            db = -dy
     y = a b        da =  dy b          db =  dy a
-    y = a / b      da =  dy / b        db = -dy a / b^2
+    y = a / b      da =  dy / b        db = -dy y / b
     y = a^n        da =  dy n a^(n-1)
     y = exp(a)     da =  dy y
     y = log(a)     da =  dy / a
@@ -60,12 +60,13 @@ class Multiply(Function):
 
 class Divide(Function):
     def forward(self, a: Array, b: Array) -> Array:
-        self.a, self.b = a, b
-        return a / b
+        self.b, self.y = b, a / b
+        self.shape = a.shape
+        return self.y
 
     def backward(self, dy: Array) -> tuple[Array | None, Array | None]:
-        da = unbroadcast(dy / self.b, self.a.shape) if self.needs[0] else None
-        db = unbroadcast(-dy * self.a / (self.b * self.b), self.b.shape) if self.needs[1] else None
+        da = unbroadcast(dy / self.b, self.shape) if self.needs[0] else None
+        db = unbroadcast(-dy * self.y / self.b, self.b.shape) if self.needs[1] else None
         return da, db
 
 

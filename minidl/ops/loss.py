@@ -70,8 +70,7 @@ def soft_dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tenso
 
 
 def _target(logits: Tensor, target: Tensor, name: str) -> Array:
-    """The target is data, not a part of the graph: check that it fits and that nobody expects its
-    gradient."""
+    """Return the target's array, if it fits and nobody expects its gradient: it is data, not graph."""
     if (logits.shape, logits.dtype, logits.device) != (target.shape, target.dtype, target.device):
         raise ValueError(
             f"{name}: logits are {logits.dtype} {logits.shape} on {logits.device}, the target "

@@ -12,8 +12,8 @@ them the n of every other pixel of the channel. Collecting the three paths gives
     dx = r ( dn - mean(dn) - n mean(dn n) ),    dg = sum(dy n),    db = sum(dy)
 
 which reads: take from dn what batch norm cannot pass on, namely its mean (y does not change if a constant
-is added to x) and its component along n (nor if x is scaled). So sum(dx) = 0 and sum(dx n) = 0 always,
-which is why a gradient check with dy all ones sees dx = 0 and would pass almost any mistake here.
+is added to x) and its component along n (nor if x is scaled). So sum(dx) = 0, and sum(dx n) = 0
+but for eps, which is why a gradient check with dy all ones sees dx = 0 and would pass almost any mistake.
 
 In evaluation an image must not depend on the others in its batch, so mean and var are constants, running
 averages collected in training. Then y is one multiply-add a channel, and dx = g r dy.
@@ -84,8 +84,7 @@ def batch_norm(
     statistics: tuple[Array, Array] | None = None,
     eps: float = 1e-5,
 ) -> tuple[Tensor, tuple[Array, Array]]:
-    """Normalise every channel, x (N, C, H, W), weight and bias (C,) -> y (N, C, H, W), and the statistics
-    used.
+    """Normalise every channel of x (N, C, H, W) with weight and bias (C,); return y and the statistics used.
 
     `statistics` are the (mean, variance) to normalise with, each (C,); without them the batch's own are
     computed, the variance dividing by m. Raises ValueError if a batch has a single value a channel,

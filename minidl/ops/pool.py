@@ -59,9 +59,10 @@ def max_pool2d(
     stride = kernel if stride is None else as_pair(stride)
     if x.ndim != 4:
         raise ValueError(f"max_pool2d: want an image (N, C, H, W), got {x.shape}")
-    if any(p < 0 or 2 * p > k for p, k in zip(padding, kernel, strict=True)) or min(stride) < 1:
+    if any(p < 0 or 2 * p > k for p, k in zip(padding, kernel, strict=True)) or min(*kernel, *stride) < 1:
         raise ValueError(
-            f"max_pool2d: want stride >= 1 and padding up to half of {kernel}, got {stride} and {padding}"
+            "max_pool2d: want a window and a stride of at least 1 and padding up to half the window, got "
+            f"{kernel}, {stride} and {padding}"
         )
     if min(output_size(x.shape[2:], kernel, stride, padding)) < 1:
         raise ValueError(f"max_pool2d: the {kernel} window does not fit the image {x.shape}")

@@ -1,0 +1,211 @@
+"""Draw the figures of the chapters: python docs/figures.py, or with a folder to write them to.
+
+Each figure shows one idea and holds no measured number, so it changes only when the idea does. Shapes are
+placed by hand, in units that read like the text: a pixel is 1 wide, a step of the recurrence is one column.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FOLDER = Path(__file__).parent / "figures"
+DOTS_PER_INCH = 110
+
+# Of the palette by Okabe and Ito (2008), whose colours differ for every kind of colour vision.
+BLUE, ORANGE, GREEN, GREY = "#56b4e9", "#e69f00", "#009e73", "#bbbbbb"
+INK, QUIET = "#222222", "#555555"
+
+
+def new_figure(width: float, height: float, x: tuple[float, float], y: tuple[float, float]) -> tuple:
+    """Return a figure of `width` x `height` inches, and axes that span x and y with square units."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=x, ylim=y, aspect="equal")
+    axes.axis("off")
+    return figure, axes
+
+
+def box(axes: Axes, x: float, y: float, text: str, colour: str = "white", width: float = 1.5) -> None:
+    """Draw a rounded box about (x, y): a function."""
+    from matplotlib.patches import FancyBboxPatch
+
+    patch = FancyBboxPatch(
+        (x - width / 2, y - 0.3), width, 0.6, "round,pad=0,rounding_size=0.12", fc=colour, ec=INK, lw=1.1
+    )
+    axes.add_patch(patch)
+    axes.text(x, y, text, ha="center", va="center", fontsize=11, color=INK)
+
+
+def arrow(axes: Axes, start: tuple, end: tuple, bend: float = 0.0, colour: str = INK, dashes="-") -> None:
+    """Draw an arrow between two points; `bend` curves it, to the left of its direction if negative."""
+    style = {"arrowstyle": "-|>", "color": colour, "lw": 1.3, "linestyle": dashes, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", end, start, arrowprops={**style, "connectionstyle": f"arc3,rad={bend}"})
+
+
+def label(axes: Axes, x: float, y: float, text: str, colour: str = INK, **options) -> None:
+    """Write text at (x, y), centred unless told otherwise."""
+    axes.text(x, y, text, **{"ha": "center", "va": "center", "fontsize": 11, "color": colour, **options})
+
+
+def cells(axes: Axes, x: float, y: float, values: list[list[str]], colours: list[list[str]]) -> None:
+    """Draw a grid of unit squares with text in them; (x, y) is its upper left corner."""
+    from matplotlib.patches import Rectangle
+
+    for i, row in enumerate(values):
+        for j, text in enumerate(row):
+            axes.add_patch(Rectangle((x + j, y - i - 1), 1, 1, fc=colours[i][j], ec=INK, lw=0.8))
+            label(axes, x + j + 0.5, y - i - 0.5, text)
+
+
+def draw_graph() -> Figure:
+    """The graph of y = relu(conv(x)), z = conv(x + y), and the order in which backward visits it."""
+    figure, axes = new_figure(8.6, 3.0, (-0.75, 11.05), (-2.05, 2.05))
+    names = ("project", "conv", "relu", "add", "conv")
+    places = [0.6 + 2.15 * i for i in range(len(names))]
+    for i, (name, x) in enumerate(zip(names, places, strict=True)):
+        box(axes, x, 0, name, BLUE if name == "project" else "white", width=1.4)
+        label(axes, x, -0.52, f"backward: {len(names) - i}", fontsize=9.5, color=QUIET)
+    for a, b, value in zip(places, places[1:], ("x", "", "y", "x + y"), strict=False):
+        arrow(axes, (a + 0.7, 0), (b - 0.7, 0))
+        label(axes, (a + b) / 2, 0.22, value, fontsize=10.5)
+    arrow(axes, (-0.6, 0), (-0.1, 0))
+    arrow(axes, (places[-1] + 0.7, 0), (places[-1] + 1.2, 0))
+    label(axes, places[-1] + 1.0, 0.25, "z", fontsize=10.5)
+    arrow(axes, (1.2, 0.3), (places[3], 0.32), bend=-0.28)
+    label(axes, 4.1, 1.75, "x has two consumers, conv and add; every other value has one", fontsize=10.5)
+    arrow(axes, (places[1], -0.75), (0.85, -0.75), bend=-0.16, colour=ORANGE, dashes="--")
+    arrow(axes, (places[3], -0.75), (0.45, -0.75), bend=-0.16, colour=ORANGE, dashes="--")
+    label(axes, 4.1, -1.8, "so two gradients come back to project, which waits for both", fontsize=10.5)
+    return figure
+
+
+def draw_im2col() -> Figure:
+    """A 4 x 4 image, the 3 x 3 window at its four places, and the four columns of col."""
+    figure, axes = new_figure(8.6, 4.9, (-0.5, 19.7), (-0.9, 10.2))
+    places, colours = [(0, 0), (0, 1), (1, 0), (1, 1)], [BLUE, ORANGE, GREEN, GREY]
+    image = [[str(4 * i + j + 1) for j in range(4)] for i in range(4)]
+    for (top, left), colour, x, y in zip(
+        places, colours, (0, 5.5, 0, 5.5), (9.4, 9.4, 4.2, 4.2), strict=True
+    ):
+        inside = [[top <= i < top + 3 and left <= j < left + 3 for j in range(4)] for i in range(4)]
+        cells(axes, x, y, image, [[colour if hit else "white" for hit in row] for row in inside])
+        label(axes, x + 2, y + 0.4, f"window at ({top}, {left})", fontsize=10.5)
+    columns = [[image[top + kh][left + kw] for top, left in places] for kh in range(3) for kw in range(3)]
+    cells(axes, 14.0, 9.4, columns, [colours] * 9)
+    label(axes, 16, 9.8, "col", fontsize=10.5)
+    arrow(axes, (10.1, 4.9), (11.8, 4.9))
+    label(axes, 10.95, 5.3, "im2col", fontsize=10.5)
+    for row in range(9):
+        label(axes, 13.85, 8.9 - row, f"w[{row // 3}, {row % 3}]", fontsize=9.5, ha="right", color=QUIET)
+    label(axes, 16, -0.35, "one column a window, one row a weight", fontsize=10.5)
+    label(axes, 4.75, -0.35, "the middle four pixels lie in all four windows", fontsize=10.5)
+    return figure
+
+
+def draw_recurrence() -> Figure:
+    """The recurrent convolution, once as a loop and once unrolled for t = 2."""
+    figure, axes = new_figure(8.6, 4.0, (-2.4, 12.6), (-2.6, 4.4))
+    label(axes, -0.4, 4.0, "as a loop")
+    box(axes, -0.4, 1.4, "conv w", BLUE, 1.8)
+    box(axes, -0.4, 2.7, "norm, relu", width=1.8)
+    label(axes, -0.4, -1.5, "x")
+    arrow(axes, (-0.4, -1.2), (-0.4, -0.05))
+    plus(axes, -0.4, 0.2)
+    arrow(axes, (-0.4, 0.45), (-0.4, 1.1))
+    arrow(axes, (-0.4, 1.7), (-0.4, 2.4))
+    arrow(axes, (-0.4, 3.0), (-0.4, 3.7))
+    axes.plot([-0.4, -1.8, -1.8], [3.35, 3.35, 0.2], color=ORANGE, lw=1.3)
+    arrow(axes, (-1.8, 0.2), (-0.65, 0.2), colour=ORANGE)
+    for step, x in enumerate((3.6, 7.1, 10.6)):
+        label(axes, x, 4.0, f"step {step}")
+        box(axes, x, 1.4, "conv w", BLUE, 1.8)
+        box(axes, x, 2.7, f"norm[{step}], relu", width=2.3)
+        arrow(axes, (x, 1.7), (x, 2.4))
+        bottom = -1.2
+        if step:
+            plus(axes, x, 0.2)
+            arrow(axes, (x, bottom), (x, -0.05))
+            arrow(axes, (x, 0.45), (x, 1.1))
+        else:
+            arrow(axes, (x, bottom), (x, 1.1))
+        axes.plot([x, x], [-1.2, -1.5], color=INK, lw=1.3)
+    axes.plot([2.4, 10.6], [-1.5, -1.5], color=INK, lw=1.3)
+    label(axes, 2.1, -1.5, "x")
+    for step, x in enumerate((3.6, 7.1)):
+        axes.plot([x + 1.15, x + 1.75, x + 1.75], [2.7, 2.7, 0.2], color=ORANGE, lw=1.3)
+        arrow(axes, (x + 1.75, 0.2), (x + 3.25, 0.2), colour=ORANGE)
+        label(axes, x + 1.5, 3.0, f"y({step})", fontsize=10.5)
+    arrow(axes, (11.75, 2.7), (12.3, 2.7))
+    label(axes, 12.1, 3.0, "y(2)", fontsize=10.5)
+    label(axes, 7.1, -2.25, "one w for all steps, and running statistics for each", fontsize=10.5)
+    return figure
+
+
+def plus(axes: Axes, x: float, y: float) -> None:
+    """Draw a sum: a circle with a plus in it."""
+    from matplotlib.patches import Circle
+
+    axes.add_patch(Circle((x, y), 0.25, fc="white", ec=INK, lw=1.1))
+    label(axes, x, y, "+", fontsize=12)
+
+
+def draw_u() -> Figure:
+    """R2U-Net with widths 8, 16, 32, 64 at 128 x 128."""
+    figure, axes = new_figure(8.6, 4.9, (-2.5, 14.5), (-5.1, 4.7))
+    widths, sides = (8, 16, 32, 64), (128, 64, 32, 16)
+    heights = [3.0 - 2.2 * level for level in range(4)]
+    left = [0.3 + 1.6 * level for level in range(3)] + [6.0]
+    right = [12.0 - x for x in left]
+    for level, (width, y) in enumerate(zip(widths, heights, strict=True)):
+        for x in {left[level], right[level]}:
+            box(axes, x, y, str(width), colour=BLUE, width=1.1)
+        label(axes, -1.45, y, f"{sides[level]} x {sides[level]}", fontsize=10.5, color=QUIET)
+    for level in range(3):
+        y, below = heights[level], heights[level + 1]
+        arrow(axes, (left[level], y - 0.3), (left[level + 1] - (0.35 if level == 2 else 0), below + 0.3))
+        arrow(
+            axes,
+            (right[level + 1] + (0.35 if level == 2 else 0), below + 0.3),
+            (right[level], y - 0.3),
+            colour=GREEN,
+        )
+        arrow(axes, (left[level] + 0.55, y), (right[level] - 0.55, y), colour=ORANGE)
+        w = widths[level]
+        label(axes, 6.0, y + 0.3, f"skip: concatenate {w} + {w}", fontsize=10)
+    arrow(axes, (left[0], 4.1), (left[0], 3.3))
+    label(axes, left[0], 4.3, "image, 3 channels", fontsize=10.5)
+    arrow(axes, (right[0], 3.3), (right[0], 4.1))
+    label(axes, right[0] - 0.15, 3.7, "1 x 1 convolution", ha="right", fontsize=10)
+    label(axes, right[0], 4.3, "logits, 1 channel", fontsize=10.5)
+    label(axes, 0.75, 1.6, "max-pool", ha="right", fontsize=10)
+    label(axes, 11.3, 1.6, "up-convolution", ha="left", fontsize=10)
+    label(axes, 6.0, -4.7, "each box: a recurrent residual block with that many channels", fontsize=10.5)
+    return figure
+
+
+FIGURES = {"graph": draw_graph, "im2col": draw_im2col, "recurrence": draw_recurrence, "u": draw_u}
+
+
+def draw_all(folder: Path) -> list[Path]:
+    """Write every figure into the folder as a PNG, the same bytes at every run; return the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, draw in FIGURES.items():
+        paths.append(folder / f"{name}.png")
+        draw().savefig(paths[-1], metadata={"Software": None})
+    return paths
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Draw the figures of the chapters.")
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="where to write them")
+    for path in draw_all(parser.parse_args().folder):
+        print(path)

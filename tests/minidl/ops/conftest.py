@@ -1,0 +1,24 @@
+"""What the tests of all operations share: apply one to NumPy arrays on the device under test."""
+
+import pytest
+
+from minidl.backend import to_numpy
+from minidl.tensor import Tensor
+
+
+@pytest.fixture
+def value(put):
+    """Return a function that applies f to Tensors of the arrays and returns the value as a NumPy array."""
+    return lambda f, *arrays: f(*(Tensor(put(a)) for a in arrays)).numpy()
+
+
+@pytest.fixture
+def gradients(put):
+    """Return a function that gives dL/dx for each array x, as NumPy arrays, where dL/df is the cotangent."""
+
+    def run(f, *arrays, cotangent):
+        inputs = [Tensor(put(a), requires_grad=True) for a in arrays]
+        f(*inputs).backward(put(cotangent))
+        return [to_numpy(x.grad) for x in inputs]
+
+    return run

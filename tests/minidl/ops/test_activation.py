@@ -1,0 +1,51 @@
+"""ReLU and the sigmoid at ordinary numbers, at the kink, and far out where a careless formula overflows."""
+
+import numpy as np
+import pytest
+
+from minidl import ops
+from minidl.gradcheck import check_vjp, off_zero
+
+BOTH_DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def test_relu_keeps_what_is_positive_and_its_gradient_passes_there_only(value, gradients):
+    x = np.array([-2.0, -1e-30, -0.0, 0.0, 1e-30, 3.0])
+    np.testing.assert_array_equal(value(ops.relu, x), [0.0, 0.0, 0.0, 0.0, 1e-30, 3.0])
+    (dx,) = gradients(ops.relu, x, cotangent=np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
+    np.testing.assert_array_equal(dx, [0.0, 0.0, 0.0, 0.0, 5.0, 6.0])  # relu'(0) = 0
+
+
+def test_relu_lets_nan_through(value):
+    np.testing.assert_array_equal(value(ops.relu, np.array([np.nan, np.inf, -np.inf])), [np.nan, np.inf, 0.0])
+
+
+def test_sigmoid_is_one_over_one_plus_exp_minus_x(rng, value, gradients):
+    x, dy = 3.0 * rng.normal(size=(2, 3, 5)), rng.normal(size=(2, 3, 5))
+    y = 1.0 / (1.0 + np.exp(-x))
+    np.testing.assert_allclose(value(ops.sigmoid, x), y, rtol=1e-14)
+    np.testing.assert_allclose(gradients(ops.sigmoid, x, cotangent=dy)[0], dy * y * (1.0 - y), rtol=1e-12)
+
+
+@BOTH_DTYPES
+def test_sigmoid_far_out_is_zero_and_one_without_a_warning(dtype, value, gradients):
+    x = np.array([-np.inf, -1000.0, -100.0, 0.0, 100.0, 1000.0, np.inf], dtype)
+    y = value(ops.sigmoid, x)
+    np.testing.assert_allclose(y, [0.0, 0.0, np.exp(-100.0), 0.5, 1.0, 1.0, 1.0], rtol=1e-5, atol=1e-44)
+    assert y[2] > 0.0  # not rounded to zero: its logarithm is -100
+    (dx,) = gradients(ops.sigmoid, x, cotangent=np.ones(7, dtype))
+    np.testing.assert_allclose(dx, [0.0, 0.0, np.exp(-100.0), 0.25, 0.0, 0.0, 0.0], rtol=1e-5, atol=1e-43)
+
+
+def test_sigmoid_is_symmetric(rng, value):
+    x = 5.0 * rng.normal(size=50)
+    np.testing.assert_allclose(value(ops.sigmoid, x) + value(ops.sigmoid, -x), np.ones(50), rtol=1e-15)
+
+
+@pytest.mark.parametrize("f", [ops.relu, ops.sigmoid])
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3, 4, 5), (0, 3)], ids=str)
+def test_activations_work_on_any_shape(f, shape, rng, value):
+    x = off_zero(rng, *shape)
+    assert value(f, x).shape == shape
+    if x.size:
+        check_vjp(f, x, rng=rng)

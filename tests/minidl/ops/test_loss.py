@@ -1,0 +1,161 @@
+"""The losses against their definitions, and where the definitions divide by zero or overflow."""
+
+import math
+
+import numpy as np
+import pytest
+
+from minidl import ops
+from minidl.backend import to_numpy
+from minidl.gradcheck import check_vjp
+from minidl.tensor import Tensor
+
+BCE, DICE = ops.binary_cross_entropy_with_logits, ops.soft_dice_loss
+BOTH_LOSSES = pytest.mark.parametrize("loss", [BCE, DICE])
+BOTH_DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+SHAPE = (3, 1, 4, 5)
+
+
+@pytest.fixture
+def lost(put):
+    """Return a function that gives a loss and its gradient for NumPy arrays on the device under test."""
+
+    def run(loss, logits, target, **settings):
+        x = Tensor(put(np.asarray(logits)), requires_grad=True)
+        y = loss(x, Tensor(put(np.asarray(target))), **settings)
+        y.backward()
+        return y.item(), to_numpy(x.grad)
+
+    return run
+
+
+def drawn(rng, shape=SHAPE):
+    return 2.0 * rng.normal(size=shape), (rng.random(shape) < 0.4).astype(float)
+
+
+def naive_dice_loss(x, t, smooth=1.0):
+    losses = []
+    for image, mask in zip(x, t, strict=True):
+        p = 1.0 / (1.0 + np.exp(-image))
+        losses.append(1.0 - (2.0 * (p * mask).sum() + smooth) / (p.sum() + mask.sum() + smooth))
+    return sum(losses) / len(losses)
+
+
+def test_cross_entropy_is_minus_the_mean_logarithm_of_the_probability_of_the_truth(rng, lost):
+    x, t = drawn(rng)
+    p = 1.0 / (1.0 + np.exp(-x))
+    value, dx = lost(BCE, x, t)
+    np.testing.assert_allclose(value, np.mean(-np.log(np.where(t == 1.0, p, 1.0 - p))), rtol=1e-12)
+    np.testing.assert_allclose(dx, (p - t) / t.size, rtol=1e-12, atol=1e-16)
+
+
+def test_cross_entropy_of_a_soft_target_is_smallest_where_the_probabilities_agree(lost):
+    p = 0.3
+    logit = math.log(p / (1.0 - p))
+    value, dx = lost(BCE, [[logit]], [[p]])
+    np.testing.assert_allclose(value, -p * math.log(p) - (1.0 - p) * math.log(1.0 - p), rtol=1e-12)
+    np.testing.assert_allclose(dx, [[0.0]], atol=1e-15)
+
+
+@BOTH_DTYPES
+def test_cross_entropy_far_out_is_exact_and_warns_of_nothing(dtype, lost):
+    x = np.array([[1000.0, -1000.0, 1000.0, -1000.0]], dtype)
+    t = np.array([[0.0, 1.0, 1.0, 0.0]], dtype)  # two confident mistakes, two confident truths
+    value, dx = lost(BCE, x, t)
+    assert value == 500.0
+    np.testing.assert_array_equal(dx, [[0.25, -0.25, 0.0, 0.0]])
+
+
+def test_cross_entropy_of_a_confident_truth_is_small_but_not_rounded_to_zero(lost):
+    value, _ = lost(BCE, [[40.0]], [[1.0]])
+    np.testing.assert_allclose(value, math.exp(-40.0), rtol=1e-12)
+
+
+def test_cross_entropy_of_no_opinion_is_log_two(lost):
+    value, dx = lost(BCE, np.zeros((2, 3)), np.ones((2, 3)))
+    np.testing.assert_allclose(value, math.log(2.0), rtol=1e-15)
+    np.testing.assert_allclose(dx, np.full((2, 3), -0.5 / 6), rtol=1e-15)
+
+
+@pytest.mark.parametrize("smooth", [1.0, 0.1, 20.0])
+def test_dice_agrees_with_its_definition(smooth, rng, lost):
+    x, t = drawn(rng)
+    value, _ = lost(DICE, x, t, smooth=smooth)
+    np.testing.assert_allclose(value, naive_dice_loss(x, t, smooth), rtol=1e-12)
+
+
+def test_dice_smooths_by_one_unless_told_otherwise(rng, lost):
+    x, t = drawn(rng)
+    assert lost(DICE, x, t)[0] == lost(DICE, x, t, smooth=1.0)[0]
+
+
+def test_dice_of_probabilities_zero_and_one_compares_two_masks(lost):
+    mask = np.array([[1.0, 1.0, 1.0, 0.0, 0.0, 0.0]])
+    other = np.array([[0.0, 1.0, 1.0, 1.0, 0.0, 0.0]])
+    assert lost(DICE, 1000.0 * (2.0 * mask - 1.0), mask)[0] == 0.0
+    np.testing.assert_allclose(lost(DICE, 1000.0 * (2.0 * other - 1.0), mask)[0], 1 - 5 / 7, rtol=1e-12)
+    np.testing.assert_allclose(lost(DICE, 1000.0 * (1.0 - 2.0 * mask), mask)[0], 1 - 1 / 7, rtol=1e-12)
+
+
+@BOTH_DTYPES
+def test_dice_of_an_empty_mask_predicted_empty_is_zero_without_a_warning(dtype, lost):
+    value, dx = lost(DICE, np.full(SHAPE, -1000.0, dtype), np.zeros(SHAPE, dtype))
+    assert value == 0.0
+    np.testing.assert_array_equal(dx, np.zeros(SHAPE))
+
+
+def test_dice_of_an_empty_mask_falls_with_what_is_predicted_there(rng, lost):
+    x = rng.normal(size=(1, 1, 4, 5))
+    value, dx = lost(DICE, x, np.zeros(x.shape))
+    p = 1.0 / (1.0 + np.exp(-x))
+    np.testing.assert_allclose(value, 1.0 - 1.0 / (p.sum() + 1.0), rtol=1e-12)
+    np.testing.assert_allclose(dx, p * (1.0 - p) / (p.sum() + 1.0) ** 2, rtol=1e-12)
+    assert (dx > 0.0).all()
+
+
+def test_dice_is_the_mean_over_images_so_a_small_lesion_counts_as_much_as_a_large_one(rng, lost):
+    x, t = drawn(rng, (2, 1, 4, 5))
+    t[0] = 0.0
+    t[0, 0, 0, 0] = 1.0
+    alone = [lost(DICE, x[n : n + 1], t[n : n + 1])[0] for n in range(2)]
+    np.testing.assert_allclose(lost(DICE, x, t)[0], sum(alone) / 2.0, rtol=1e-12)
+
+
+@BOTH_LOSSES
+@pytest.mark.parametrize("shape", [SHAPE, (1, 1, 1, 1), (2, 6), (3,)], ids=str)
+def test_losses_agree_with_a_central_difference(loss, shape, rng):
+    x, t = drawn(rng, shape)
+    check_vjp(lambda a: loss(a, Tensor(t)), x, rng=rng)
+    soft = 0.1 + 0.8 * t
+    check_vjp(lambda a: loss(a, Tensor(soft)) * 3.0, x, rng=rng)
+
+
+@BOTH_LOSSES
+@BOTH_DTYPES
+def test_a_loss_is_one_number_of_the_logits_dtype_and_leaves_the_target_alone(loss, dtype, rng):
+    x, t = (a.astype(dtype) for a in drawn(rng))
+    t.setflags(write=False)
+    logits = Tensor(x, requires_grad=True)
+    value = loss(logits, Tensor(t))
+    value.backward()
+    assert (value.shape, value.dtype, logits.grad.dtype) == ((), dtype, dtype)
+    assert 0.0 < value.item() < 10.0
+
+
+@BOTH_LOSSES
+def test_a_target_that_is_not_like_the_logits_is_refused_by_name(loss):
+    logits = Tensor(np.ones((2, 1, 4, 4), np.float32))
+    for target in (np.ones((2, 4, 4), np.float32), np.ones((2, 1, 4, 4))):
+        with pytest.raises(ValueError) as refusal:
+            loss(logits, Tensor(target))
+        message = str(refusal.value)
+        assert message.startswith(f"{loss.__name__}: ")
+        assert f"float32 {logits.shape}" in message and f"{target.dtype} {target.shape}" in message
+
+
+@BOTH_LOSSES
+def test_a_target_that_wants_a_gradient_is_refused_with_the_remedy(loss):
+    target = Tensor(np.ones((2, 3)), requires_grad=True)
+    with pytest.raises(ValueError, match=rf"{loss.__name__}: the target requires a gradient.*detach\(\)"):
+        loss(Tensor(np.ones((2, 3))), target)
+    assert loss(Tensor(np.ones((2, 3))), target.detach()).shape == ()

@@ -1,0 +1,180 @@
+"""Batch normalisation: what it does to a channel, what its gradient cannot contain, what it refuses."""
+
+import numpy as np
+import pytest
+
+from minidl import ops
+from minidl.backend import to_numpy
+from minidl.gradcheck import check_vjp
+from minidl.tensor import Tensor
+
+EPS = 1e-5
+SHAPES = [(4, 3, 5, 6), (2, 1, 1, 1), (1, 2, 3, 1), (5, 4, 1, 1)]
+ALL_SHAPES = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def drawn(rng, shape):
+    """An image with channels of different means and sizes, weights and biases."""
+    C = shape[1]
+    x = rng.normal(size=shape) * rng.uniform(0.5, 3.0, (C, 1, 1)) + rng.normal(size=(C, 1, 1))
+    return x, rng.uniform(0.5, 2.0, C), rng.normal(size=C)
+
+
+def naive_batch_norm(x, g, b, eps=EPS):
+    y = np.empty_like(x)
+    for c in range(x.shape[1]):
+        values = x[:, c].ravel()
+        mean = sum(values) / len(values)
+        variance = sum((v - mean) ** 2 for v in values) / len(values)
+        y[:, c] = g[c] * (x[:, c] - mean) / np.sqrt(variance + eps) + b[c]
+    return y
+
+
+def naive_gradients(x, g, dy, eps=EPS):
+    """The chain rule with the whole Jacobian of n = (x - mean) r, one channel at a time."""
+    dx, dg, db = np.empty_like(x), np.empty_like(g), np.empty_like(g)
+    for c in range(x.shape[1]):
+        values, u = x[:, c].ravel(), dy[:, c].ravel()
+        m, r = len(values), 1.0 / np.sqrt(values.var() + eps)
+        centred = values - values.mean()
+        centring = np.eye(m) - 1.0 / m  # d(x_i - mean) / dx_j
+        jacobian = r * centring - r**3 / m * np.outer(centred, centring @ centred)  # dr/dx = -r^3/m centred
+        dx[:, c] = (g[c] * u @ jacobian).reshape(x[:, c].shape)
+        dg[c], db[c] = u @ centred * r, sum(u)
+    return dx, dg, db
+
+
+def normalised(x, g, b):
+    return ops.batch_norm(x, g, b)[0]
+
+
+@ALL_SHAPES
+def test_in_training_it_agrees_with_naive_loops(shape, rng, value):
+    x, g, b = drawn(rng, shape)
+    np.testing.assert_allclose(value(normalised, x, g, b), naive_batch_norm(x, g, b), rtol=1e-9, atol=1e-11)
+
+
+@ALL_SHAPES
+def test_its_gradients_agree_with_the_whole_jacobian(shape, rng, gradients):
+    x, g, b = drawn(rng, shape)
+    dy = rng.normal(size=shape)
+    found = gradients(normalised, x, g, b, cotangent=dy)
+    for dx, expected in zip(found, naive_gradients(x, g, dy), strict=True):
+        np.testing.assert_allclose(dx, expected, rtol=1e-8, atol=1e-10)
+
+
+@ALL_SHAPES
+def test_both_modes_agree_with_a_central_difference(shape, rng):
+    x, g, b = drawn(rng, shape)
+    statistics = rng.normal(size=shape[1]), rng.uniform(0.5, 2.0, shape[1])
+    # With two values a channel n is 1 and -1 whatever x: nearly flat, so less of the quotient is left.
+    tolerance = 1e-4 if shape == (2, 1, 1, 1) else 1e-6
+    check_vjp(normalised, x, g, b, rng=rng, tolerance=tolerance)
+    check_vjp(lambda *t: ops.batch_norm(*t, statistics)[0], x, g, b, rng=rng)
+
+
+def test_every_channel_gets_the_mean_and_the_deviation_it_is_told(rng, value):
+    x, g, b = drawn(rng, (4, 3, 5, 6))
+    y = value(lambda *t: ops.batch_norm(*t, eps=0.0)[0], x, g, b)
+    np.testing.assert_allclose(y.mean((0, 2, 3)), b, rtol=1e-12)
+    np.testing.assert_allclose(y.std((0, 2, 3)), g, rtol=1e-12)
+
+
+def test_the_statistics_are_the_batchs_mean_and_its_variance_divided_by_m(rng, put):
+    x, g, b = drawn(rng, (4, 3, 5, 6))
+    _, (mean, variance) = ops.batch_norm(*(Tensor(put(a)) for a in (x, g, b)))
+    np.testing.assert_allclose(to_numpy(mean), x.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(to_numpy(variance), x.var((0, 2, 3)), rtol=1e-12)
+
+
+def test_the_output_does_not_change_if_the_image_is_shifted_and_scaled(rng, value):
+    x, g, b = drawn(rng, (4, 3, 5, 6))
+
+    def f(*t):
+        return ops.batch_norm(*t, eps=1e-12)[0]
+
+    np.testing.assert_allclose(value(f, 7.0 * x - 100.0, g, b), value(f, x, g, b), rtol=1e-8, atol=1e-9)
+
+
+def test_so_the_gradient_holds_neither_a_constant_nor_the_image_itself(rng, gradients):
+    x, g, b = drawn(rng, (4, 3, 5, 6))
+    dy = rng.normal(size=x.shape)
+    (dx, _, _) = gradients(lambda *t: ops.batch_norm(*t, eps=1e-12)[0], x, g, b, cotangent=dy)
+    np.testing.assert_allclose(dx.sum((0, 2, 3)), np.zeros(3), atol=1e-12)
+    np.testing.assert_allclose((dx * x).sum((0, 2, 3)), np.zeros(3), atol=1e-9)
+    assert np.abs(dx).max() > 0.1
+
+
+def test_a_cotangent_of_ones_gives_no_gradient_at_all(rng, gradients):
+    x, g, b = drawn(rng, (4, 3, 5, 6))
+    dx, dg, db = gradients(normalised, x, g, b, cotangent=np.ones(x.shape))
+    np.testing.assert_allclose(dx, np.zeros(x.shape), atol=1e-12)
+    np.testing.assert_allclose(dg, np.zeros(3), atol=1e-12)
+    np.testing.assert_array_equal(db, [120.0, 120.0, 120.0])
+
+
+def test_a_constant_channel_becomes_the_bias_and_its_gradient_is_finite(rng, value, gradients):
+    x, g, b = np.full((2, 1, 3, 3), 5.0), np.array([2.0]), np.array([0.5])
+    np.testing.assert_array_equal(value(normalised, x, g, b), np.full(x.shape, 0.5))
+    dx, _, _ = gradients(normalised, x, g, b, cotangent=rng.normal(size=x.shape))
+    assert np.isfinite(dx).all()
+
+
+def test_float32_keeps_the_variance_of_an_image_far_from_zero(rng, put):
+    x = (1e4 + rng.normal(size=(8, 1, 32, 32))).astype(np.float32)  # E[x^2] - E[x]^2 would be all rounding
+    one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+    _, (_, variance) = ops.batch_norm(*(Tensor(put(a)) for a in (x, one, zero)))
+    np.testing.assert_allclose(to_numpy(variance), x.astype(np.float64).var((0, 2, 3)), rtol=1e-3)
+
+
+def test_with_statistics_it_is_one_multiply_add_a_channel(rng, put):
+    x, g, b = drawn(rng, (4, 3, 5, 6))
+    mean, variance, dy = rng.normal(size=3), rng.uniform(0.5, 2.0, 3), rng.normal(size=x.shape)
+    inputs = [Tensor(put(a), requires_grad=True) for a in (x, g, b)]
+    y, returned = ops.batch_norm(*inputs, (put(mean), put(variance)), eps=0.1)
+    y.backward(put(dy))
+    n = (x - mean[:, None, None]) / np.sqrt(variance + 0.1)[:, None, None]
+    np.testing.assert_allclose(y.numpy(), g[:, None, None] * n + b[:, None, None], rtol=1e-10, atol=1e-12)
+    dx, dg, db = (to_numpy(t.grad) for t in inputs)
+    np.testing.assert_allclose(dx, dy * (g / np.sqrt(variance + 0.1))[:, None, None], rtol=1e-12)
+    np.testing.assert_allclose(dg, (dy * n).sum((0, 2, 3)), rtol=1e-10)
+    np.testing.assert_allclose(db, dy.sum((0, 2, 3)), rtol=1e-12)
+    for kept, given in zip(returned, (mean, variance), strict=True):
+        np.testing.assert_array_equal(to_numpy(kept), given)
+
+
+def test_with_the_batchs_own_statistics_both_modes_agree(rng):
+    inputs = [Tensor(a) for a in drawn(rng, (4, 3, 5, 6))]
+    y, statistics = ops.batch_norm(*inputs)
+    np.testing.assert_allclose(ops.batch_norm(*inputs, statistics)[0].data, y.data, rtol=1e-9, atol=1e-11)
+
+
+def test_with_statistics_no_image_depends_on_the_others_and_one_value_is_enough(rng):
+    x, g, b = drawn(rng, (4, 3, 1, 1))
+    statistics = rng.normal(size=3), rng.uniform(0.5, 2.0, 3)
+    together = ops.batch_norm(Tensor(x), Tensor(g), Tensor(b), statistics)[0].data
+    for n in range(4):
+        alone = ops.batch_norm(Tensor(x[n : n + 1]), Tensor(g), Tensor(b), statistics)[0].data
+        np.testing.assert_allclose(together[n : n + 1], alone, rtol=1e-14)
+
+
+def test_one_value_a_channel_is_refused_in_training_with_the_remedy():
+    x, g, b = Tensor(np.ones((1, 3, 1, 1))), Tensor(np.ones(3)), Tensor(np.ones(3))
+    with pytest.raises(ValueError, match=r"batch_norm: x \(1, 3, 1, 1\) has one value .* use a larger"):
+        ops.batch_norm(x, g, b)
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(2, 3, 4), (3,), (3,)], [(2, 3, 4, 4), (4,), (3,)], [(2, 3, 4, 4), (3,), (3, 1)]], ids=str
+)
+def test_shapes_that_do_not_fit_are_refused_by_name(shapes):
+    with pytest.raises(ValueError) as refusal:
+        ops.batch_norm(*(Tensor(np.ones(s)) for s in shapes))
+    assert str(refusal.value).startswith("batch_norm: ")
+    assert all(str(s) in str(refusal.value) for s in shapes)
+
+
+def test_statistics_of_another_dtype_are_refused():
+    x, g, b = (Tensor(np.ones(s, np.float32)) for s in ((2, 3, 4, 4), (3,), (3,)))
+    with pytest.raises(TypeError, match="BatchNormInference turned float32 into float64"):
+        ops.batch_norm(x, g, b, (np.zeros(3), np.ones(3)))

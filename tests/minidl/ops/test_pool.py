@@ -1,0 +1,148 @@
+"""Max-pooling against naive loops: who wins, who takes the gradient, and what happens at the border."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from minidl import ops
+from minidl.gradcheck import all_different, check_vjp
+from minidl.tensor import Tensor
+
+# image (H, W), kernel, stride, padding
+GEOMETRIES = {
+    "2x2": ((4, 6), (2, 2), (2, 2), (0, 0)),
+    "sides the stride does not divide": ((5, 7), (2, 2), (2, 2), (0, 0)),
+    "1x1": ((3, 4), (1, 1), (1, 1), (0, 0)),
+    "kernel as large as the image": ((3, 4), (3, 4), (1, 1), (0, 0)),
+    "overlapping": ((5, 6), (3, 3), (1, 1), (0, 0)),
+    "overlapping, padded": ((5, 6), (3, 3), (2, 2), (1, 1)),
+    "rectangular": ((7, 6), (3, 2), (2, 1), (1, 0)),
+    "stride larger than the kernel": ((7, 8), (2, 2), (3, 4), (0, 0)),
+    "stride larger than the kernel, padded": ((6, 5), (2, 2), (3, 3), (1, 1)),
+    "half the window is padding": ((4, 4), (4, 2), (1, 1), (2, 1)),
+    "one pixel": ((1, 1), (3, 3), (1, 1), (1, 1)),
+}
+ALL_GEOMETRIES = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+BATCHES = pytest.mark.parametrize("batch", [(1, 1), (2, 3)], ids="N, C = {}".format)
+
+
+def naive_max_pool2d(x, kernel, stride, padding):
+    """Return y and, for each output pixel, the (row, column) in x of the first largest pixel under it."""
+    (N, C, H, W), (KH, KW), (SH, SW), (PH, PW) = x.shape, kernel, stride, padding
+    y = np.empty((N, C, (H + 2 * PH - KH) // SH + 1, (W + 2 * PW - KW) // SW + 1))
+    winners = {}
+    for n, c, i, j in np.ndindex(y.shape):
+        rows = range(max(0, SH * i - PH), min(H, SH * i - PH + KH))
+        columns = range(max(0, SW * j - PW), min(W, SW * j - PW + KW))
+        winners[n, c, i, j] = max(itertools.product(rows, columns), key=lambda at: x[n, c, *at])
+        y[n, c, i, j] = x[n, c, *winners[n, c, i, j]]
+    return y, winners
+
+
+@BATCHES
+@ALL_GEOMETRIES
+def test_value_and_gradient_agree_with_naive_loops(geometry, batch, rng, value, gradients):
+    size, *settings = geometry
+    x = all_different(rng, *batch, *size) - 10.0  # all negative: padding with zeros would win
+    expected, winners = naive_max_pool2d(x, *settings)
+    y = value(lambda t: ops.max_pool2d(t, *settings), x)
+    assert y.shape == expected.shape
+    np.testing.assert_array_equal(y, expected)
+    dy, dx = rng.normal(size=y.shape), np.zeros(x.shape)
+    for (n, c, i, j), (row, column) in winners.items():
+        dx[n, c, row, column] += dy[n, c, i, j]
+    found = gradients(lambda t: ops.max_pool2d(t, *settings), x, cotangent=dy)[0]
+    np.testing.assert_allclose(found, dx, rtol=1e-12, atol=1e-14)
+
+
+@ALL_GEOMETRIES
+def test_of_equal_pixels_the_first_in_reading_order_takes_the_gradient(geometry, rng, gradients):
+    size, *settings = geometry
+    for x in (np.zeros((1, 2, *size)), rng.integers(-2, 0, (1, 2, *size)).astype(float)):
+        y, winners = naive_max_pool2d(x, *settings)
+        dy, dx = rng.normal(size=y.shape), np.zeros(x.shape)
+        for (n, c, i, j), (row, column) in winners.items():
+            dx[n, c, row, column] += dy[n, c, i, j]
+        found = gradients(lambda t: ops.max_pool2d(t, *settings), x, cotangent=dy)[0]
+        np.testing.assert_allclose(found, dx, rtol=1e-12, atol=1e-14)
+
+
+def test_two_windows_by_hand(value, gradients):
+    x = np.array([[[[1.0, 3.0, 5.0, 5.0, 9.0], [4.0, 2.0, 5.0, 5.0, 9.0]]]])
+    np.testing.assert_array_equal(value(ops.max_pool2d, x), [[[[4.0, 5.0]]]])
+    (dx,) = gradients(ops.max_pool2d, x, cotangent=np.array([[[[10.0, 20.0]]]]))
+    np.testing.assert_array_equal(dx, [[[[0, 0, 20.0, 0, 0], [10.0, 0, 0, 0, 0]]]])
+
+
+def test_a_pixel_that_wins_several_windows_sums_their_gradients(gradients):
+    x = np.zeros((1, 1, 3, 3))
+    x[0, 0, 1, 1] = 1.0
+    dy = np.array([[[[1.0, 10.0], [100.0, 1000.0]]]])
+    (dx,) = gradients(lambda t: ops.max_pool2d(t, 2, stride=1), x, cotangent=dy)
+    np.testing.assert_array_equal(dx, 1111.0 * x)
+
+
+def test_padding_never_wins_even_over_very_negative_pixels(value, gradients):
+    x = np.full((1, 1, 2, 2), -1e30)
+    y = value(lambda t: ops.max_pool2d(t, 3, stride=1, padding=1), x)
+    np.testing.assert_array_equal(y, x)
+    (dx,) = gradients(lambda t: ops.max_pool2d(t, 3, 1, 1), x, cotangent=np.ones((1, 1, 2, 2)))
+    assert dx.sum() == 4.0  # no gradient is lost to the border
+
+
+@pytest.mark.parametrize("side, dtype", [(2, np.uint8), (15, np.uint8), (17, np.uint16)])
+def test_the_winner_of_a_window_of_any_size_is_kept_in_as_few_bytes_as_hold_its_number(
+    side, dtype, gradients
+):
+    x = np.zeros((1, 1, side, side))
+    x[0, 0, -1, -1] = 1.0
+    (dx,) = gradients(lambda t: ops.max_pool2d(t, side), x, cotangent=np.ones((1, 1, 1, 1)))
+    np.testing.assert_array_equal(dx, x)
+    y = ops.max_pool2d(Tensor(x, requires_grad=True), side)
+    assert y.creator.winner.dtype == dtype
+
+
+def test_the_image_is_not_kept_for_the_backward_pass(rng):
+    y = ops.max_pool2d(Tensor(rng.normal(size=(2, 3, 8, 8)), requires_grad=True))
+    saved = [a.nbytes for a in vars(y.creator).values() if isinstance(a, np.ndarray)]
+    assert saved == [y.size]
+
+
+def test_nan_is_not_hidden(value):
+    x = np.zeros((1, 1, 2, 4))
+    x[0, 0, 1, 0] = np.nan
+    np.testing.assert_array_equal(value(ops.max_pool2d, x), [[[[np.nan, 0.0]]]])
+
+
+def test_the_stride_is_the_windows_size_unless_told_otherwise(rng, value):
+    x = rng.normal(size=(2, 3, 7, 8))
+    np.testing.assert_array_equal(
+        value(lambda t: ops.max_pool2d(t, (3, 2)), x), value(lambda t: ops.max_pool2d(t, (3, 2), (3, 2)), x)
+    )
+
+
+@ALL_GEOMETRIES
+def test_it_agrees_with_a_central_difference(geometry, rng):
+    size, *settings = geometry
+    check_vjp(lambda t: ops.max_pool2d(t, *settings), all_different(rng, 2, 3, *size), rng=rng)
+
+
+@pytest.mark.parametrize(
+    "shape, settings, mentioned",
+    [
+        ((3, 4, 4), (2,), [(3, 4, 4)]),
+        ((1, 1, 4, 1), (2,), [(1, 1, 4, 1), (2, 2)]),
+        ((1, 1, 4, 4), (5,), [(1, 1, 4, 4), (5, 5)]),
+        ((1, 1, 4, 4), (2, 0), [(2, 2), (0, 0)]),
+        ((1, 1, 4, 4), (2, 2, -1), [(2, 2), (-1, -1)]),
+        ((1, 1, 4, 4), ((3, 4), 1, (2, 2)), [(3, 4), (2, 2)]),
+        ((1, 1, 4, 4), (0, 1), [(0, 0), (1, 1)]),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_pooled_is_refused_by_name(shape, settings, mentioned):
+    with pytest.raises(ValueError) as refusal:
+        ops.max_pool2d(Tensor(np.ones(shape)), *settings)
+    assert str(refusal.value).startswith("max_pool2d: ")
+    assert all(str(pair) in str(refusal.value) for pair in mentioned)

@@ -1,0 +1,206 @@
+"""Batches come in one order for any number of threads, and an epoch can be taken up anywhere in it."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from minidl.data import DataLoader
+
+THREADS = (0, 1, 2, 5)
+
+
+def noisy(sample, rng):
+    """A transform that uses chance: the sample and a number drawn for it."""
+    return sample, int(rng.integers(10**9))
+
+
+def make(threads=0, seed=3, size=11, batch_size=4, **options):
+    settings = {"shuffle": True, "transform": noisy, "rng": np.random.default_rng(seed), **options}
+    return DataLoader(list(range(100, 100 + size)), batch_size, threads=threads, **settings)
+
+
+def state_of(loader):
+    return loader.rng.bit_generator.state["state"]
+
+
+class Watched:
+    """A data set that remembers which of its samples were asked for."""
+
+    def __init__(self, size):
+        self.size, self.asked = size, []
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return index
+
+
+@pytest.mark.parametrize("threads", THREADS)
+class TestAnyNumberOfThreads:
+    def test_without_shuffle_the_order_is_the_data_set_s(self, threads):
+        loader = DataLoader("abcdefg", 3, threads=threads)
+        assert list(loader) == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
+        assert list(loader) == list(loader)
+
+    def test_batches_and_the_generator_do_not_depend_on_threads(self, threads):
+        reference, loader = make(threads=0), make(threads)
+        for _ in range(3):
+            assert list(loader) == list(reference)
+            assert state_of(loader) == state_of(reference)
+
+    @pytest.mark.parametrize("start", [0, 1, 2, 3, 7])
+    def test_from_a_start_come_the_tail_of_the_epoch_and_the_same_state(self, threads, start):
+        whole, tail = make(threads), make(threads)
+        assert list(tail.batches(start)) == list(whole)[start:]
+        assert state_of(tail) == state_of(whole)
+        assert list(tail) == list(whole)  # the next epoch
+
+    def test_collate_makes_a_batch_of_the_transformed_samples(self, threads):
+        loader = make(threads, collate=lambda samples: sorted(sample for sample, _ in samples))
+        assert sorted(sum(loader, [])) == list(range(100, 111))
+        assert [len(batch) for batch in loader] == [4, 4, 3]
+
+    def test_an_empty_data_set_has_no_batches(self, threads):
+        loader = make(threads, size=0)
+        assert len(loader) == 0 and list(loader) == []
+
+    def test_an_exception_reaches_the_caller_after_the_batches_before_it(self, threads):
+        def fails_at_seven(sample, rng):
+            if sample == 107:
+                raise OSError("sample 107 cannot be read")
+            return sample
+
+        loader = make(threads, batch_size=2, shuffle=False, transform=fails_at_seven)
+        received = []
+        with pytest.raises(OSError, match="sample 107 cannot be read"):
+            for batch in loader:
+                received.append(batch)
+        assert received == [[100, 101], [102, 103], [104, 105]]
+        assert threading.active_count() == 1 + self.others
+
+    def test_stopping_in_the_middle_ends_the_threads_and_leaves_the_rest_unread(self, threads):
+        dataset = Watched(1000)
+        batches = iter(DataLoader(dataset, 5, threads=threads))
+        assert next(batches) == [0, 1, 2, 3, 4]
+        batches.close()
+        assert threading.active_count() == 1 + self.others
+        assert max(dataset.asked) < 5 * (1 + 2 * threads)
+
+    def test_it_can_be_iterated_again_after_a_stop(self, threads):
+        whole, stopped = make(threads), make(threads)
+        for _ in stopped:
+            break
+        list(whole)
+        assert list(stopped) == list(whole)
+
+    @pytest.fixture(autouse=True)
+    def count_other_threads(self):
+        self.others = threading.active_count() - 1
+
+
+class TestChance:
+    def test_shuffle_is_a_permutation_drawn_from_the_generator(self):
+        loader = DataLoader(range(11), 4, shuffle=True, rng=np.random.default_rng(3))
+        expected = np.random.default_rng(3).permutation(11).tolist()
+        assert sum(loader, []) == expected != list(range(11))
+
+    def test_every_epoch_has_another_order_and_other_transforms(self):
+        loader = make()
+        first, second = sum(loader, []), sum(loader, [])
+        assert sorted(s for s, _ in first) == sorted(s for s, _ in second) == list(range(100, 111))
+        assert [s for s, _ in first] != [s for s, _ in second]
+        assert {drawn for _, drawn in first}.isdisjoint(drawn for _, drawn in second)
+
+    def test_every_sample_has_a_generator_of_its_own(self):
+        drawn = [number for _, number in sum(make(), [])]
+        assert len(set(drawn)) == len(drawn) == 11
+
+    def test_a_transform_that_draws_more_does_not_disturb_the_others(self):
+        def greedy(sample, rng):
+            if sample % 2:
+                rng.normal(size=100)
+            return noisy(sample, rng)
+
+        plain, disturbed = (dict(sum(make(transform=t), [])) for t in (noisy, greedy))
+        assert all(plain[s] == disturbed[s] for s in plain if s % 2 == 0)
+        assert all(plain[s] != disturbed[s] for s in plain if s % 2 == 1)
+
+    def test_the_generator_moves_by_the_same_amount_however_much_is_read(self):
+        read, unread = make(), make()
+        list(read)
+        unread.batches()
+        assert state_of(read) == state_of(unread) != state_of(make())
+
+    def test_other_seeds_give_other_batches(self):
+        assert list(make(seed=3)) == list(make(seed=3)) != list(make(seed=4))
+
+    def test_without_chance_no_generator_is_needed_or_moved(self):
+        loader = make(shuffle=False, transform=None)
+        before = state_of(loader)
+        assert sum(loader, []) == list(range(100, 111))
+        assert state_of(loader) == before
+
+
+@pytest.mark.parametrize(("size", "batch_size", "count"), [(11, 4, 3), (12, 4, 3), (13, 4, 4), (3, 4, 1)])
+def test_its_length_is_the_number_of_batches_the_last_one_may_be_short(size, batch_size, count):
+    loader = make(size=size, batch_size=batch_size)
+    assert len(loader) == count == len(list(loader))
+
+
+def test_samples_are_asked_for_once_an_epoch_by_plain_integers():
+    dataset = Watched(7)
+    list(DataLoader(dataset, 3, shuffle=True, rng=np.random.default_rng(0)))
+    assert sorted(dataset.asked) == list(range(7))
+    assert {type(index) for index in dataset.asked} == {int}
+
+
+def test_without_threads_a_batch_is_made_when_it_is_asked_for():
+    dataset = Watched(9)
+    batches = iter(DataLoader(dataset, 3))
+    assert dataset.asked == []
+    next(batches)
+    assert dataset.asked == [0, 1, 2]
+
+
+def test_threads_prepare_batches_while_the_first_is_not_yet_there():
+    second_begun = threading.Event()
+
+    def waits_for_the_second(sample, rng):
+        return second_begun.set() if sample else second_begun.wait(timeout=30)
+
+    loader = DataLoader([0, 1], 1, transform=waits_for_the_second, rng=np.random.default_rng(0), threads=2)
+    assert next(iter(loader)) == [True]
+
+
+def test_whoever_stops_does_not_wait_for_batches_that_have_not_begun(monkeypatch):
+    stopping, begun = threading.Event(), []
+    shutdown = ThreadPoolExecutor.shutdown
+    monkeypatch.setattr(
+        ThreadPoolExecutor, "shutdown", lambda pool, **how: (stopping.set(), shutdown(pool, **how))
+    )
+
+    def waits_for_the_stop(sample, rng):
+        begun.append(sample)
+        return sample == 0 or stopping.wait(timeout=5)
+
+    rng = np.random.default_rng(0)
+    batches = iter(DataLoader(range(9), 1, transform=waits_for_the_stop, rng=rng, threads=1))
+    next(batches)
+    batches.close()
+    assert 2 not in begun  # it was handed to the thread, which was busy with 1
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(0, 0), (-1, 0), (4, -1)])
+def test_impossible_sizes_are_refused(batch_size, threads):
+    with pytest.raises(ValueError, match="want batch_size >= 1 and threads >= 0"):
+        DataLoader([1], batch_size, threads=threads)
+
+
+@pytest.mark.parametrize("options", [{"shuffle": True}, {"transform": noisy}])
+def test_chance_without_a_generator_is_refused(options):
+    with pytest.raises(ValueError, match="need a generator"):
+        DataLoader([1], 1, **options)

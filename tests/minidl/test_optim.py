@@ -1,0 +1,388 @@
+"""Optimizers and schedules do what their papers' formulas say, step by step, and go on where they stopped."""
+
+import math
+
+import numpy as np
+import pytest
+
+from minidl import Parameter, checkpoint
+from minidl.backend import to_numpy
+from minidl.optim import SGD, Adam, AdamW, CosineLR, Optimizer, StepLR, WarmupLR, clip_grad_norm
+
+# Gradients of a parameter (2,), one row a step: signs that change, a zero, very large and very small ones.
+GRADIENTS = np.array([[0.5, -2.0], [0.4, 3.0], [0.0, 1e3], [-1e-4, 1.0], [2.0, -1.0], [2.0, 0.0]])
+START = np.array([1.0, -3.0])
+
+
+def trajectory(optimizer_of, gradients=GRADIENTS, put=lambda array: array):
+    """The parameter after each step, (steps, 2), in float64."""
+    p = Parameter(put(START.copy()))
+    optimizer = optimizer_of([p])
+    values = []
+    for g in gradients:
+        p.grad = put(g.copy())
+        optimizer.step()
+        values.append(to_numpy(p.data).copy())
+    return np.array(values)
+
+
+class TestSGD:
+    def test_follows_the_gradient_downhill(self, put):
+        expected = START - 0.1 * np.cumsum(GRADIENTS, axis=0)
+        np.testing.assert_allclose(trajectory(lambda p: SGD(p, 0.1), put=put), expected, rtol=1e-12)
+
+    def test_momentum_is_polyak_s(self, put):
+        p, v, expected = START.copy(), np.zeros(2), []
+        for g in GRADIENTS:
+            v = 0.9 * v + g
+            p = p - 0.1 * v
+            expected.append(p)
+        values = trajectory(lambda p: SGD(p, 0.1, momentum=0.9), put=put)
+        np.testing.assert_allclose(values, expected, rtol=1e-12)
+
+    def test_two_steps_of_momentum_by_hand(self):
+        # v = 1, p = 2 - 0.5 = 1.5; then v = 0.5 + 1 = 1.5, p = 1.5 - 0.75 = 0.75
+        p = Parameter(np.array([2.0]))
+        optimizer = SGD([p], lr=0.5, momentum=0.5)
+        for expected in (1.5, 0.75):
+            p.grad = np.array([1.0])
+            optimizer.step()
+            assert p.item() == expected
+
+    def test_weight_decay_is_added_to_the_gradient(self, put):
+        p, v, expected = START.copy(), np.zeros(2), []
+        for g in GRADIENTS:
+            v = 0.9 * v + (g + 0.01 * p)
+            p = p - 0.1 * v
+            expected.append(p)
+        values = trajectory(lambda p: SGD(p, 0.1, momentum=0.9, weight_decay=0.01), put=put)
+        np.testing.assert_allclose(values, expected, rtol=1e-12)
+
+
+def adam_by_the_paper(decay_in_gradient=0.0, decay_of_weight=0.0, lr=0.1, b1=0.8, b2=0.95, eps=1e-3):
+    """Kingma & Ba 2015, algorithm 1, and Loshchilov & Hutter 2019, algorithm 2, one number at a time."""
+    path = np.empty_like(GRADIENTS)
+    for i in range(2):
+        p, m, v = START[i], 0.0, 0.0
+        for t, gradient in enumerate(GRADIENTS[:, i], start=1):
+            g = gradient + decay_in_gradient * p
+            m = b1 * m + (1 - b1) * g
+            v = b2 * v + (1 - b2) * g**2
+            m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
+            p = p - lr * m_hat / (math.sqrt(v_hat) + eps) - lr * decay_of_weight * p
+            path[t - 1, i] = p
+    return path
+
+
+class TestAdam:
+    settings = {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-3}
+
+    def test_follows_the_paper(self, put):
+        values = trajectory(lambda p: Adam(p, **self.settings), put=put)
+        np.testing.assert_allclose(values, adam_by_the_paper(), rtol=1e-12)
+
+    def test_weight_decay_is_added_to_the_gradient(self, put):
+        values = trajectory(lambda p: Adam(p, **self.settings, weight_decay=0.2), put=put)
+        np.testing.assert_allclose(values, adam_by_the_paper(decay_in_gradient=0.2), rtol=1e-12)
+
+    def test_the_first_step_is_lr_whatever_the_gradient_s_size(self):
+        values = trajectory(lambda p: Adam(p, lr=0.1), gradients=np.array([[1e-3, -1e6]]))
+        np.testing.assert_allclose(values[0], [START[0] - 0.1, START[1] + 0.1], atol=1e-5)
+
+    def test_the_defaults_are_the_paper_s(self):
+        adam = Adam([Parameter(START)])
+        assert (adam.lr, adam.betas, adam.eps, adam.weight_decay) == (1e-3, (0.9, 0.999), 1e-8, 0.0)
+
+
+class TestAdamW:
+    def test_follows_the_paper(self, put):
+        values = trajectory(lambda p: AdamW(p, **TestAdam.settings, weight_decay=0.2), put=put)
+        np.testing.assert_allclose(values, adam_by_the_paper(decay_of_weight=0.2), rtol=1e-12)
+
+    def test_without_decay_is_adam(self):
+        values = trajectory(lambda p: AdamW(p, **TestAdam.settings, weight_decay=0.0))
+        np.testing.assert_array_equal(values, trajectory(lambda p: Adam(p, **TestAdam.settings)))
+
+    def test_decay_does_not_depend_on_the_gradient_s_size(self):
+        def pull(optimizer_of, size):
+            """How much less of the weight is left than without decay, with gradients of this size."""
+            gradients = np.full((1, 2), size)
+            decayed = trajectory(lambda p: optimizer_of(p, 0.1, weight_decay=0.5), gradients)
+            return trajectory(lambda p: optimizer_of(p, 0.1, weight_decay=0.0), gradients) - decayed
+
+        for size in (1e-2, 1e4):
+            np.testing.assert_allclose(pull(AdamW, size)[0], 0.1 * 0.5 * START, rtol=1e-9)
+        assert np.abs(pull(Adam, 1e4)).max() < 1e-8  # in the gradient, the decay is divided away
+
+    def test_decay_follows_the_schedule(self):
+        p = Parameter(np.array([1.0]))
+        optimizer = AdamW([p], lr=0.5, weight_decay=0.1)
+        optimizer.lr = 0.25
+        p.grad = np.array([0.0])
+        optimizer.step()
+        assert p.item() == 1.0 - 0.25 * 0.1
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: SGD(p, 0.05),
+    "momentum": lambda p: SGD(p, 0.05, momentum=0.9, weight_decay=1e-3),
+    "adam": lambda p: Adam(p, 0.05, weight_decay=1e-3),
+    "adamw": lambda p: AdamW(p, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+class TestEveryOptimizer:
+    def test_minimises_a_quadratic(self, name):
+        curvature, minimum = np.array([1.0, 5.0]), np.array([2.0, -1.0])
+        p = Parameter(np.array([10.0, 10.0]))
+        optimizer = OPTIMIZERS[name]([p])
+        for _ in range(1500):
+            optimizer.zero_grad()
+            (((p - minimum) ** 2 * curvature).sum()).backward()
+            optimizer.step()
+        np.testing.assert_allclose(p.data, minimum, atol=0.05)  # weight decay pulls a little
+
+    def test_a_parameter_without_a_gradient_is_left_alone(self, name):
+        used, unused = Parameter(START.copy()), Parameter(START.copy())
+        optimizer = OPTIMIZERS[name]([unused, used])
+        for _ in range(3):
+            used.grad = np.ones(2)
+            optimizer.step()
+        np.testing.assert_array_equal(unused.data, START)
+        assert (used.data < START).all()
+
+    def test_each_parameter_has_a_memory_of_its_own(self, name):
+        alone = trajectory(OPTIMIZERS[name])
+        first, second = Parameter(START.copy()), Parameter(np.zeros((3, 4)))
+        optimizer = OPTIMIZERS[name]([second, first])
+        for i, g in enumerate(GRADIENTS):
+            first.grad, second.grad = g.copy(), np.full((3, 4), 7.0)
+            optimizer.step()
+            np.testing.assert_array_equal(first.data, alone[i])
+
+    def test_float32_stays_float32_and_gradients_are_not_changed(self, name):
+        p = Parameter(np.float32([1.0, 2.0]))
+        optimizer = OPTIMIZERS[name]([p])
+        for _ in range(3):
+            p.grad = np.float32([0.5, -0.5])
+            optimizer.step()
+            assert p.grad.tolist() == [0.5, -0.5]
+        assert p.dtype == np.float32
+        assert {a.dtype for kept in optimizer.memory.values() for a in kept} == {np.dtype(np.float32)}
+
+    def test_goes_on_from_its_state_bit_for_bit(self, name, tmp_path):
+        through = trajectory(OPTIMIZERS[name])
+        p = Parameter(START.copy())
+        optimizer = OPTIMIZERS[name]([p])
+        for g in GRADIENTS[:3]:
+            p.grad = g.copy()
+            optimizer.step()
+        checkpoint.save(tmp_path / "state.npz", optimizer.state_dict())
+
+        resumed = Parameter(p.data.copy())
+        optimizer = OPTIMIZERS[name]([resumed])
+        optimizer.load_state_dict(checkpoint.load(tmp_path / "state.npz"))
+        for g, expected in zip(GRADIENTS[3:], through[3:], strict=True):
+            resumed.grad = g.copy()
+            optimizer.step()
+            np.testing.assert_array_equal(resumed.data, expected)
+
+    def test_its_state_is_a_copy_both_ways(self, name):
+        p = Parameter(START.copy())
+        optimizer = OPTIMIZERS[name]([p])
+        state = optimizer.state_dict()
+        optimizer.load_state_dict(state)
+        p.grad = np.ones(2)
+        optimizer.step()
+        assert state["steps"] == 0
+        assert not any(state[slot][0].any() for slot in optimizer.slots)
+
+    @pytest.mark.parametrize("damage", ["empty", "another shape", "too few", "no lr", "no steps"])
+    def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(self, name, damage):
+        p = Parameter(START.copy())
+        optimizer = OPTIMIZERS[name]([p])
+        p.grad = np.ones(2)
+        optimizer.step()
+        before = optimizer.state_dict()
+        state = {**optimizer.state_dict(), "lr": 9.0, "steps": 99}
+        last = optimizer.slots[-1]  # the first slot fits, so a careless load would take it
+        state[optimizer.slots[0]] = [np.full(2, 5.0)]
+        state |= {"another shape": {last: [np.zeros(3)]}, "too few": {last: []}}.get(damage, {})
+        for key in {"no lr": ["lr"], "no steps": ["steps"], "empty": list(state)}.get(damage, []):
+            del state[key]
+        with pytest.raises(ValueError, match=f"does not fit this {type(optimizer).__name__}"):
+            optimizer.load_state_dict(state)
+        after = optimizer.state_dict()
+        assert (after["lr"], after["steps"]) == (before["lr"], before["steps"]) == (0.05, 1)
+        for slot in optimizer.slots:
+            np.testing.assert_array_equal(after[slot], before[slot])
+
+    @pytest.mark.parametrize(("lr", "decay"), [(-1e-3, 0.0), (1e-3, -1e-3)])
+    def test_negative_settings_are_refused(self, name, lr, decay):
+        kind = type(OPTIMIZERS[name]([Parameter(START)]))
+        with pytest.raises(ValueError, match="want lr and weight_decay >= 0"):
+            kind([Parameter(START)], lr, weight_decay=decay)
+
+
+def test_a_state_loads_into_the_dtype_of_the_parameters():
+    state = Adam([Parameter(START)]).state_dict()
+    optimizer = Adam([Parameter(START.astype(np.float32))])
+    optimizer.load_state_dict(state)
+    assert optimizer.memory["mean"][0].dtype == np.float32
+
+
+def test_the_state_of_another_optimizer_is_refused():
+    with pytest.raises(ValueError, match="does not fit this Adam: missing mean, square"):
+        Adam([Parameter(START)]).load_state_dict(SGD([Parameter(START)], 0.1).state_dict())
+
+
+def test_zero_grad_forgets_the_gradients():
+    p = Parameter(START)
+    p.grad = np.ones(2)
+    SGD([p], 0.1).zero_grad()
+    assert p.grad is None
+
+
+def test_an_optimizer_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="SGD: there are no parameters"):
+        SGD([], 0.1)
+
+
+def test_an_optimizer_without_update_names_itself():
+    p = Parameter(START)
+    p.grad = np.ones(2)
+    with pytest.raises(NotImplementedError, match="Optimizer does not define update"):
+        Optimizer([p], 0.1).step()
+
+
+class TestClipGradNorm:
+    def parameters(self, put, *gradients):
+        parameters = [Parameter(put(np.zeros_like(g))) for g in gradients]
+        for p, g in zip(parameters, gradients, strict=True):
+            p.grad = put(g)
+        return parameters
+
+    def test_long_gradients_are_scaled_together_to_the_length_asked_for(self, put):
+        parameters = self.parameters(put, np.array([3.0, 0.0]), np.array([[4.0], [12.0]]))
+        assert clip_grad_norm(parameters, 6.5) == 13.0  # sqrt(3^2 + 4^2 + 12^2)
+        np.testing.assert_allclose(to_numpy(parameters[0].grad), [1.5, 0.0], rtol=1e-12)
+        np.testing.assert_allclose(to_numpy(parameters[1].grad), [[2.0], [6.0]], rtol=1e-12)
+        assert clip_grad_norm(parameters, 100.0) == pytest.approx(6.5, rel=1e-12)
+
+    @pytest.mark.parametrize("max_norm", [5.0, 20.0])
+    def test_short_gradients_stay_as_they_are(self, max_norm, put):
+        parameters = self.parameters(put, np.array([3.0]), np.array([4.0]))
+        assert clip_grad_norm(parameters, max_norm) == 5.0
+        assert [p.grad.item() for p in parameters] == [3.0, 4.0]
+
+    def test_the_arrays_given_are_not_changed(self):
+        g = np.array([30.0, 40.0])
+        (p,) = self.parameters(np.asarray, g)
+        clip_grad_norm([p], 1.0)
+        assert g.tolist() == [30.0, 40.0]
+        assert p.grad.dtype == np.float64
+
+    def test_gradients_that_share_memory_are_scaled_once(self):
+        g = np.array([3.0, 4.0])
+        parameters = self.parameters(np.asarray, g, g, g[::-1])
+        assert clip_grad_norm(parameters, 1.0) == pytest.approx(5.0 * math.sqrt(3.0))
+        for p, direction in zip(parameters, ([3.0, 4.0], [3.0, 4.0], [4.0, 3.0]), strict=True):
+            np.testing.assert_allclose(p.grad, np.array(direction) / (5.0 * math.sqrt(3.0)))
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_a_length_that_is_not_finite_is_reported(self, value):
+        parameters = self.parameters(np.asarray, np.array([value, 1.0]), np.array([1.0]))
+        with np.errstate(invalid="ignore"):
+            assert not math.isfinite(clip_grad_norm(parameters, 1.0))
+        assert not np.isfinite(parameters[0].grad[0])
+
+    def test_parameters_without_a_gradient_count_nothing(self):
+        (p,) = self.parameters(np.asarray, np.array([2.0]))
+        assert clip_grad_norm([Parameter(START), p], 1.0) == 2.0
+        assert p.grad.item() == 1.0
+        assert clip_grad_norm([Parameter(START)], 1.0) == 0.0
+
+    def test_parameters_may_come_from_an_iterator(self):
+        parameters = self.parameters(np.asarray, np.array([2.0]))
+        assert clip_grad_norm(iter(parameters), 1.0) == 2.0
+        assert parameters[0].grad.item() == 1.0
+
+
+def rates(schedule_of, steps, lr=2.0):
+    """The learning rate before each of so many optimizer steps."""
+    optimizer = SGD([Parameter(START)], lr)
+    schedule = schedule_of(optimizer)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.lr)
+        schedule.step()
+    return found
+
+
+SCHEDULES = {
+    "step": lambda o: StepLR(o, step_size=3, gamma=0.5),
+    "cosine": lambda o: CosineLR(o, total_steps=10, warmup_steps=3),
+    "warmup": lambda o: WarmupLR(o, warmup_steps=4),
+}
+
+
+class TestSchedules:
+    def test_step_lr_falls_every_step_size_steps(self):
+        expected = [2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.5, 0.5]
+        np.testing.assert_allclose(rates(SCHEDULES["step"], 8), expected, rtol=1e-12)
+
+    def test_warmup_lr_rises_in_a_line_and_stays(self):
+        expected = [0.4, 0.8, 1.2, 1.6, 2.0, 2.0, 2.0]
+        np.testing.assert_allclose(rates(SCHEDULES["warmup"], 7), expected, rtol=1e-12)
+
+    def test_cosine_lr_falls_along_half_a_cosine(self):
+        found = rates(lambda o: CosineLR(o, total_steps=4), 7)
+        root = math.sqrt(0.5)
+        expected = [2.0, 1.0 + root, 1.0, 1.0 - root, 0.0, 0.0, 0.0]  # and stays at zero
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+    def test_cosine_lr_warms_up_first(self):
+        found = rates(lambda o: CosineLR(o, total_steps=7, warmup_steps=3), 9)
+        root = math.sqrt(0.5)
+        expected = [0.5, 1.0, 1.5, 2.0, 1.0 + root, 1.0, 1.0 - root, 0.0, 0.0]
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+    def test_cosine_lr_of_nothing_but_warmup_divides_by_no_zero(self):
+        np.testing.assert_allclose(rates(lambda o: CosineLR(o, 2, 2), 4), [2 / 3, 4 / 3, 2.0, 0.0])
+
+    @pytest.mark.parametrize("name", SCHEDULES)
+    def test_goes_on_from_its_state_bit_for_bit(self, name, tmp_path):
+        through = rates(SCHEDULES[name], 9)
+        optimizer = SGD([Parameter(START)], 2.0)
+        schedule = SCHEDULES[name](optimizer)
+        for _ in range(4):
+            schedule.step()
+        checkpoint.save(tmp_path / "s.npz", {"o": optimizer.state_dict(), "s": schedule.state_dict()})
+
+        state = checkpoint.load(tmp_path / "s.npz")
+        optimizer = SGD([Parameter(START)], 2.0)
+        schedule = SCHEDULES[name](optimizer)
+        optimizer.load_state_dict(state["o"])
+        schedule.load_state_dict(state["s"])
+        for expected in through[4:]:
+            assert optimizer.lr == expected
+            schedule.step()
+
+    @pytest.mark.parametrize("name", SCHEDULES)
+    def test_the_first_rate_is_the_saved_one_s(self, name):
+        state = SCHEDULES[name](SGD([Parameter(START)], 2.0)).state_dict()
+        optimizer = SGD([Parameter(START)], 7.0)
+        SCHEDULES[name](optimizer).load_state_dict(state)
+        assert optimizer.lr == rates(SCHEDULES[name], 1)[0]
+
+    @pytest.mark.parametrize("missing", ["base_lr", "steps"])
+    def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(self, missing):
+        optimizer = SGD([Parameter(START)], 2.0)
+        schedule = StepLR(optimizer, 3)
+        state = {"base_lr": 5.0, "steps": 6}
+        del state[missing]
+        with pytest.raises(ValueError, match=f"does not fit this StepLR: missing {missing}"):
+            schedule.load_state_dict(state)
+        assert schedule.state_dict() == {"base_lr": 2.0, "steps": 0}
+        assert optimizer.lr == 2.0

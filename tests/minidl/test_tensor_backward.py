@@ -1,0 +1,292 @@
+"""The walk back reaches every function once, after all its consumers, and leaves nothing behind."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from minidl.backend import to_numpy
+from minidl.tensor import Function, Tensor, no_grad
+
+
+class CountedSum(Function):
+    """a + b, noting each backward call in a list."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def forward(self, a, b):
+        return a + b
+
+    def backward(self, dy):
+        self.calls.append("backward")
+        return dy, dy
+
+
+class Returns(Function):
+    """x, with a backward that returns whatever it is told to."""
+
+    def __init__(self, gradient):
+        self.gradient = gradient
+
+    def forward(self, *arrays):
+        return arrays[0].copy()
+
+    def backward(self, dy):
+        return self.gradient
+
+
+@pytest.fixture
+def no_collector():
+    """Only reference counts free memory inside the test, so that a cycle shows as an object left alive."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def leaf(*numbers):
+    return Tensor(np.array(numbers), requires_grad=True)
+
+
+def test_a_value_used_twice_receives_the_sum_of_both_gradients(put):
+    x = Tensor(put(np.array([1.0, 2.0, 3.0])), requires_grad=True)
+    (x * x + 3.0 * x).sum().backward()
+    np.testing.assert_array_equal(to_numpy(x.grad), [5.0, 7.0, 9.0])  # 2x + 3
+
+
+def test_a_diamond_with_arms_of_different_lengths():
+    x = leaf(2.0)
+    h = x * x
+    long_arm = ((h + 1.0) * 2.0) * h
+    (long_arm + h).backward()  # L = 2 h (h + 1) + h, dL/dh = 4h + 3, dh/dx = 2x
+    np.testing.assert_array_equal(x.grad, [(4.0 * 4.0 + 3.0) * 4.0])
+
+
+def test_every_function_of_a_diamond_is_visited_once():
+    x, calls = leaf(1.0), []
+    h = CountedSum(calls)(x, x)
+    y = CountedSum(calls)(CountedSum(calls)(h, x), h)
+    CountedSum(calls)(y, h).backward()
+    assert len(calls) == 4
+    np.testing.assert_array_equal(x.grad, [7.0])
+
+
+def test_forty_nested_sums_take_forty_backward_calls_not_two_to_the_forty():
+    x, calls = leaf(1.0), []
+    y = x
+    for _ in range(40):
+        y = CountedSum(calls)(y, y)
+    y.backward()
+    assert len(calls) == 40
+    assert x.grad == 2.0**40
+
+
+def test_a_chain_of_ten_thousand_functions_does_not_overflow_the_stack():
+    x = leaf(1.0)
+    y = x
+    for _ in range(10_000):
+        y = y + 1.0
+    y.backward()
+    assert x.grad == 1.0
+
+
+def test_a_graph_of_ten_thousand_functions_can_be_dropped_without_a_backward():
+    x = leaf(1.0)
+    y = x
+    for _ in range(10_000):
+        y = y + 1.0
+    del y
+    assert x.grad is None
+
+
+def test_two_backward_calls_add_their_gradients_into_the_leaf():
+    x = leaf(1.0, 2.0)
+    (x * x).sum().backward()
+    (x * 10.0).sum().backward()
+    np.testing.assert_array_equal(x.grad, [12.0, 14.0])
+
+
+def test_adding_to_a_gradient_makes_a_new_array():
+    x = leaf(1.0, 2.0)
+    (x * x).sum().backward()
+    first = x.grad
+    (x * x).sum().backward()
+    np.testing.assert_array_equal(first, [2.0, 4.0])
+    np.testing.assert_array_equal(x.grad, [4.0, 8.0])
+
+
+def test_the_gradient_of_a_single_number_is_an_array_like_it():
+    x = Tensor(3.0, requires_grad=True)
+    for expected in (6.0, 12.0):
+        (x * x).backward()
+        assert isinstance(x.grad, np.ndarray)
+        assert (x.grad.shape, x.grad.dtype, x.grad.item()) == ((), np.float32, expected)
+
+
+def test_only_leaves_that_want_a_gradient_get_one():
+    x, constant = leaf(1.0, 2.0), Tensor(np.array([3.0, 4.0]))
+    y = x * constant
+    y.sum().backward()
+    assert y.requires_grad and not (constant * 2.0).requires_grad
+    assert constant.grad is None and y.grad is None
+    np.testing.assert_array_equal(x.grad, [3.0, 4.0])
+
+
+def test_needs_tells_a_function_which_inputs_want_a_gradient():
+    y = leaf(1.0) * Tensor(np.array([2.0]))
+    assert y.creator.needs == (True, False)
+    assert y.creator.backward(np.ones(1))[1] is None
+
+
+def test_a_tensor_frozen_between_two_uses_passes_back_what_the_first_received():
+    x, w = leaf(3.0), leaf(5.0)
+    h = x * 2.0
+    before = h * 1.0
+    h.requires_grad = False
+    (before + h * w).backward()
+    np.testing.assert_array_equal(x.grad, [2.0])
+    np.testing.assert_array_equal(w.grad, [6.0])
+
+
+def test_a_gradient_can_be_given_for_a_tensor_that_is_not_a_single_number(put):
+    x = Tensor(put(np.array([1.0, 2.0], np.float32)), requires_grad=True)
+    (x * 3.0).backward(put(np.array([10.0, 100.0])))
+    assert x.grad.dtype == np.float32
+    np.testing.assert_array_equal(to_numpy(x.grad), [30.0, 300.0])
+
+
+def test_backward_refuses_what_has_no_gradient():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(RuntimeError, match="not computed from any that requires a gradient"):
+        Tensor([1.0]).backward()
+    with pytest.raises(RuntimeError, match=r"gradient of a tensor of shape \(2,\), or sum it"):
+        (x * 2.0).backward()
+    with pytest.raises(ValueError, match=r"the gradient is \(3,\), the tensor \(2,\)"):
+        (x * 2.0).backward(np.ones(3))
+    assert x.grad is None
+
+
+def test_a_second_backward_through_the_same_graph_is_a_clear_error():
+    x = leaf(1.0, 2.0)
+    loss = (x * x).sum()
+    loss.backward()
+    with pytest.raises(RuntimeError, match="backward ran through this graph before"):
+        loss.backward()
+    np.testing.assert_array_equal(x.grad, [2.0, 4.0])
+
+
+def test_a_second_backward_through_a_shared_part_fails_before_it_changes_a_gradient():
+    x, w = leaf(1.0), leaf(5.0)
+    shared = x * x
+    (shared * 2.0).backward()
+    with pytest.raises(RuntimeError, match="ran through this graph before"):
+        (shared * w).backward()
+    assert w.grad is None
+    np.testing.assert_array_equal(x.grad, [4.0])
+
+
+@pytest.mark.parametrize(
+    "gradient, message",
+    [
+        (
+            np.ones((3, 1)),
+            r"Returns.backward returned float64 \(3, 1\) on cpu for input 0, which is float64 \(",
+        ),
+        (np.ones(3, np.float32), r"Returns.backward returned float32 \(3,\) .* is float64 \(3,\) on cpu"),
+        (np.float64(1.0), r"Returns.backward returned float64 \(\) on cpu for input 0"),
+        (None, "Returns.backward returned no gradient for input 0"),
+        ((np.ones(3), np.ones(3)), "Returns.backward returned 2 for 1 inputs"),
+        ((), "Returns.backward returned 0 for 1 inputs"),
+    ],
+)
+def test_a_wrong_gradient_is_refused_by_the_name_of_its_function(gradient, message):
+    x = leaf(1.0, 2.0, 3.0)
+    with pytest.raises(RuntimeError, match=message):
+        Returns(gradient)(x).sum().backward()
+    assert x.grad is None
+
+
+def test_none_is_a_fine_gradient_for_an_input_that_needs_none():
+    x, constant = leaf(1.0, 2.0), Tensor(np.zeros(5))
+    Returns((np.array([7.0, 8.0]), None))(x, constant).sum().backward()
+    np.testing.assert_array_equal(x.grad, [7.0, 8.0])
+
+
+def test_no_grad_records_nothing():
+    x = leaf(1.0, 2.0)
+    with no_grad():
+        y = x * x
+    assert y.creator is None and not y.requires_grad
+    np.testing.assert_array_equal(y.data, [1.0, 4.0])
+
+
+def test_no_grad_nests_and_is_undone_at_its_end():
+    x = leaf(1.0)
+    with no_grad():
+        with no_grad():
+            assert not (x * 2.0).requires_grad
+        assert not (x * 2.0).requires_grad
+    assert (x * 2.0).requires_grad
+
+
+def test_no_grad_is_undone_after_an_exception():
+    x = leaf(1.0)
+    with pytest.raises(KeyError), no_grad():
+        raise KeyError
+    assert (x * 2.0).requires_grad
+
+
+def test_nothing_is_left_alive_when_the_loss_is_dropped_without_a_backward(no_collector):
+    x = leaf(1.0, 2.0)
+    h = (x * 2.0).sigmoid()
+    loss = (h * h).sum()
+    alive = [weakref.ref(o) for o in (h, h.data, h.creator, loss, loss.creator)]
+    del h, loss
+    assert [r() for r in alive] == [None] * 5
+
+
+def test_nothing_is_left_alive_when_the_loss_is_dropped_after_its_backward(no_collector):
+    x = leaf(1.0, 2.0)
+    h = (x * 2.0).sigmoid()
+    loss = (h * h).sum()
+    alive = [weakref.ref(o) for o in (h, h.data, h.creator, loss, loss.creator)]
+    loss.backward()
+    del h, loss
+    assert [r() for r in alive] == [None] * 5
+
+
+def test_backward_alone_frees_everything_between_the_loss_and_the_leaves(no_collector):
+    x = leaf(1.0, 2.0)
+    h = (x * 2.0).sigmoid()
+    loss = (h * h).sum()
+    functions = [h.creator, loss.creator, loss.creator.inputs[0].creator]
+    arrays = [weakref.ref(h.data), weakref.ref(functions[1].inputs[0].data)]
+    del h
+    loss.backward()
+    assert [vars(f) for f in functions] == [{}, {}, {}]
+    assert [r() for r in arrays] == [None, None]
+
+
+def test_saved_arrays_and_gradients_die_during_the_walk_not_after_it(no_collector):
+    class Probe(Function):
+        """x, noting on its turn which of the arrays that were used before it are still alive."""
+
+        def forward(self, x):
+            return x.copy()
+
+        def backward(self, dy):
+            alive[:] = [r() is not None for r in used]
+            used.append(weakref.ref(dy))
+            return dy.copy()
+
+    alive, x = [], leaf(1.0, 2.0)
+    first = Probe()(x)
+    h = first.exp()
+    loss = Probe()(h.exp()).sum()
+    used = [weakref.ref(first.data), weakref.ref(h), weakref.ref(h.data)]
+    del first, h
+    loss.backward()
+    assert alive == [False] * 4  # as the first probe saw it: the second one's gradient is gone as well
+    np.testing.assert_allclose(x.grad, np.exp([1.0, 2.0]) * np.exp(np.exp([1.0, 2.0])))

@@ -1,0 +1,201 @@
+"""The arrows point one way: r2unet stands on minidl, and in each the higher files on the lower, never back.
+
+Imports are read from the source, also those inside functions, so nothing is hidden by importing it late.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# What each module of the engine may import of this project.
+ENGINE = {
+    "minidl.backend": [],
+    "minidl.init": [],
+    "minidl.data": [],
+    "minidl.tensor": ["minidl.backend", "minidl.ops"],  # minidl.ops as the last statement: see below
+    "minidl.ops": ["minidl.ops.*"],
+    "minidl.ops.*": ["minidl.tensor", "minidl.backend", "minidl.ops.*"],
+    "minidl.checkpoint": ["minidl.backend"],
+    "minidl.optim": ["minidl.tensor", "minidl.backend"],
+    "minidl.nn": ["minidl.init", "minidl.ops", "minidl.ops.*", "minidl.tensor", "minidl.backend"],
+    "minidl.gradcheck": ["minidl.ops", "minidl.ops.*", "minidl.tensor", "minidl.backend"],
+    "minidl": ["minidl.tensor"],
+}
+
+# r2unet from the bottom to the top: a module imports only from rows above its own in this list.
+ROWS = [
+    ["errors", "sample", "metrics", "blocks"],
+    ["diagnoses", "images", "model"],
+    ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary"],
+    ["run"],
+    ["options", "predict"],
+    ["evaluate"],
+    ["train"],
+    ["cli"],
+]
+NETWORK = {"blocks": set(), "model": {"blocks"}}  # these know nothing else of r2unet
+DATA = [
+    "errors",
+    "sample",
+    "metrics",
+    "diagnoses",
+    "images",
+    "augment",
+    "baselines",
+    "isic",
+    "plots",
+    "synthetic",
+]
+
+LIBRARIES = {"minidl": {"numpy"}, "r2unet": {"numpy", "PIL", "matplotlib", "tqdm"}}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {
+    module_name(path): path.read_text(encoding="utf-8")
+    for package in LIBRARIES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def imports(source: str) -> set[str]:
+    """The modules that a source imports, anywhere in it; `from minidl import ops` is minidl.ops."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write the package's name out"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = names & SOURCES.keys()
+            found |= modules | ({node.module} if names - modules else set())
+    return found
+
+
+def own(source: str) -> set[str]:
+    """The modules of this project that a source imports."""
+    return {name for name in imports(source) if name.partition(".")[0] in LIBRARIES}
+
+
+def modules_of(package: str) -> list[str]:
+    return [name for name in SOURCES if name.partition(".")[0] == package]
+
+
+def run_at_import(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every node of a module but the bodies of its functions."""
+    waiting = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            waiting += ast.iter_child_nodes(node)
+
+
+@pytest.mark.parametrize("module", modules_of("minidl"))
+def test_the_engine_s_files_import_what_its_table_allows(module):
+    rows = [row for row in ENGINE if fnmatchcase(module, row)]
+    assert len(rows) == 1, f"{module}: give it a row in the table ENGINE"
+    forbidden = {n for n in own(SOURCES[module]) if not any(fnmatchcase(n, p) for p in ENGINE[rows[0]])}
+    assert not forbidden, f"{module} imports {sorted(forbidden)}"
+
+
+def test_tensor_imports_the_operations_once_and_last():
+    tree = ast.parse(SOURCES["minidl.tensor"])
+    assert ast.unparse(tree.body[-1]) == "from minidl import ops"
+    before = ast.unparse(ast.Module(tree.body[:-1], type_ignores=[]))
+    assert own(before) == {"minidl.backend"}
+
+
+@pytest.mark.parametrize("module", [name for name in modules_of("r2unet") if name != "r2unet"])
+def test_r2unet_s_files_import_only_from_lower_rows(module):
+    name = module.removeprefix("r2unet.")
+    rows = [i for i, row in enumerate(ROWS) if name in row]
+    assert len(rows) == 1, f"{module}: give it a place in the table ROWS"
+    lower = {f"r2unet.{n}" for row in ROWS[: rows[0]] for n in row} | {"r2unet", *modules_of("minidl")}
+    forbidden = own(SOURCES[module]) - lower
+    assert not forbidden, f"{module} imports {sorted(forbidden)}"
+
+
+def test_the_package_r2unet_itself_imports_nothing():
+    assert imports(SOURCES["r2unet"]) == set()
+
+
+@pytest.mark.parametrize("name", NETWORK)
+def test_the_network_knows_nothing_else_of_r2unet(name):
+    found = {n for n in own(SOURCES[f"r2unet.{name}"]) if n.startswith("r2unet")}
+    assert found <= {f"r2unet.{n}" for n in NETWORK[name]}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_and_scores_know_nothing_of_the_engine_or_the_network(name):
+    assert own(SOURCES[f"r2unet.{name}"]) <= {f"r2unet.{n}" for n in DATA}
+
+
+def test_nobody_imports_the_command_line():
+    assert [name for name, source in SOURCES.items() if "r2unet.cli" in own(source)] == []
+
+
+def test_only_the_backend_imports_cupy():
+    users = {name for name, source in SOURCES.items() for m in imports(source) if m.split(".")[0] == "cupy"}
+    assert users == {"minidl.backend"}
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_nothing_is_needed_but_the_libraries_agreed_on(module):
+    packages = {name.partition(".")[0] for name in imports(SOURCES[module])}
+    allowed = LIBRARIES[module.partition(".")[0]] | set(LIBRARIES) | sys.stdlib_module_names
+    if module == "minidl.backend":
+        allowed = allowed | {"cupy"}
+    assert packages <= allowed
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_every_file_begins_by_saying_what_it_is_about(module):
+    docstring = ast.get_docstring(ast.parse(SOURCES[module]))
+    assert docstring, f"{module} has no docstring"
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_nothing_is_printed_at_import(module):
+    calls = [n for n in run_at_import(ast.parse(SOURCES[module])) if isinstance(n, ast.Call)]
+    assert not [n.lineno for n in calls if isinstance(n.func, ast.Name) and n.func.id == "print"]
+
+
+class TestTheReading:
+    """The rules are worth what the reading of the sources is worth."""
+
+    @pytest.mark.parametrize(
+        ("source", "expected"),
+        [
+            ("import minidl.nn as layers", {"minidl.nn"}),
+            ("from minidl import Tensor", {"minidl"}),
+            ("from minidl import Tensor, ops", {"minidl", "minidl.ops"}),
+            ("from minidl.ops import conv2d", {"minidl.ops"}),
+            ("from minidl.ops.conv import Conv2d", {"minidl.ops.conv"}),
+            ("def f():\n    if True:\n        from r2unet import cli", {"r2unet.cli"}),
+            ("import os, r2unet.cli", {"r2unet.cli"}),
+            ("x = 'import minidl'", set()),
+        ],
+    )
+    def test_imports_are_found_wherever_they_stand(self, source, expected):
+        assert own(source) == expected
+
+    def test_what_runs_at_import_is_told_from_what_does_not(self):
+        source = (
+            "print(1)\ndef f():\n    print(2)\nclass C:\n    print(3)\n    def g(self):\n        print(4)\n"
+        )
+        lines = [n.lineno for n in run_at_import(ast.parse(source)) if isinstance(n, ast.Call)]
+        assert sorted(lines) == [1, 5]
+
+    def test_all_files_are_read(self):
+        assert {"minidl", "minidl.ops", "minidl.ops.conv", "r2unet", "r2unet.cli"} <= SOURCES.keys()
