@@ -9,7 +9,7 @@ BIN = .venv/bin
 .PHONY: train test lint gradcheck clean
 
 train: .venv/installed
-	$(BIN)/r2unet train --size 64 --images 400 --epochs 20 --lr 3e-3 --out runs/generated --resume
+	$(BIN)/r2unet train --size 64 --images 360 --epochs 6 --lr 3e-3 --augment 0.25 --out runs/generated --resume
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest

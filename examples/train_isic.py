@@ -38,8 +38,9 @@ from r2unet.errors import InputError
 from r2unet.isic import LesionImages, find_pairs
 from r2unet.metrics import confusion, summarize
 from r2unet.model import R2UNet
-from r2unet.run import BEST, LAST, Settings, read_settings, read_state, stamp
+from r2unet.run import BEST, LAST, read_settings, read_state, stamp
 from r2unet.sample import collate
+from r2unet.settings import Settings
 from r2unet.synthetic import SyntheticLesions
 
 # Settings

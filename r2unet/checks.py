@@ -64,8 +64,7 @@ def check_parameters(
 def directional_derivatives(
     model: Module, x: np.ndarray, cotangent: np.ndarray, p: Parameter, v: np.ndarray
 ) -> tuple[float, float]:
-    """Return the derivative of <cotangent, model(x)> as p moves along v: by backward, by a central
-    difference."""
+    """Return d<cotangent, model(x)> as p moves along v: by backward, and by a central difference."""
     value, projected = p.data, []
     for sign in (1.0, -1.0):
         p.data = value + sign * STEP * v

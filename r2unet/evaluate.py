@@ -15,41 +15,46 @@ from minidl import Tensor, no_grad
 from minidl.backend import to_device, to_numpy
 from minidl.data import DataLoader
 from minidl.ops.activation import stable_sigmoid
-from r2unet import baselines, images
+from r2unet import baselines
+from r2unet.isic import Pair, read_pair
 from r2unet.metrics import Confusion, confusion, jaccard, summarize
 from r2unet.model import R2UNet
+from r2unet.plots import OverlayRow
 from r2unet.predict import THRESHOLD, predict_image, probabilities
 from r2unet.sample import Sample, collate
 
 MEAN_MASK_IMAGES = 500  # the mean of so many outlines changes no more
 
+Prediction = tuple[Sample, np.ndarray]  # and the lesion probability of its pixels, (H, W) float32
+
 
 def predict_samples(
     model: R2UNet, dataset: Sequence[Sample], batch_size: int, device: str = "cpu"
-) -> Iterator[tuple[Sample, np.ndarray]]:
+) -> Iterator[Prediction]:
     """Yield every sample with the lesion probability of its pixels, (H, W) float32."""
     for samples in DataLoader(dataset, batch_size):
         yield from zip(samples, probabilities(model, [s.image for s in samples], device), strict=True)
 
 
-def score_files(
-    model: R2UNet, pairs: Iterable[Any], size: int, device: str = "cpu"
-) -> Iterator[tuple[Sample, np.ndarray]]:
+def predict_originals(
+    model: R2UNet, pairs: Iterable[Pair], size: int, device: str = "cpu"
+) -> Iterator[Prediction]:
     """Yield every pair of files as a sample of the *original* size, with its probability, (H, W) float32.
 
     The official scoring compares masks of the original size, so the small prediction is stretched back.
     """
     for pair in pairs:
-        sample = Sample(images.read_image(pair.image), images.read_mask(pair.mask), pair.name, pair.diagnosis)
+        sample = read_pair(pair)
         yield sample, predict_image(model, sample.image, size, device)
 
 
 def report(
-    predictions: Iterable[tuple[Sample, np.ndarray]],
-    mean_mask: np.ndarray | None,
-    rng: np.random.Generator,
+    predictions: Iterable[Prediction], mean_mask: np.ndarray | None, rng: np.random.Generator
 ) -> dict[str, dict[str, Any]]:
-    """Summarise the model and the baselines on the same images, by name; see `metrics.summarize`."""
+    """Summarise the model and the baselines on the same images, by name; see `metrics.summarize`.
+
+    The model's entry also holds "jaccard_by_image", {name: Jaccard}: a mean hides which images fail.
+    """
     guesses: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "all background": baselines.all_background,
         "Otsu's threshold": baselines.otsu,
@@ -57,11 +62,15 @@ def report(
     if mean_mask is not None:
         guesses["mean mask"] = baselines.MeanMask(mean_mask)
     counts: dict[str, list[Confusion]] = {name: [] for name in ("model", *guesses)}
+    by_image: dict[str, float] = {}
     for sample, probability in predictions:
         counts["model"].append(confusion(probability > THRESHOLD, sample.mask))
+        by_image[sample.name] = float(jaccard(counts["model"][-1]))
         for name, guess in guesses.items():
             counts[name].append(confusion(guess(sample.image), sample.mask))
-    return {name: summarize(each, rng) for name, each in counts.items()}
+    scores = {name: summarize(each, rng) for name, each in counts.items()}
+    scores["model"]["jaccard_by_image"] = by_image
+    return scores
 
 
 def warnings(scores: dict[str, dict[str, Any]]) -> list[str]:
@@ -75,8 +84,7 @@ def warnings(scores: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def as_table(scores: dict[str, dict[str, Any]]) -> str:
-    """Lay scores out as text: a row a predictor, its means over images, then the values pooled over
-    pixels."""
+    """Lay scores out as text, a row a predictor: means over images, then values pooled over pixels."""
     columns = {
         "jaccard": "Jaccard",
         "thresholded_jaccard": "thr. J",
@@ -100,14 +108,20 @@ def as_table(scores: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def from_best_to_worst(predictions: Sequence[tuple[Sample, np.ndarray]], rows: int) -> list[tuple[Any, ...]]:
-    """Pick images from the best Jaccard to the worst at even distances: an honest look, not the prettiest."""
-    scored = [
-        (s.image, s.mask, p, s.name, float(jaccard(confusion(p > THRESHOLD, s.mask)))) for s, p in predictions
-    ]
-    scored.sort(key=lambda row: -row[-1])
-    chosen = np.unique(np.linspace(0, len(scored) - 1, min(rows, len(scored))).round().astype(int))
-    return [scored[i] for i in chosen]
+def evenly_ranked(jaccards: dict[str, float], rows: int) -> list[str]:
+    """Pick names from the best Jaccard to the worst at even distances: an honest look, not the prettiest."""
+    ranked = sorted(jaccards, key=lambda name: -jaccards[name])
+    chosen = np.linspace(0, len(ranked) - 1, min(rows, len(ranked))).round().astype(int)
+    return [ranked[i] for i in chosen]
+
+
+def from_best_to_worst(predictions: Iterable[Prediction], rows: int) -> list[OverlayRow]:
+    """Choose predictions by `evenly_ranked`, as `plots.plot_overlays` takes them."""
+    scored = {}
+    for s, p in predictions:
+        score = float(jaccard(confusion(p > THRESHOLD, s.mask)))
+        scored[s.name] = OverlayRow(s.image, s.mask, p, s.name, score)
+    return [scored[name] for name in evenly_ranked({n: row.jaccard for n, row in scored.items()}, rows)]
 
 
 def compare_modes(model: R2UNet, dataset: Sequence[Sample], batch_size: int) -> dict[str, float]:

@@ -17,7 +17,6 @@ An epoch asks for every image again, and decoding is most of the cost of asking.
 and shrunk, its original is dropped, and all epochs read the shrunken bytes, from memory or from one file.
 """
 
-import csv
 import hashlib
 import os
 import re
@@ -30,6 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from r2unet.diagnoses import isic_number, read_diagnoses
 from r2unet.errors import InputError
 from r2unet.images import image_size, read_image, read_mask, written_whole
 from r2unet.sample import Sample
@@ -38,7 +38,6 @@ SPLITS = ("training", "validation", "test", "all")
 HELD_OUT = 0.2
 CACHE_VERSION = 1  # raise it when the same files come to give other bytes
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-ISIC_NUMBER = re.compile(r"isic_(\d{7})(?!\d)", re.IGNORECASE)
 MASK_ENDING = re.compile(r"_(segmentation|mask)$", re.IGNORECASE)
 
 
@@ -88,20 +87,6 @@ LAYOUTS = tuple(
     for split, word in words.items()
 )
 PLAIN = Layout("plain", "training", "images", "masks", None)
-
-# The columns of the 2017 and 2018 tables. The third class of 2017 has no column: both 0 is a nevus.
-COLUMNS_2017 = {"melanoma": "melanoma", "seborrheic_keratosis": "seborrheic_keratosis"}
-COLUMNS_2018 = {
-    "MEL": "melanoma",
-    "NV": "nevus",
-    "BCC": "basal_cell_carcinoma",
-    "AKIEC": "actinic_keratosis",
-    "BKL": "benign_keratosis",
-    "DF": "dermatofibroma",
-    "VASC": "vascular_lesion",
-}
-# The 2016 tables have no header and one value: a word in training, a number in the test.
-VALUES_2016 = {"benign": "benign", "malignant": "malignant", "0.0": "benign", "1.0": "malignant"}
 
 
 def find_pairs(root: str | Path, split: str = "training") -> list[Pair]:
@@ -190,7 +175,7 @@ def _match(root: Path, layout: Layout) -> list[Pair]:
         if alone := [ours[key] for key in ours if key not in theirs]:
             more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
             raise InputError(f"{alone[0]}{more}: this {kind} has no {other}: add its {other} or remove it")
-    diagnoses = _read_diagnoses(root, layout)
+    diagnoses = read_diagnoses(root / layout.diagnoses) if layout.diagnoses else {}
     return [Pair(image, masks[key], image.stem, diagnoses.get(key)) for key, image in images.items()]
 
 
@@ -203,7 +188,7 @@ def _by_key(folder: Path, layout: Layout) -> dict[str, Path]:
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.stem.lower().endswith("_superpixels"):
             continue
         # A plain mask may be called as its image is, or carry an ending besides.
-        key = MASK_ENDING.sub("", path.stem).casefold() if layout is PLAIN else _isic_number(path.stem)
+        key = MASK_ENDING.sub("", path.stem).casefold() if layout is PLAIN else isic_number(path.stem)
         if key is None:
             raise InputError(f"{path}: its name has no ISIC_ and seven digits: rename or remove it")
         if key in found:
@@ -214,57 +199,19 @@ def _by_key(folder: Path, layout: Layout) -> dict[str, Path]:
     return found
 
 
-def _isic_number(text: str) -> str | None:
-    match = ISIC_NUMBER.match(text)
-    return match[1] if match else None
+def read_pair(pair: Pair, size: int | None = None) -> Sample:
+    """Read a pair of files as a sample of its original size, or with `size` stretched to (size, size).
 
-
-def _read_diagnoses(root: Path, layout: Layout) -> dict[str, str]:
-    """The diagnosis of each ISIC number in a split's table; empty where the table was not downloaded."""
-    if layout.diagnoses is None:
-        return {}
-    path = root / layout.diagnoses
-    if not os.path.exists(path):
-        path = root / path.stem / path.name  # the 2018 archive unpacks into a folder
-    if not os.path.exists(path):
-        return {}
-    diagnoses: dict[str, str] = {}
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            table = csv.reader(file)
-            columns: list[str] = []
-            for row in filter(None, table):
-                if row[0] in ("image", "image_id"):
-                    columns = row[1:]
-                    continue
-                number, diagnosis = _read_row(row, columns)
-                if number in diagnoses:
-                    raise ValueError(f"{row[0]} stands here a second time")
-                diagnoses[number] = diagnosis
-    except OSError as fault:
-        raise InputError(f"{path}: cannot be read ({fault.strerror}): check its permissions") from None
-    except (ValueError, csv.Error) as fault:
-        raise InputError(f"{path}: line {table.line_num}: {fault}: download the table again") from None
-    return diagnoses
-
-
-def _read_row(row: list[str], columns: list[str]) -> tuple[str, str]:
-    """One row of a table to its ISIC number and diagnosis; ValueError where it is malformed."""
-    number = _isic_number(row[0])
-    if number is None:
-        raise ValueError(f"{row[0]!r} is no ISIC number")
-    if not columns:
-        if len(row) != 2 or row[1] not in VALUES_2016:
-            raise ValueError("expected 'ISIC_...,benign' or 'ISIC_...,malignant'")
-        return number, VALUES_2016[row[1]]
-    names = COLUMNS_2017 if columns == list(COLUMNS_2017) else COLUMNS_2018
-    if columns != list(names) or len(row) != 1 + len(columns):
-        raise ValueError("its columns are not those of ISIC 2017 or 2018")
-    values = [float(value) for value in row[1:]]
-    chosen = [names[column] for column, value in zip(columns, values, strict=True) if value == 1]
-    if set(values) - {0.0, 1.0} or len(chosen) > 1 or (not chosen and names is COLUMNS_2018):
-        raise ValueError("expected one 1 and otherwise 0")
-    return number, chosen[0] if chosen else "nevus"
+    Raises InputError for a file that cannot be used, and for a mask that has not its image's size.
+    """
+    height, width = image_size(pair.image)
+    mask_height, mask_width = image_size(pair.mask)
+    if (mask_height, mask_width) != (height, width):
+        raise InputError(
+            f"{pair.mask}: the mask is {mask_width} x {mask_height} pixels and its image {pair.image} is "
+            f"{width} x {height}: a mask has its image's size"
+        )
+    return Sample(read_image(pair.image, size), read_mask(pair.mask, size), pair.name, pair.diagnosis)
 
 
 class LesionImages:
@@ -317,14 +264,8 @@ class LesionImages:
 
 def _decode(pair: Pair, size: int) -> np.ndarray:
     """One pair as (size, size, 4) uint8: red, green, blue and mask."""
-    height, width = image_size(pair.image)
-    mask_height, mask_width = image_size(pair.mask)
-    if (mask_height, mask_width) != (height, width):
-        raise InputError(
-            f"{pair.mask}: the mask is {mask_width} x {mask_height} pixels and its image {pair.image} is "
-            f"{width} x {height}: a mask has its image's size"
-        )
-    return np.dstack([read_image(pair.image, size), read_mask(pair.mask, size)])
+    sample = read_pair(pair, size)
+    return np.dstack([sample.image, sample.mask])  # (size, size, 3) and (size, size)
 
 
 def _decode_all(pairs: list[Pair], size: int, threads: int, progress: bool) -> Iterator[np.ndarray]:

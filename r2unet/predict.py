@@ -9,7 +9,7 @@ half along a smooth line, where a mask would become stairs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def predict_image(model: R2UNet, picture: np.ndarray, size: int, device: str = "
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the image files among the paths, and in the folders among them, in order.
+    """Return the image files among the paths, and in the folders among them, in order, each once.
 
     Raises InputError for a path that is missing, a folder without images, and two images of one stem, whose
     masks would overwrite each other.
@@ -73,15 +73,13 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            raise InputError(f"{path}: no such file or folder")
+            raise InputError(f"{path}: no such file or folder; check the path")
     stems: dict[str, Path] = {}
-    for path in found:
-        if path.stem in stems:
-            raise InputError(
-                f"{path}: has the same name as {stems[path.stem]}, so their masks would too; rename one"
-            )
-        stems[path.stem] = path
-    return found
+    for path in dict.fromkeys(found):
+        # On many disks A.png and a.png are one file.
+        if (twin := stems.setdefault(path.stem.casefold(), path)) != path:
+            raise InputError(f"{path}: has the same name as {twin}, so their masks would too; rename one")
+    return list(stems.values())
 
 
 def _is_photograph(path: Path) -> bool:
@@ -92,15 +90,19 @@ def _is_photograph(path: Path) -> bool:
 
 def predict_files(
     model: R2UNet, size: int, files: Iterable[Path], out: Path, device: str = "cpu", overlay: bool = False
-) -> Iterable[tuple[Path, float]]:
-    """Write a mask for every file, and with `overlay` a picture of its outline; yield (file, share of
-    lesion).
+) -> Iterator[tuple[Path, float | InputError]]:
+    """Write every file's mask, with `overlay` its outline too; yield each file and the lesion's share of it.
 
     Each mask is `STEM_segmentation_prediction.png`, mode L, 0 or 255, of the image's own size: what the ISIC
-    challenge asks for. Raises InputError for a file that is no image, or a folder that cannot be written.
+    challenge asks for. A file that is no image comes with the InputError that says so instead, and the
+    others go on: one bad photograph should not cost a night. Raises InputError if `out` cannot be written.
     """
     for file in files:
-        picture = images.read_image(file, exif=True)
+        try:
+            picture = images.read_image(file, exif=True)
+        except InputError as fault:
+            yield file, fault
+            continue
         mask = (predict_image(model, picture, size, device) > THRESHOLD).astype(np.uint8)
         images.write_mask(out / f"{file.stem}{MASK_SUFFIX}", mask)
         if overlay:

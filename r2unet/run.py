@@ -1,4 +1,4 @@
-"""A training's folder: what a run was asked to do, and the files that it leaves.
+"""A training's folder and the files that it leaves.
 
     runs/NAME/last.npz       the newest state, from which --resume goes on
     runs/NAME/best.npz       the state with the best validation Jaccard: the weights to use
@@ -9,11 +9,18 @@
 
 Both checkpoints hold everything: settings, weights, optimizer, schedule, random state, history. Time and
 place are not among it, so two runs with the same settings on the same machine leave the same bytes.
+
+Nothing is put into the folder before there is something to keep: a run that fails at once leaves no trace.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,49 +29,15 @@ import numpy as np
 from minidl import checkpoint
 from r2unet import __version__
 from r2unet.errors import InputError
+from r2unet.images import written_whole
+from r2unet.isic import LesionImages, find_pairs
 from r2unet.model import R2UNet
+from r2unet.sample import Sample
+from r2unet.settings import Settings, as_text, flag
+from r2unet.synthetic import SyntheticLesions
 
 LAST, BEST = "last.npz", "best.npz"
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """All that decides what a training computes. `data` is a folder, or None for generated lesions."""
-
-    data: str | None = None
-    size: int = 128  # pixels a side
-    widths: tuple[int, ...] = (8, 16, 32, 64)  # channels of each level
-    steps: int = 2  # the recurrence's t
-    epochs: int = 40
-    batch_size: int = 8
-    lr: float = 1e-3  # AdamW's, after the warm-up
-    weight_decay: float = 1e-2
-    warmup_epochs: float = 1.0
-    clip: float = 1.0  # the longest gradient a step may follow
-    augment: float = 1.0  # strength; 0 is none
-    images: int = 800  # how many lesions to generate for training, where there is no data
-    seed: int = 0
-
-    def check(self) -> Settings:
-        """Return these settings, or raise InputError naming the option that cannot be."""
-        if not self.widths or min(self.widths) < 1:
-            raise InputError(f"--widths {self.widths}: give positive numbers, such as 8,16,32,64")
-        multiple = 2 ** (len(self.widths) - 1)
-        if self.size < 1 or self.size % multiple:
-            nearest = max(multiple, round(self.size / multiple) * multiple)
-            raise InputError(
-                f"--size {self.size}: {len(self.widths)} levels halve the image {len(self.widths) - 1} "
-                f"times, so it must divide by {multiple}; try {nearest}"
-            )
-        for name in ("epochs", "batch_size", "images"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
-        for name in ("steps", "seed", "weight_decay", "augment"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must not be negative")
-        if not 0 < self.lr < float("inf"):
-            raise InputError(f"--lr {self.lr}: must be a positive number, such as 1e-3")
-        return self
+VALIDATION_SHARE = 5  # one generated lesion for validation to so many for training
 
 
 def new_model(settings: Settings, rng: np.random.Generator) -> R2UNet:
@@ -72,27 +45,86 @@ def new_model(settings: Settings, rng: np.random.Generator) -> R2UNet:
     return R2UNet(3, 1, settings.widths, settings.steps, rng=rng)
 
 
+def load_datasets(
+    settings: Settings, threads: int = 2, cache: Path | None = None, progress: bool = False
+) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """Return the training and the validation images, decoded once; generated ones where there is no data."""
+    if settings.data is None:
+        held_out = max(1, settings.images // VALIDATION_SHARE)
+        # Seeds side by side, not one data set cut in two: more images for training leave validation as it is.
+        return (
+            SyntheticLesions(settings.images, settings.size, seed=settings.seed),
+            SyntheticLesions(held_out, settings.size, seed=settings.seed + 1_000_003),
+        )
+    pairs = [find_pairs(settings.data, split) for split in ("training", "validation")]
+    return tuple(LesionImages(p, settings.size, threads, cache, progress) for p in pairs)
+
+
 def read_state(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of a training. Raises InputError if the file is missing, damaged or something
-    else."""
+    """Read a training's checkpoint. Raises InputError if the file is missing, damaged or something else."""
+    remedy = "give the best.npz or last.npz that `r2unet train` wrote into its folder"
     try:
         state = checkpoint.load(path)
     except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such checkpoint; `r2unet train` writes best.npz into its folder"
-        ) from None
+        raise InputError(f"{path}: no such checkpoint; {remedy}") from None
     except checkpoint.CheckpointError as fault:
-        raise InputError(str(fault)) from None
-    if state.get("program") != "r2unet":
-        raise InputError(f"{path}: is a checkpoint, but not of an r2unet training")
+        raise InputError(f"{fault}; {remedy}") from None
+    if not isinstance(state, dict) or state.get("program") != "r2unet":
+        raise InputError(f"{path}: is a checkpoint, but not of this program; {remedy}")
     return state
 
 
+@contextmanager
+def describing(path: str | Path) -> Iterator[None]:
+    """Turn what goes wrong while a checkpoint's content is used into an InputError naming the file."""
+    try:
+        yield
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as fault:
+        first = str(fault).split("; ")[0]  # a network of another size differs in a hundred names
+        raise InputError(
+            f"{path}: its parts do not fit together ({first}); give another checkpoint, or train again"
+        ) from None
+
+
 def read_settings(state: dict[str, Any]) -> Settings:
-    """Return the settings a checkpoint was trained with."""
+    """Return the settings a checkpoint was trained with; use it inside `describing`."""
     known = {field.name for field in dataclasses.fields(Settings)}
     values = {name: value for name, value in state["settings"].items() if name in known}
-    return Settings(**{**values, "widths": tuple(values["widths"])})
+    return Settings(**{**values, "widths": tuple(values["widths"])}).check()
+
+
+def begin(out: Path, given: dict[str, Any], resume: bool) -> tuple[Settings, dict[str, Any] | None]:
+    """Return a training's settings and, if `out` holds one to go on with, its state.
+
+    What is not given is the default, or what the training began with. Raises InputError where a training
+    would be overwritten, or where something given would change one that goes on; its data may have moved.
+    """
+    found = next((out / name for name in (LAST, BEST) if (out / name).exists()), None)
+    if found is None:
+        return Settings(**given).check(), None
+    if not resume:
+        raise InputError(f"--out {out}: holds a training already; go on with --resume, or choose another")
+    state = read_state(found)
+    with describing(found):
+        before = read_settings(state)
+    for name, value in given.items():
+        if name != "data" and value != getattr(before, name):
+            raise InputError(
+                f"{flag(name)} {as_text(value)}: this training began with {as_text(getattr(before, name))}; "
+                "leave the option out to go on, or begin another with a new --out"
+            )
+    return dataclasses.replace(before, data=given.get("data", before.data)), state
+
+
+def check_writable(name: str, out: Path) -> None:
+    """Raise InputError, naming the option, unless files can be put into `out`: before hours of work."""
+    there = out
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"{name} {out}: {there} is a file; choose a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{name} {out}: no permission to write into {there}; choose another folder")
 
 
 def load_model(path: str | Path) -> tuple[R2UNet, Settings, dict[str, Any]]:
@@ -101,15 +133,26 @@ def load_model(path: str | Path) -> tuple[R2UNet, Settings, dict[str, Any]]:
     Raises InputError if the file is no checkpoint, or its weights do not fit its settings.
     """
     state = read_state(path)
-    try:
+    with describing(path):
         settings = read_settings(state)
         model = new_model(settings, np.random.default_rng(0))
         model.load_state_dict(state["model"])
-    except (KeyError, TypeError, ValueError) as fault:
-        raise InputError(f"{path}: the checkpoint does not describe an R2U-Net ({fault})") from None
     return model.eval(), settings, state
 
 
 def stamp(settings: Settings) -> dict[str, Any]:
     """Begin a checkpoint: which program wrote it, in which version, for which settings."""
     return {"program": "r2unet", "version": __version__, "settings": dataclasses.asdict(settings)}
+
+
+def write_history(out: Path, history: list[dict[str, float]]) -> None:
+    """Write the epochs so far as history.csv and curves.png. Raises InputError if they cannot be written."""
+    from r2unet import plots
+
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(history)
+    with written_whole(out / "history.csv") as file:
+        file.write(text.getvalue().encode())
+    plots.plot_curves(history, out / "curves.png")

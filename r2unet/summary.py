@@ -43,7 +43,11 @@ def multiply_adds(layer: Module, x: Tensor, y: Tensor) -> int:
 
 
 def summarize(model: Module, x: Tensor) -> list[Line]:
-    """Run x through the model in evaluation and return a line for each layer that has no layers below it."""
+    """Run x through the model in evaluation and return a line for each layer that has no layers below it.
+
+    The model is left as it was.
+    """
+    mode = model.training
     lines: dict[str, Line] = {}
     counted: set[int] = set()
 
@@ -71,6 +75,7 @@ def summarize(model: Module, x: Tensor) -> list[Line]:
         with no_grad():
             model.eval()(x)
     finally:
+        model.train(mode)
         for _, layer in leaves:
             del layer.forward
     return list(lines.values())

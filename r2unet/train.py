@@ -12,9 +12,9 @@ a step, so a run that was killed continues bit for bit on the path it would have
 
 from __future__ import annotations
 
-import csv
-import io
+import json
 import math
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,34 +34,16 @@ from r2unet import baselines, evaluate
 from r2unet.augment import augment
 from r2unet.errors import InputError
 from r2unet.images import written_whole
-from r2unet.isic import LesionImages, find_pairs
 from r2unet.metrics import confusion, summarize
-from r2unet.run import BEST, LAST, Settings, load_model, new_model, stamp
+from r2unet.run import BEST, LAST, describing, load_model, new_model, stamp, write_history
 from r2unet.sample import Batch, Sample, collate
-from r2unet.synthetic import SyntheticLesions
+from r2unet.settings import Settings
 
 SAVE_SECONDS = 60.0
-VALIDATION_SHARE = 5  # one generated lesion for validation to so many for training
 
 
 class Interrupted(Exception):
     """A training was asked to stop, and has saved its state."""
-
-
-def load_datasets(
-    settings: Settings, threads: int = 2, cache: Path | None = None, progress: bool = False
-) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """Return the training and the validation images, decoded once, or generated lesions where there is no
-    data."""
-    if settings.data is None:
-        held_out = max(1, settings.images // VALIDATION_SHARE)
-        # Seeds side by side, not one data set cut in two: more images for training leave validation as it is.
-        return (
-            SyntheticLesions(settings.images, settings.size, seed=settings.seed),
-            SyntheticLesions(held_out, settings.size, seed=settings.seed + 1_000_003),
-        )
-    pairs = [find_pairs(settings.data, split) for split in ("training", "validation")]
-    return tuple(LesionImages(p, settings.size, threads, cache, progress) for p in pairs)
 
 
 def loss_of(logits: Tensor, masks: Tensor) -> Tensor:
@@ -72,7 +54,8 @@ def loss_of(logits: Tensor, masks: Tensor) -> Tensor:
 class Trainer:
     """One training run: its model, data and progress, and the files it writes into `out`.
 
-    `say` receives a line of text for a person; `bar` draws progress on stderr.
+    `say` receives a line of text for a person; `bar` draws progress on stderr. Raises InputError for a
+    batch too small for batch norm.
     """
 
     def __init__(
@@ -86,6 +69,7 @@ class Trainer:
         say: Callable[[str], None] = print,
         bar: bool = False,
     ) -> None:
+        settings.check_batches(len(training))
         self.settings, self.out, self.device, self.say, self.bar = settings, out, device, say, bar
         self.training, self.validation = training, validation
         for_weights, for_batches = np.random.default_rng(settings.seed).spawn(2)
@@ -127,17 +111,25 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up where `state` left off."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.random, self.history = state["random"], state["history"]
-        self.batches_done, self.loss_sum = state["batches_done"], state["loss_sum"]
+        """Take up where `state` left off. Raises InputError if it is no state of this training and data."""
+        with describing(self.out / LAST):
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.random, self.history = state["random"], list(state["history"])
+            self.batches_done, self.loss_sum = state["batches_done"], state["loss_sum"]
+            steps = len(self.history) * len(self.loader) + self.batches_done
+        if self.schedule.steps != steps:
+            raise InputError(
+                f"--data {self.settings.data}: holds {len(self.training)} images for training, not as many "
+                "as when this training began; give it the same images, or begin another with a new --out"
+            )
 
     def save(self, name: str = LAST) -> None:
         """Write the state to a file of the run's folder, whole or not at all."""
         path = self.out / name
         try:
+            self.out.mkdir(parents=True, exist_ok=True)
             checkpoint.save(path, self.state())
         except OSError as fault:
             raise InputError(
@@ -150,7 +142,8 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train to the last epoch and return the report of the best one. Raises Interrupted on Ctrl-C."""
         self.saved_at = time.monotonic()
-        with self._stopping_gently(), self._progress() as progress:
+        # NumPy need not warn of what is not finite: it is looked for, and told with the images it came from.
+        with self._stopping_gently(), self._progress() as progress, np.errstate(all="ignore"):
             while len(self.history) < self.settings.epochs:
                 started = time.monotonic()
                 train_loss = self._train_epoch(progress)
@@ -178,14 +171,11 @@ class Trainer:
         """Move the weights once, by the gradient of one batch; return its loss."""
         loss = loss_of(*self._forward(batch))
         value = loss.item()
+        self._check_finite("loss", value, batch)
         self.optimizer.zero_grad()
         loss.backward()
         length = clip_grad_norm(self.optimizer.parameters, self.settings.clip)
-        if not (math.isfinite(value) and math.isfinite(length)):
-            raise InputError(
-                f"the loss is {value} and its gradient's length {length} in epoch {len(self.history) + 1}, "
-                f"step {self.batches_done + 1}, on {', '.join(batch.names)}; look at them, or lower --lr"
-            )
+        self._check_finite("gradient's length", length, batch)
         self.optimizer.step()
         self.schedule.step()
         return value
@@ -195,6 +185,15 @@ class Trainer:
         images, masks = (Tensor(to_device(array, self.device)) for array in (batch.images, batch.masks))
         return self.model(images), masks
 
+    def _check_finite(self, what: str, value: float, batch: Batch) -> None:
+        """Stop before a state that no training recovers from is saved over a good one."""
+        if not math.isfinite(value):
+            step = min(self.batches_done + 1, len(self.loader))
+            raise InputError(
+                f"the {what} is {value} in epoch {len(self.history) + 1}, step {step}, on "
+                f"{', '.join(batch.names)}; look at these images, or train anew with a lower --lr"
+            )
+
     def _finish_epoch(self, train_loss: float, started: float) -> None:
         """Validate, write the epoch down, save, and keep the state if it is the best so far."""
         scores = self._validate()
@@ -203,52 +202,41 @@ class Trainer:
         self.history.append(row)
         self.random = self.loader.rng.bit_generator.state
         self.batches_done, self.loss_sum = 0, 0.0
+        # The newest state last: whoever is killed before it does this epoch's end once more, and all of it.
         if best:
             self.save(BEST)
+        write_history(self.out, self.history)
         self.save()
-        self._write_history()
         self.say(
             f"epoch {row['epoch']:3}/{self.settings.epochs}  loss {train_loss:.4f}  validation: loss "
             f"{row['validation_loss']:.4f}  Jaccard {row['validation_jaccard']:.4f}  Dice "
             f"{row['validation_dice']:.4f}  {time.monotonic() - started:.0f} s{'  best' if best else ''}"
         )
-        if self.stop:
+        if self.stop and row["epoch"] < self.settings.epochs:
             self._interrupt()
 
     def _validate(self) -> dict[str, float]:
         """Return the validation images' loss and mean scores at the training size."""
         self.model.eval()
-        counts, loss = [], 0.0
+        counts, total = [], 0.0
         for batch in DataLoader(self.validation, self.settings.batch_size, collate=collate):
             with no_grad():
                 logits, masks = self._forward(batch)
-                loss += loss_of(logits, masks).item() * len(batch.names)
+                loss = loss_of(logits, masks).item()
+            self._check_finite("validation loss", loss, batch)
+            total += loss * len(batch.names)
             predicted = logits.numpy() > 0.0  # a logit above 0 is a probability above one half
             counts += [confusion(*pair) for pair in zip(predicted, batch.masks > 0.5, strict=True)]
         means = summarize(counts, np.random.default_rng(0))["mean"]
         return {
-            "validation_loss": loss / len(counts),
+            "validation_loss": total / len(counts),
             **{f"validation_{name}": value for name, value in means.items()},
         }
 
     # What a person sees
 
-    def _write_history(self) -> None:
-        from r2unet import plots
-
-        text = io.StringIO()
-        table = csv.DictWriter(text, fieldnames=list(self.history[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(self.history)
-        with written_whole(self.out / "history.csv") as file:
-            file.write(text.getvalue().encode())
-        plots.plot_curves(self.history, self.out / "curves.png")
-
     def _report(self) -> dict[str, Any]:
-        """Score the best state at the training size, write report.json and overlays.png, return the
-        scores."""
-        import json
-
+        """Score the best state at the training size; write report.json and overlays.png."""
         from r2unet import plots
 
         self.model, _, _ = load_model(self.out / BEST)
@@ -262,26 +250,20 @@ class Trainer:
         plots.plot_overlays(evaluate.from_best_to_worst(predictions, rows=6), self.out / "overlays.png")
         return scores
 
-    @contextmanager
-    def _progress(self) -> Iterator[Any]:
+    def _progress(self) -> Any:
+        """Return the bar: loss, images a second, time left."""
         from tqdm import tqdm
 
         images = len(self.training)
-        done = len(self.history) * images + self.batches_done * self.settings.batch_size
-        with tqdm(
+        done = min(self.batches_done * self.settings.batch_size, images)
+        return tqdm(
             total=images * self.settings.epochs,
-            initial=done,
+            initial=len(self.history) * images + done,
             unit=" images",
             disable=not self.bar,
             dynamic_ncols=True,
             mininterval=0.5,
-        ) as progress:
-            say = self.say
-            self.say = lambda line: progress.write(line) if self.bar else say(line)
-            try:
-                yield progress
-            finally:
-                self.say = say
+        )
 
     # Stopping
 
@@ -307,6 +289,6 @@ class Trainer:
     def _interrupt(self) -> None:
         self.save()
         raise Interrupted(
-            f"stopped in epoch {len(self.history) + 1} after {self.batches_done} of {len(self.loader)} "
-            f"batches; all is saved, go on with: r2unet train --resume --out {self.out}"
+            f"stopped after {len(self.history)} epochs and {self.batches_done} of {len(self.loader)} "
+            f"batches; all is saved, go on with: r2unet train --resume --out {shlex.quote(str(self.out))}"
         )

@@ -8,10 +8,10 @@ from pathlib import Path
 # for each other take many times as long. It also holds for the programs that tests start.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import numpy as np
+import pytest
 
-from minidl.backend import cuda_problem, to_device  # noqa: E402
+from minidl.backend import cuda_problem, to_device
 
 
 def pytest_report_header() -> list[str]:

@@ -33,6 +33,7 @@ ROWS = [
     ["errors", "sample", "metrics", "blocks"],
     ["diagnoses", "images", "model"],
     ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary"],
+    ["settings"],
     ["run"],
     ["options", "predict"],
     ["evaluate"],

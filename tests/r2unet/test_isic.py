@@ -9,7 +9,7 @@ from PIL import Image
 
 from r2unet.errors import InputError
 from r2unet.images import read_image, read_mask
-from r2unet.isic import LesionImages, find_pairs
+from r2unet.isic import LesionImages, find_pairs, read_pair
 
 TRAINING_2017 = ("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth")
 VALIDATION_2017 = ("ISIC-2017_Validation_Data", "ISIC-2017_Validation_Part1_GroundTruth")
@@ -213,80 +213,46 @@ class TestWrongRoots:
 
 
 class TestDiagnoses:
-    FOLDERS_2016 = ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth")
-    FOLDERS_2018 = ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth")
-
-    @staticmethod
-    def diagnoses(root):
-        return [pair.diagnosis for pair in find_pairs(root, "all")]
-
-    def test_2017_names_two_and_neither_is_a_nevus(self, tmp_path):
+    def test_are_matched_by_the_number(self, tmp_path):
         add_lesions(tmp_path, numbers=range(4))
         (tmp_path / TABLE_2017).write_text(
             "image_id,melanoma,seborrheic_keratosis\n"
             "ISIC_0000001,0.0,1.0\nISIC_0000000,1.0,0.0\nISIC_0000002,0.0,0.0\nISIC_0009999,1.0,0.0\n"
         )
-        assert self.diagnoses(tmp_path) == ["melanoma", "seborrheic_keratosis", "nevus", None]
+        diagnoses = [pair.diagnosis for pair in find_pairs(tmp_path, "all")]
+        assert diagnoses == ["melanoma", "seborrheic_keratosis", "nevus", None]
 
-    def test_2016_says_words_in_training_and_numbers_in_test(self, tmp_path):
-        add_lesions(tmp_path, self.FOLDERS_2016, [1, 2])
-        add_lesions(tmp_path, [name.replace("Training", "Test") for name in self.FOLDERS_2016], [3, 4])
-        (tmp_path / "ISBI2016_ISIC_Part3_Training_GroundTruth.csv").write_text(
-            "ISIC_0000001,benign\nISIC_0000002,malignant\n"
-        )
-        (tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv").write_text(
-            "ISIC_0000003,1.0\nISIC_0000004,0.0\n"
-        )
-        assert self.diagnoses(tmp_path) == ["benign", "malignant", "malignant", "benign"]
-
-    def test_2018_has_seven_classes_and_a_folder_around_its_table(self, tmp_path):
-        add_lesions(tmp_path, self.FOLDERS_2018, range(7))
-        header = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
-        rows = [["image", *header]]
-        rows += [[f"ISIC_{i:07}", *("1.0" if i == j else "0.0" for j in range(7))] for i in range(7)]
-        table = tmp_path / "ISIC2018_Task3_Training_GroundTruth" / "ISIC2018_Task3_Training_GroundTruth.csv"
-        table.parent.mkdir()
-        table.write_text("\ufeff" + "\r\n".join(map(",".join, rows)) + "\r\n", encoding="utf-8")
-        assert self.diagnoses(tmp_path) == [
-            "melanoma",
-            "nevus",
-            "basal_cell_carcinoma",
-            "actinic_keratosis",
-            "benign_keratosis",
-            "dermatofibroma",
-            "vascular_lesion",
-        ]
+    def test_of_each_split_stand_in_a_table_of_its_own(self, tmp_path):
+        folders = ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth")
+        add_lesions(tmp_path, folders, [1, 2])
+        add_lesions(tmp_path, [name.replace("Training", "Test") for name in folders], [3, 4])
+        table = tmp_path / "ISBI2016_ISIC_Part3_Training_GroundTruth.csv"
+        table.write_text("ISIC_0000001,benign\nISIC_0000002,malignant\n")
+        table = tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv"
+        table.write_text("ISIC_0000003,1.0\nISIC_0000004,0.0\n")
+        diagnoses = [pair.diagnosis for pair in find_pairs(tmp_path, "all")]
+        assert diagnoses == ["benign", "malignant", "malignant", "benign"]
 
     def test_without_a_table_there_are_none(self, tmp_path):
         add_lesions(tmp_path)
-        assert self.diagnoses(tmp_path) == [None, None, None]
+        assert [pair.diagnosis for pair in find_pairs(tmp_path, "all")] == [None, None, None]
 
-    @pytest.mark.parametrize(
-        "line, words",
-        [
-            ("ISIC_0000002,1.0", "columns"),
-            ("ISIC_0000002,1.0,1.0", "one 1"),
-            ("ISIC_0000002,0.5,0.0", "one 1"),
-            ("ISIC_0000002,nan,0.0", "one 1"),
-            ("ISIC_0000002,yes,0.0", "yes"),
-            ("ISIC_2,1.0,0.0", "ISIC_2"),
-            ("ISIC_0000001,1.0,0.0", "second time"),
-            ("<html>", "<html>"),
-        ],
-    )
-    def test_a_malformed_line_is_named(self, tmp_path, line, words):
-        add_lesions(tmp_path)
-        table = tmp_path / TABLE_2017
-        table.write_text(f"image_id,melanoma,seborrheic_keratosis\nISIC_0000001,0.0,0.0\n{line}\n")
-        assert_refused(lambda: find_pairs(tmp_path), f"{table}: line 3: ", words)
 
-    @pytest.mark.parametrize(
-        "content", [b"image_id,melanoma\nISIC_0000001,1.0\n", b"\xff\xfe\x00", b"PK\x03\x04\n"]
-    )
-    def test_another_kind_of_file_is_refused(self, tmp_path, content):
-        add_lesions(tmp_path)
-        (tmp_path / TABLE_2017).write_bytes(content)
-        assert_refused(lambda: find_pairs(tmp_path), f"{tmp_path / TABLE_2017}: line ")
+class TestReadPair:
+    def test_keeps_the_original_size_and_the_diagnosis(self, tmp_path):
+        add_lesions(tmp_path, numbers=[1])
+        (tmp_path / TABLE_2017).write_text("image_id,melanoma,seborrheic_keratosis\nISIC_0000001,1.0,0.0\n")
+        (pair,) = find_pairs(tmp_path, "all")
+        sample = read_pair(pair)
+        assert sample.image.shape == (6, 8, 3) and sample.mask.shape == (6, 8)
+        assert (sample.name, sample.diagnosis) == ("ISIC_0000001", "melanoma")
+        assert sample.mask.tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]] * 6
+
+    def test_refuses_a_mask_of_another_size(self, tmp_path):
+        add_lesions(tmp_path, numbers=[1])
+        (pair,) = find_pairs(tmp_path, "all")
+        write_mask(pair.mask, height=8, width=6)
+        assert_refused(lambda: read_pair(pair), pair.mask, pair.image, "6 x 8", "8 x 6")
 
 
 class TestLesionImages:

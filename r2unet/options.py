@@ -1,0 +1,172 @@
+"""The options of the command line, as a table: what each is called, what it may be, what it means.
+
+A value that cannot be is refused here, before anything is imported, read or computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from minidl.backend import DEVICES
+from r2unet import __version__
+from r2unet.isic import SPLITS
+from r2unet.settings import LIMITS, Settings, as_text, flag
+
+MOST_THREADS = 64
+PICTURES = (".png", ".pdf", ".svg")
+NOTE = "For learning and research; not a medical device."
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse with errors of one line: the usage, which it would print before, is what --help is for."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
+        prog="r2unet", description=f"Outline skin lesions in dermoscopy images with R2U-Net. {NOTE}"
+    )
+    parser.add_argument("--version", action="version", version=f"r2unet {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="train|evaluate|predict|summary")
+    for name, (add_options, text, more) in COMMANDS.items():
+        description = f"{text[0].upper()}{text[1:]}. {more}"
+        add_options(commands.add_parser(name, help=text, description=description))
+    return parser
+
+
+def _add_train(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--data",
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="an ISIC 2016, 2017 or 2018 folder, or one with images/ and masks/ (default: generated lesions)",
+    )
+    _add_setting(p, "size", int, "N", "pixels a side that images are resized to")
+    _add_setting(p, "widths", widths, "A,B,...", "channels of each level")
+    _add_setting(p, "steps", int, "N", "recurrent steps t; each convolution is applied t + 1 times")
+    _add_setting(p, "epochs", int, "N", "passes through the training images")
+    _add_setting(p, "batch_size", int, "N", "images a step")
+    _add_setting(p, "lr", float, "X", "learning rate")
+    _add_setting(p, "weight_decay", float, "X", "AdamW's weight decay")
+    _add_setting(p, "warmup_epochs", float, "X", "epochs over which the learning rate rises")
+    _add_setting(p, "clip", float, "X", "longest gradient a step may follow")
+    _add_setting(p, "augment", float, "X", "strength of augmentation, 0 to 2")
+    _add_setting(p, "images", int, "N", "lesions to generate for training when there is no --data")
+    _add_setting(p, "seed", int, "N", "seed of the weights, the order and the augmentation")
+    _add_device(p)
+    p.add_argument(
+        "--threads",
+        type=number(int, 0, MOST_THREADS),
+        default=1,
+        metavar="N",
+        help="threads that prepare batches (default %(default)s)",
+    )
+    p.add_argument("--cache", type=Path, metavar="DIR", help="keep decoded images there for the next run")
+    p.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for checkpoints and pictures (default runs/DATE)"
+    )
+    p.add_argument("--resume", action="store_true", help="go on with the training in --out, if there is one")
+
+
+def _add_evaluate(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--checkpoint", required=True, type=Path, metavar="F", help="best.npz of a training")
+    p.add_argument("--data", metavar="DIR", help="as in train (default: generated lesions)")
+    p.add_argument("--split", choices=SPLITS, default="validation", help="(default %(default)s)")
+    p.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    p.add_argument("--compare-modes", action="store_true", help="also compare train mode with eval mode")
+    p.add_argument("--overlays", type=picture, metavar="F.png", help="draw images from the best to the worst")
+    p.add_argument(
+        "--rows", type=number(int, 1, 12), default=6, metavar="N", help="images to draw (default %(default)s)"
+    )
+    _add_device(p)
+
+
+def _add_predict(p: argparse.ArgumentParser) -> None:
+    p.add_argument("paths", nargs="+", metavar="PATH", help="images, or folders of images, of any size")
+    p.add_argument("--checkpoint", required=True, type=Path, metavar="F", help="best.npz of a training")
+    p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the masks")
+    p.add_argument("--overlay", action="store_true", help="also draw the outline on each image")
+    p.add_argument(
+        "--size",
+        type=number(int, *LIMITS["size"]),
+        metavar="N",
+        help="pixels a side for the network (default: as trained)",
+    )
+    _add_device(p)
+
+
+def _add_summary(p: argparse.ArgumentParser) -> None:
+    _add_setting(p, "widths", widths, "A,B,...", "channels of each level")
+    _add_setting(p, "size", int, "N", "pixels a side")
+    _add_setting(p, "steps", int, "N", "recurrent steps t")
+
+
+def _add_setting(
+    p: argparse.ArgumentParser, name: str, kind: Callable[[str], Any], metavar: str, text: str
+) -> None:
+    """Add an option for a field of Settings."""
+    convert = number(kind, *LIMITS[name]) if kind in (int, float) else kind
+    text = f"{text} (default {as_text(getattr(Settings, name))})"
+    # Absent unless given, so that --resume can tell what was asked for from what was left as it is.
+    p.add_argument(flag(name), type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def _add_device(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--device", choices=DEVICES, default="auto", help="auto takes CUDA where it works")
+
+
+COMMANDS = {
+    "train": (
+        _add_train,
+        "train on ISIC images, or on generated lesions",
+        "Ctrl-C saves; the same --out with --resume goes on from there, bit for bit.",
+    ),
+    "evaluate": (
+        _add_evaluate,
+        "score a checkpoint beside trivial baselines",
+        "With --data, masks are compared at the images' original size, as the ISIC challenge does.",
+    ),
+    "predict": (
+        _add_predict,
+        "write a mask for every image",
+        "A file that is no image does not stop the others: it is named at the end, with exit code 2. " + NOTE,
+    ),
+    "summary": (_add_summary, "list a network's layers, parameters and multiply-adds", ""),
+}
+
+
+def number(kind: type, least: float, most: float) -> Callable[[str], Any]:
+    """Return a converter for an option: a number of `kind` from `least` to `most`."""
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            word = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"want {word} from {least:g} to {most:g}, got {text!r}")
+        return value
+
+    return convert
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """Convert "8,16,32,64" to (8, 16, 32, 64)."""
+    try:
+        return tuple(map(number(int, *LIMITS["widths"]), text.split(",")))
+    except argparse.ArgumentTypeError as fault:
+        raise argparse.ArgumentTypeError(f"{fault}; write them as 8,16,32,64") from None
+
+
+def picture(text: str) -> Path:
+    """Convert the name of a picture to be drawn, of a kind that can be."""
+    if Path(text).suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"want a name ending in {', '.join(PICTURES)}, got {text!r}")
+    return Path(text)

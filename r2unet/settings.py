@@ -1,0 +1,87 @@
+"""What a training is asked to do: every setting, its default, and what it may be."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from r2unet.augment import STRONGEST
+from r2unet.errors import InputError
+
+# The least and the most of each setting. What lies beyond is a slip of the finger, such as 8163264 for
+# 8,16,32,64, and would fill the memory before it fails.
+LIMITS = {
+    "size": (1, 4096),
+    "widths": (1, 4096),
+    "steps": (0, 100),
+    "epochs": (1, 100_000),
+    "batch_size": (1, 4096),
+    "lr": (1e-12, 100.0),
+    "weight_decay": (0.0, 100.0),
+    "warmup_epochs": (0.0, 100_000.0),
+    "clip": (1e-12, 1e12),
+    "augment": (0.0, STRONGEST),
+    "images": (1, 1_000_000),
+    "seed": (0, 2**63 - 1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All that decides what a training computes. `data` is a folder, or None for generated lesions."""
+
+    data: str | None = None
+    size: int = 128  # pixels a side
+    widths: tuple[int, ...] = (8, 16, 32, 64)  # channels of each level
+    steps: int = 2  # the recurrence's t
+    epochs: int = 40
+    batch_size: int = 8
+    lr: float = 1e-3  # AdamW's, after the warm-up
+    weight_decay: float = 1e-2
+    warmup_epochs: float = 1.0
+    clip: float = 1.0  # the longest gradient a step may follow
+    augment: float = 1.0  # strength; 0 is none
+    images: int = 800  # how many lesions to generate for training, where there is no data
+    seed: int = 0
+
+    @property
+    def multiple(self) -> int:
+        """What `size` must divide by: every level below the first halves the image."""
+        return 2 ** (len(self.widths) - 1)
+
+    def check(self) -> Settings:
+        """Return these settings, or raise InputError naming the option that cannot be."""
+        for name, (least, most) in LIMITS.items():
+            value = getattr(self, name)
+            values = value if isinstance(value, tuple) else (value,)
+            if not values or not all(least <= each <= most for each in values):
+                raise InputError(f"{flag(name)} {as_text(value)}: want {least:g} to {most:g}")
+        if self.size % self.multiple:
+            levels = (self.size & -self.size).bit_length()  # as often as the size can be halved, and one
+            nearest = max(1, round(self.size / self.multiple)) * self.multiple
+            larger = f"--size {nearest}, or " if nearest <= LIMITS["size"][1] else ""
+            raise InputError(
+                f"--size {self.size}: {len(self.widths)} levels halve the image {len(self.widths) - 1} "
+                f"times, so it must divide by {self.multiple}; try {larger}at most {levels} --widths"
+            )
+        return self
+
+    def check_batches(self, images: int) -> None:
+        """Raise InputError if a batch of an epoch over so many images would be too small for batch norm."""
+        last = images % self.batch_size or self.batch_size
+        if last == 1 and self.size == self.multiple:
+            raise InputError(
+                f"{images} images in batches of {self.batch_size}: one would be alone, and its deepest level "
+                "would have one value a channel, too few for batch norm; train with another --batch-size, "
+                f"or --size {2 * self.size}"
+            )
+
+
+def flag(name: str) -> str:
+    """Return what a setting is called on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def as_text(value: Any) -> str:
+    """Return a setting's value as it is written on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,106 @@
+"""The table of options: what is understood, what is refused, in one line that names the option."""
+
+from pathlib import Path
+
+import pytest
+
+from r2unet.options import build_parser
+from r2unet.settings import Settings
+
+
+def parse(line):
+    return build_parser().parse_args(line.split())
+
+
+class TestUnderstood:
+    def test_settings_are_absent_unless_given(self):
+        assert vars(parse("train")) == {
+            "command": "train",
+            "device": "auto",
+            "threads": 1,
+            "cache": None,
+            "out": None,
+            "resume": False,
+        }
+
+    def test_the_whole_line_of_a_training(self):
+        options = parse(
+            "train --data DIR --size 128 --widths 8,16,32,64 --steps 2 --epochs 3 --batch-size 8 --lr 1e-3 "
+            "--seed 0 --device cpu --out runs/NAME --resume"
+        )
+        assert (options.data, options.size, options.widths, options.steps) == ("DIR", 128, (8, 16, 32, 64), 2)
+        assert (options.epochs, options.batch_size, options.lr, options.seed) == (3, 8, 1e-3, 0)
+        assert (options.device, options.out, options.resume) == ("cpu", Path("runs/NAME"), True)
+
+    def test_evaluate_predict_and_summary(self):
+        options = parse(
+            "evaluate --checkpoint F --data DIR --split test --json --compare-modes --overlays o.png"
+        )
+        assert (options.split, options.json, options.compare_modes) == ("test", True, True)
+        assert options.overlays == Path("o.png") and parse("evaluate --checkpoint F").split == "validation"
+        options = parse("predict --checkpoint F a.jpg folder --out DIR --overlay --size 99")
+        assert (options.paths, options.overlay, options.size) == (["a.jpg", "folder"], True, 99)
+        assert parse("summary --widths 3 --size 7").widths == (3,)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "line, words",
+        [
+            ("", "train|evaluate|predict|summary"),
+            ("trian", "trian"),
+            ("train --batchsize 8", "--batchsize"),
+            ("train --size big", "--size: want a whole number from 1 to 4096, got 'big'"),
+            ("train --size 0", "--size: want"),
+            ("train --size 1e9", "--size: want"),
+            ("train --widths 8,16,", "--widths: want a whole number from 1 to 4096, got ''"),
+            ("train --widths 8,-16", "got '-16'; write them as 8,16,32,64"),
+            ("train --widths 0", "got '0'"),
+            ("train --widths 8163264", "got '8163264'"),
+            ("train --widths 8.5", "got '8.5'"),
+            ("train --steps -1", "--steps"),
+            ("train --epochs 0", "--epochs"),
+            ("train --batch-size 0", "--batch-size"),
+            ("train --lr 0", "--lr: want a number from 1e-12 to 100"),
+            ("train --lr nan", "--lr"),
+            ("train --lr inf", "--lr"),
+            ("train --augment 2.1", "--augment: want a number from 0 to 2, got '2.1'"),
+            ("train --images 10000000", "--images"),
+            ("train --seed -1", "--seed"),
+            ("train --threads -1", "--threads: want a whole number from 0 to 64"),
+            ("train --threads 1000", "--threads"),
+            ("train --device gpu", "--device: invalid choice: 'gpu'"),
+            ("evaluate", "--checkpoint"),
+            ("evaluate --checkpoint F --split dev", "--split: invalid choice: 'dev'"),
+            ("evaluate --checkpoint F --overlays o.jpg", "--overlays: want a name ending in .png"),
+            ("predict --checkpoint F --out o", "PATH"),
+            ("predict --checkpoint F a.jpg", "--out"),
+            ("predict --checkpoint F a.jpg --out o --size 0", "--size: want"),
+            ("summary --widths x", "--widths"),
+        ],
+    )
+    def test_with_one_line_and_exit_code_2(self, capsys, line, words):
+        with pytest.raises(SystemExit) as stop:
+            parse(line)
+        out, err = capsys.readouterr()
+        assert stop.value.code == 2 and out == ""
+        assert err.startswith("r2unet") and err.count("\n") == 1 and words in err
+        assert err.rstrip().endswith("--help")
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "summary"])
+    def test_of_each_command(self, capsys, command):
+        with pytest.raises(SystemExit) as stop:
+            parse(f"{command} --help")
+        assert stop.value.code == 0 and f"r2unet {command}" in capsys.readouterr().out
+
+    def test_shows_the_defaults_and_what_this_is_not(self, capsys):
+        with pytest.raises(SystemExit):
+            parse("train --help")
+        text = " ".join(capsys.readouterr().out.split())
+        for shown in ("(default 8,16,32,64)", f"(default {Settings.lr})", f"(default {Settings.epochs})"):
+            assert shown in text
+        with pytest.raises(SystemExit):
+            parse("--help")
+        assert "not a medical device" in " ".join(capsys.readouterr().out.split())

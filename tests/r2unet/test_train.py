@@ -1,0 +1,195 @@
+"""A training's steps, what it leaves in its folder, and how it fails."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minidl import Tensor
+from r2unet.errors import InputError
+from r2unet.run import load_model, read_state
+from r2unet.synthetic import SyntheticLesions
+from r2unet.train import Trainer, loss_of
+
+
+class TestStep:
+    def test_the_loss_is_cross_entropy_plus_dice(self):
+        masks = Tensor(np.array([[[[1, 0], [0, 0]]]], np.float32))
+        undecided = loss_of(Tensor(np.zeros((1, 1, 2, 2), np.float32)), masks).item()
+        dice = (2 * 0.5 + 1) / (4 * 0.5 + 1 + 1)  # 1 is added above and below
+        assert undecided == pytest.approx(np.log(2) + 1 - dice)
+        sure = loss_of(Tensor(np.array([[[[20, -20], [-20, -20]]]], np.float32)), masks).item()
+        assert sure == pytest.approx(0, abs=1e-6)
+
+    def test_training_makes_the_loss_small(self, new_trainer, tmp_path):
+        run = new_trainer(tmp_path, widths=(4, 8), epochs=40, images=4, lr=1e-2, augment=0.0)
+        losses = [run._step(batch) for _ in range(40) for batch in run.loader]
+        assert losses[0] > 1 and losses[-1] < 0.4
+
+    def test_the_epochs_loss_is_the_mean_over_images(self, new_trainer, tmp_path):
+        losses = []
+
+        class Recording(Trainer):
+            def _step(self, batch):
+                losses.extend([super()._step(batch)] * len(batch.names))
+                return losses[-1]
+
+        run = new_trainer(tmp_path, Recording)
+        run.run()
+        assert len(losses) == 20  # each of 10 images in each of 2 epochs
+        assert run.history[0]["train_loss"] == pytest.approx(np.mean(losses[:10]))
+        assert run.history[1]["train_loss"] == pytest.approx(np.mean(losses[10:]))
+
+    def test_the_epochs_scores_are_those_of_the_validation_images(self, new_trainer, tmp_path):
+        run = new_trainer(tmp_path)
+        row = run._validate()
+        batch = SyntheticLesions(2, 16, seed=1_000_003)
+        run.validation = [batch[1]]
+        second = run._validate()
+        run.validation = [batch[0]]
+        first = run._validate()
+        for name, value in row.items():
+            assert value == pytest.approx((first[name] + second[name]) / 2, rel=1e-5)
+
+    @pytest.mark.parametrize("images, batch_size", [(1, 8), (3, 8), (5, 4)])
+    def test_few_images_and_small_batches_train(self, new_trainer, tmp_path, images, batch_size):
+        run = new_trainer(tmp_path, batch_size=batch_size, epochs=1, images=images)
+        run.run()
+        assert run.schedule.steps == -(-images // batch_size)
+
+    def test_a_batch_too_small_for_batch_norm_is_refused_at_once(self, new_trainer, tmp_path):
+        with pytest.raises(InputError, match="9 images in batches of 4: one would be alone"):
+            new_trainer(tmp_path / "out", widths=(2,) * 5, images=9)
+        assert not (tmp_path / "out").exists()
+
+
+class TestFolder:
+    def test_history_has_a_line_an_epoch(self, trained):
+        with open(trained / "history.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        state = read_state(trained / "last.npz")
+        assert [{name: float(value) for name, value in row.items()} for row in rows] == state["history"]
+        assert [row["epoch"] for row in rows] == ["1", "2"]
+        assert {"lr", "train_loss", "validation_loss", "validation_jaccard", "validation_dice"} < set(rows[0])
+
+    def test_pictures_and_report_are_there(self, trained):
+        for name in ("curves.png", "overlays.png"):
+            with Image.open(trained / name) as picture:
+                assert picture.format == "PNG" and min(picture.size) > 100
+        report = json.loads((trained / "report.json").read_text())
+        assert report["model"]["images"] == 2 and "Otsu's threshold" in report
+        best = max(row["validation_jaccard"] for row in read_state(trained / "last.npz")["history"])
+        assert report["model"]["mean"]["jaccard"] == pytest.approx(best)
+
+    def test_nothing_else_is(self, trained):
+        names = {"last.npz", "best.npz", "history.csv", "curves.png", "overlays.png", "report.json"}
+        assert {path.name for path in trained.iterdir()} == names
+
+    def test_a_checkpoint_holds_all_that_decides_how_to_go_on(self, trained):
+        state = read_state(trained / "last.npz")
+        assert set(state) == {
+            *("program", "version", "settings", "model", "optimizer", "schedule", "random"),
+            *("batches_done", "loss_sum", "history", "mean_mask"),
+        }
+        assert state["schedule"]["steps"] == state["optimizer"]["steps"] == 6
+
+    def test_best_is_the_first_epoch_with_the_best_jaccard(self, new_trainer, tmp_path):
+        jaccards = iter([0.2, 0.6, 0.6, 0.4])
+
+        class Scripted(Trainer):
+            def _validate(self):
+                return {**super()._validate(), "validation_jaccard": next(jaccards)}
+
+        new_trainer(tmp_path, Scripted, epochs=4, images=4).run()
+        assert len(read_state(tmp_path / "best.npz")["history"]) == 2
+        assert len(read_state(tmp_path / "last.npz")["history"]) == 4
+
+    def test_the_learning_rate_ends_at_zero(self, trained):
+        state = read_state(trained / "last.npz")
+        assert state["optimizer"]["lr"] == pytest.approx(0, abs=1e-12)
+        assert state["history"][0]["lr"] > 1e-4
+
+    def test_the_seed_decides_everything(self, new_trainer, tmp_path, trained):
+        for seed in (0, 1):
+            new_trainer(tmp_path / str(seed), seed=seed).run()
+        last, same, other = ((f / "last.npz").read_bytes() for f in (trained, tmp_path / "0", tmp_path / "1"))
+        assert last == same != other
+
+    def test_one_that_cannot_be_made_is_named(self, new_trainer, tmp_path):
+        (tmp_path / "out").write_text("in the way")
+        with pytest.raises(InputError, match="out/best.npz: cannot be written .*choose another --out"):
+            new_trainer(tmp_path / "out").run()
+
+
+class TestProgress:
+    def test_is_a_line_an_epoch_and_a_bar_on_stderr(self, new_trainer, tmp_path, capsys):
+        lines = []
+        new_trainer(tmp_path, say=lines.append, bar=True).run()
+        out, err = capsys.readouterr()
+        assert [line[:11] for line in lines] == ["epoch   1/2", "epoch   2/2"]
+        assert lines[0].endswith("best") and "Jaccard" in lines[0]
+        assert out == ""
+        for part in ("epoch 1/2", "20/20", "images/s", "loss=", "<"):  # tqdm's [passed<left, rate]
+            assert part in err
+
+    def test_without_a_bar_stderr_stays_empty(self, new_trainer, tmp_path, capsys):
+        new_trainer(tmp_path, say=print).run()
+        assert capsys.readouterr().err == ""
+
+    def test_goes_on_where_a_training_goes_on(self, new_trainer, tmp_path):
+        run = new_trainer(tmp_path, bar=True)
+        run.history, run.batches_done = [{}], 3  # the third batch holds only two images
+        with run._progress() as bar:
+            assert (bar.n, bar.total) == (20, 20)
+        run.batches_done = 1
+        with run._progress() as bar:
+            assert bar.n == 14
+
+
+class TestNotFinite:
+    def refusal(self, run, change) -> str:
+        """Let the weights go wrong once the first epoch is saved; return the line that ends the training."""
+        saved = []
+
+        def say(line):
+            saved.append((run.out / "last.npz").read_bytes())
+            change(run.model)
+
+        run.say = say
+        with pytest.raises(InputError) as caught:
+            run.run()
+        assert saved == [(run.out / "last.npz").read_bytes()]  # the last good one is still there
+        assert load_model(run.out / "last.npz")
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def test_loss_stops_with_epoch_step_and_images(self, new_trainer, tmp_path):
+        def change(model):
+            model.head.weight.data[...] = np.inf
+
+        message = self.refusal(new_trainer(tmp_path), change)
+        assert message.startswith("the loss is nan in epoch 2, step 1, on synthetic_0000")
+        assert message.count("synthetic_") == 4 and "lower --lr" in message
+
+    def test_gradient_stops_as_well(self, new_trainer, tmp_path):
+        def change(model):
+            model.head.weight.data[...] = 1e25  # the loss is finite, the square of its gradient is not
+
+        message = self.refusal(new_trainer(tmp_path), change)
+        assert message.startswith("the gradient's length is inf in epoch 2, step 1, on synthetic_0000")
+
+    def test_validation_loss_stops_before_anything_is_saved(self, new_trainer, tmp_path):
+        def change(model):
+            model.encoder[0].first.norm[0].running_var.data[...] = np.nan  # unseen in training
+
+        message = self.refusal(new_trainer(tmp_path), change)
+        assert message.startswith("the validation loss is nan in epoch 2, step 3, on synthetic_00000, ")
+
+    def test_in_the_first_step_leaves_no_folder(self, new_trainer, tmp_path):
+        run = new_trainer(tmp_path / "out")
+        run.model.head.weight.data[...] = np.nan
+        with pytest.raises(InputError, match="epoch 1, step 1"):
+            run.run()
+        assert not (tmp_path / "out").exists()
