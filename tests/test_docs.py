@@ -146,3 +146,12 @@ def test_a_page_with_a_wrong_number_or_an_error_fails():
 )
 def test_outputs_are_compared_exactly_but_for_measured_numbers(promised, printed, same):
     assert (difference(promised, printed) is None) == same
+
+
+def test_the_readme_s_line_counts_are_about_right():
+    """What a reader is told to expect of a file; exact counts would change with every comment."""
+    rows = re.findall(r"^\| \[.+?\]\((.+?)\) \| (\d+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 5
+    for path, promised in rows:
+        lines = len((ROOT / path).read_text().splitlines())
+        assert lines == pytest.approx(int(promised), rel=0.1), f"{path} has {lines} lines"
