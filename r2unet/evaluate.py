@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from minidl import Tensor, no_grad
-from minidl.backend import to_device, to_numpy
+from minidl.backend import Array, to_device, to_numpy
 from minidl.data import DataLoader
-from minidl.ops.activation import stable_sigmoid
+from minidl.nn import BatchNorm2d
 from r2unet import baselines
 from r2unet.isic import Pair, read_pair
 from r2unet.metrics import Confusion, confusion, jaccard, summarize
@@ -125,30 +125,44 @@ def from_best_to_worst(predictions: Iterable[Prediction], rows: int) -> list[Ove
 
 
 def compare_modes(model: R2UNet, dataset: Sequence[Sample], batch_size: int) -> dict[str, float]:
-    """Run the same batches in train mode and in eval mode; the two must nearly agree.
+    """Run the same batches in train mode and in eval mode, and tell how far the two are apart.
 
-    Train mode normalises with each batch's own statistics, eval mode with the running ones. Returns the
-    root mean square of the difference of the logits over that of the logits, and the mean Jaccard in
-    both. The model is left as it was, running statistics included.
+    Train mode normalises with each batch's own statistics, eval mode with running ones. They may differ for
+    two reasons, told apart here as the root mean square of the logits' difference over that of the logits:
+    "relative_rms" also holds how far a few images are from all those of the training; for
+    "relative_rms_settled" the running statistics are those of the very batch, so that nothing but the mode
+    differs, and it must be near zero. The mean Jaccard is given for both modes. The model is left as it was.
     """
     kept = model.state_dict()
-    difference = total = 0.0
-    counts: dict[bool, list[Confusion]] = {True: [], False: []}
+    norms = [m for _, m in model.named_modules() if isinstance(m, BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    squares = {"trained": 0.0, "settled": 0.0, "all": 0.0}
+    counts: dict[str, list[Confusion]] = {"train": [], "trained": []}
     for batch in DataLoader(dataset, batch_size, collate=collate):
-        logits = {}
-        for training in (False, True):
-            with no_grad():
-                x = Tensor(to_device(batch.images, model.head.weight.device))
-                logits[training] = to_numpy(model.train(training)(x).data)
-            predicted = stable_sigmoid(logits[training]) > THRESHOLD
-            counts[training] += [confusion(*pair) for pair in zip(predicted, batch.masks > 0.5, strict=True)]
+        x, truths = to_device(batch.images, model.head.weight.device), batch.masks > 0.5
+        logits = {"trained": _logits(model.eval(), x)}
+        for norm in norms:
+            norm.momentum = 1.0  # the next batch replaces what was remembered
+        logits["train"] = _logits(model.train(), x)
+        logits["settled"] = _logits(model.eval(), x)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
         model.load_state_dict(kept)
-        difference += float(np.square(logits[True] - logits[False], dtype=np.float64).sum())
-        total += float(np.square(logits[False], dtype=np.float64).sum())
-    model.eval()
+        squares["all"] += float(np.square(logits["train"]).sum())
+        for name in ("trained", "settled"):
+            squares[name] += float(np.square(logits[name] - logits["train"]).sum())
+        for name, each in counts.items():
+            each += [confusion(*pair) for pair in zip(logits[name] > 0.0, truths, strict=True)]
     rng = np.random.default_rng(0)
     return {
-        "relative_rms": (difference / total) ** 0.5,
-        "jaccard_train_mode": summarize(counts[True], rng)["mean"]["jaccard"],
-        "jaccard_eval_mode": summarize(counts[False], rng)["mean"]["jaccard"],
+        "relative_rms": (squares["trained"] / squares["all"]) ** 0.5,
+        "relative_rms_settled": (squares["settled"] / squares["all"]) ** 0.5,
+        "jaccard_train_mode": summarize(counts["train"], rng)["mean"]["jaccard"],
+        "jaccard_eval_mode": summarize(counts["trained"], rng)["mean"]["jaccard"],
     }
+
+
+def _logits(model: R2UNet, x: Array) -> np.ndarray:
+    """Return the logits in float64, in which squares are summed without loss."""
+    with no_grad():
+        return to_numpy(model(Tensor(x)).data).astype(np.float64)

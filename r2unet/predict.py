@@ -18,6 +18,7 @@ from minidl import Tensor, no_grad
 from minidl.backend import to_device, to_numpy
 from minidl.ops.activation import stable_sigmoid
 from r2unet import images
+from r2unet.diagnoses import isic_number
 from r2unet.errors import InputError
 from r2unet.model import R2UNet
 from r2unet.sample import to_input
@@ -99,7 +100,8 @@ def predict_files(
     """
     for file in files:
         try:
-            picture = images.read_image(file, exif=True)
+            # A camera says how it was held. Masks of the ISIC archive were drawn without listening to it.
+            picture = images.read_image(file, exif=isic_number(file.stem) is None)
         except InputError as fault:
             yield file, fault
             continue

@@ -108,7 +108,8 @@ class TestEvaluate:
         answer = json.loads(stdout)
         assert code == 0 and stderr == ""
         assert set(answer) == {"checkpoint", "split", "scores", "modes"} and answer["split"] == "validation"
-        assert set(answer["modes"]) == {"relative_rms", "jaccard_train_mode", "jaccard_eval_mode"}
+        names = {"relative_rms", "relative_rms_settled", "jaccard_train_mode", "jaccard_eval_mode"}
+        assert set(answer["modes"]) == names
         assert set(answer["scores"]["model"]["jaccard_by_image"]) == {f"ISIC_{n:07}" for n in (5, 6, 7)}
         with Image.open(tmp_path / "new" / "o.png") as picture:
             assert picture.format == "PNG" and picture.height > 3 * 200
@@ -126,8 +127,9 @@ class TestEvaluate:
 
     def test_modes_are_printed_as_a_table(self, r2unet, trained):
         _, stdout, _ = r2unet("evaluate", "--checkpoint", trained / "best.npz", "--compare-modes")
-        assert [line.split()[:-1] for line in stdout.splitlines()[-3:]] == [
+        assert [line.split()[:-1] for line in stdout.splitlines()[-4:]] == [
             ["relative", "rms"],
+            ["relative", "rms", "settled"],
             ["jaccard", "train", "mode"],
             ["jaccard", "eval", "mode"],
         ]

@@ -139,6 +139,13 @@ class TestFiles:
         corners = {corner: mask[corner] for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1))}
         assert [corner for corner, value in corners.items() if value == 255] == [seen]
 
+    def test_of_the_archive_are_not_turned_as_their_masks_were_not(self, tmp_path):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        Image.fromarray(picture(30, 50)).save(tmp_path / "ISIC_0000001.jpg", exif=exif)
+        predicted([tmp_path / "ISIC_0000001.jpg"], tmp_path)
+        assert read(tmp_path / "ISIC_0000001_segmentation_prediction.png").shape == (30, 50)
+
     def test_the_outline_is_drawn_on_request(self, tmp_path):
         file = tmp_path / "skin.png"
         Image.fromarray(picture(30, 50)).save(file)
