@@ -29,26 +29,21 @@ FLOOR = 1e-1
 
 
 def check_parameters(
-    model: Module, x: np.ndarray, rng: np.random.Generator, tolerance: float = TOLERANCE
+    model: Module, shape: tuple[int, ...], rng: np.random.Generator, tolerance: float = TOLERANCE
 ) -> float:
     """Check the gradient of every parameter tensor against a central difference; return the largest error.
 
-    A ReLU whose kink lies within the step spoils the difference, not the derivative. So a direction that
-    disagrees is drawn anew, `TRIES` times in all: a wrong derivative agrees along none.
+    Each is checked at a random input of the given shape, along a random direction. A ReLU whose kink lies
+    within the step spoils the difference, not the derivative; so where the two disagree, another input is
+    drawn, `TRIES` in all. A wrong derivative agrees at none.
 
     The model must be float64. Raises GradientError naming the parameter. Running statistics move, as in
     training.
     """
-    model.zero_grad()
-    y = model(Tensor(x))
-    cotangent = rng.normal(size=y.shape)
-    y.backward(cotangent)
     worst = 0.0
     for name, p in model.named_parameters():
-        if p.grad is None:
-            raise GradientError(f"{name} {p.shape}: no gradient arrived")
         for _ in range(TRIES):
-            analytic, numeric = directional_derivatives(model, x, cotangent, p, rng.normal(size=p.shape))
+            analytic, numeric = directional_derivatives(model, p, shape, rng)
             error = relative_error(analytic, numeric, FLOOR)
             if error <= tolerance:
                 break
@@ -62,14 +57,24 @@ def check_parameters(
 
 
 def directional_derivatives(
-    model: Module, x: np.ndarray, cotangent: np.ndarray, p: Parameter, v: np.ndarray
+    model: Module, p: Parameter, shape: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Return d<cotangent, model(x)> as p moves along v: by backward, and by a central difference."""
+    """Return the derivative of <u, model(x)> as p moves along v: by backward, and by a central difference.
+
+    The input x, the cotangent u and the direction v are random.
+    """
+    x, v = Tensor(rng.normal(size=shape)), rng.normal(size=p.shape)
+    model.zero_grad()
+    y = model(x)
+    u = rng.normal(size=y.shape)
+    y.backward(u)
+    if p.grad is None:
+        raise GradientError(f"no gradient arrived at a parameter {p.shape}")
     value, projected = p.data, []
     for sign in (1.0, -1.0):
         p.data = value + sign * STEP * v
         with no_grad():
-            projected.append(float(np.vdot(cotangent, model(Tensor(x)).data)))
+            projected.append(float(np.vdot(u, model(x).data)))
     p.data = value
     return float(np.vdot(p.grad, v)), (projected[0] - projected[1]) / (2.0 * STEP)
 
@@ -80,9 +85,9 @@ def gradient_checks(rng: np.random.Generator) -> Iterator[Check]:
         model = R2UNet(widths=(4, 6, 8), steps=2, rng=rng).to(np.float64)
         for p in model.parameters():
             p.data = p.data + 0.1 * rng.normal(size=p.shape)  # zeros and ones would hide exchanged roles
-        x = rng.normal(size=(2, 3, 8, 8))
+        shape = (2, 3, 8, 8)
         with no_grad():
-            model(Tensor(x))  # running statistics other than 0 and 1
+            model(Tensor(rng.normal(size=shape)))  # running statistics other than 0 and 1
         model.train(training)
         mode = "training" if training else "evaluation"
         count = len(model.parameters())
@@ -90,5 +95,5 @@ def gradient_checks(rng: np.random.Generator) -> Iterator[Check]:
             f"R2UNet in {mode}",
             f"vjp of {count} parameter tensors",
             TOLERANCE,
-            lambda m=model, a=x: check_parameters(m, a, rng),
+            lambda m=model, s=shape: check_parameters(m, s, rng),
         )

@@ -24,7 +24,14 @@ ENGINE = {
     "minidl.checkpoint": ["minidl.backend"],
     "minidl.optim": ["minidl.tensor", "minidl.backend"],
     "minidl.nn": ["minidl.init", "minidl.ops", "minidl.ops.*", "minidl.tensor", "minidl.backend"],
-    "minidl.gradcheck": ["minidl.ops", "minidl.ops.*", "minidl.tensor", "minidl.backend"],
+    "minidl.gradcheck_cases": ["minidl.ops", "minidl.tensor"],
+    "minidl.gradcheck": [
+        "minidl.gradcheck_cases",
+        "minidl.ops",
+        "minidl.ops.*",
+        "minidl.tensor",
+        "minidl.backend",
+    ],
     "minidl": ["minidl.tensor"],
 }
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from minidl import ops
-from minidl.gradcheck import every_function, function_cases
+from minidl.gradcheck import every_function
+from minidl.gradcheck_cases import function_cases
 from minidl.tensor import Tensor
 
 
@@ -42,7 +43,7 @@ def run(f, arrays):
 
 
 def test_there_is_a_case_for_every_function():
-    assert {kind.__name__ for kind in every_function()} == set(NAMES)
+    assert {kind.__name__ for kind in every_function()} == {name.partition(",")[0] for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
