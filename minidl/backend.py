@@ -76,7 +76,7 @@ def cuda_problem() -> str | None:
         if int((cupy.arange(4, dtype="i4") + 1).sum()) != 10:
             return "a small sum on the GPU came out wrong; check the driver with `nvidia-smi`"
     except ModuleNotFoundError:
-        return "CuPy is not installed; pip install 'r2unet[cuda13]', or 'r2unet[cuda12]' for older drivers"
+        return "CuPy is not installed; pip install -e '.[cuda13]', or '.[cuda12]' for older drivers"
     except Exception as error:  # CuPy raises many types here: no driver, an old driver, no compiler
         reason = str(error.__cause__ or error).strip() or type(error).__name__
         return f"CuPy cannot use the GPU ({reason.splitlines()[0]}); check `nvidia-smi`"

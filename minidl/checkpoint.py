@@ -39,7 +39,7 @@ def save(path: str | Path, tree: dict[str, Any]) -> None:
     path = Path(path)
     arrays: list[np.ndarray] = []
     text = json.dumps({"format": FORMAT, "tree": _take_arrays_out(tree, arrays)})
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.part")  # what a kill leaves behind, the next save takes over
     try:
         with open(beside, "wb") as file:
             np.savez(file, tree=np.array(text), **{f"array{k}": a for k, a in enumerate(arrays)})

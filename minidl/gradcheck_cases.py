@@ -39,8 +39,10 @@ def function_cases(rng: np.random.Generator) -> dict[str, tuple[Callable[..., Te
     kernel, back = rng.normal(size=(4, 3, 3, 2)), rng.normal(size=(3, 4, 3, 2))
     return {
         "Add": (ops.add, [rows, columns]),
+        "Add, one shape": (ops.add, [image, rng.normal(size=image.shape)]),
         "Subtract": (ops.subtract, [rows, columns]),
         "Multiply": (ops.multiply, [rows, columns]),
+        "Multiply, one shape": (ops.multiply, [image, rng.normal(size=image.shape)]),
         "Divide": (ops.divide, [rows, columns]),
         "Negative": (ops.negative, [rows]),
         "Power": (lambda x: ops.power(x, 2.5), [np.abs(off_zero(rng, 3, 4))]),
@@ -62,6 +64,8 @@ def function_cases(rng: np.random.Generator) -> dict[str, tuple[Callable[..., Te
         "GetItem": (lambda x: ops.getitem(x, (slice(None), [0, 2, 0], slice(1, 6, 2))), [image]),
         "GetItem, a slice": (lambda x: ops.getitem(x, (..., slice(1, 4))), [image]),
         "MatMul": (ops.matmul, [rng.normal(size=(2, 4, 3)), rng.normal(size=(3, 5))]),
+        "MatMul, two matrices": (ops.matmul, [rng.normal(size=(4, 3)), rng.normal(size=(3, 5))]),
+        "MatMul, two batches": (ops.matmul, [rng.normal(size=(2, 4, 3)), rng.normal(size=(2, 3, 5))]),
         "UpsampleNearest": (lambda x: ops.upsample_nearest(x, 3), [image]),
         "Conv2d": (
             lambda x, w, b: ops.conv2d(x, w, b, stride=(2, 1), padding=(1, 2)),

@@ -95,7 +95,7 @@ class SGD(Optimizer):
         v = memory["velocity"]
         v *= self.momentum
         v += g + self.weight_decay * p.data
-        p.data -= self.lr * v
+        p.data = p.data - self.lr * v  # a new array: a graph may still hold the old one
 
 
 class Adam(Optimizer):
@@ -124,7 +124,7 @@ class Adam(Optimizer):
         v += (1.0 - b2) * g * g
         unbiased = m / (1.0 - b1**self.steps)
         size = array_module(v).sqrt(v / (1.0 - b2**self.steps))
-        p.data -= self.lr * unbiased / (size + self.eps)
+        p.data = p.data - self.lr * unbiased / (size + self.eps)
 
 
 class AdamW(Adam):
@@ -146,7 +146,7 @@ class AdamW(Adam):
         self.decay, self.weight_decay = weight_decay, 0.0  # none of it goes into the gradient
 
     def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
-        p.data *= 1.0 - self.lr * self.decay
+        p.data = p.data * (1.0 - self.lr * self.decay)
         super().update(p, g, memory)
 
 
@@ -182,9 +182,11 @@ class LRScheduler:
         self.optimizer.lr = self.base_lr * self.factor(self.steps)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what the schedule must remember."""
         return {"base_lr": self.base_lr, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` left off. Raises ValueError if a part is missing."""
         _check_keys(self, state, ("base_lr", "steps"))
         self.base_lr, self.steps = state["base_lr"], state["steps"]
         self.optimizer.lr = self.base_lr * self.factor(self.steps)

@@ -167,7 +167,14 @@ class Tensor:
         return Tensor(self.data)
 
     def to(self, target: str | np.dtype | type) -> Tensor:
-        """Return the value on a device (`"cpu"`, `"cuda"`) or in a dtype, as a new leaf without history."""
+        """Return the value on a device (`"cpu"`, `"cuda"`) or in a dtype, as a new leaf without history.
+
+        Raises RuntimeError for a value that was computed: the way back to where it came from would be cut.
+        """
+        if self.creator is not None:
+            raise RuntimeError(
+                "to: this tensor was computed, and no gradient would get back; detach() it first"
+            )
         if target in ("cpu", "cuda"):
             return Tensor(to_device(self.data, target), self.requires_grad)
         return Tensor(self.data.astype(target), self.requires_grad)
@@ -306,7 +313,8 @@ def _walk_back(root: Function, gradient: Array) -> None:
             if not needed:
                 continue
             if x.creator is None:
-                x.grad = dx if x.grad is None else _floating_array(x.grad + dx)
+                # A copy: one array may be the gradient of several leaves, and whose it is may change it.
+                x.grad = dx.copy() if x.grad is None else _floating_array(x.grad + dx)
                 continue
             pending[x.creator] = pending[x.creator] + dx if x.creator in pending else dx
             consumers[x.creator] -= 1

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,8 @@ def train(options: argparse.Namespace) -> int:
     settings, state = begin(out, _settings_given(options), options.resume)
     device = resolve_device(options.device)
     check_writable("--out", out)
+    if options.cache:
+        check_writable("--cache", options.cache)
 
     say, bar = partial(print, flush=True), sys.stderr.isatty()
     if bar:
@@ -174,6 +177,7 @@ COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "summary":
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    warnings.filterwarnings("ignore", module="PIL")  # what it warns of is an error here, told in one line
     try:
         try:
             options = build_parser().parse_args(argv)

@@ -30,6 +30,8 @@ from r2unet.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
 # "Lesion is above 128": the rule of the official scoring tool, isic-challenge-scoring.
 MASK_THRESHOLD = 128
 
@@ -63,18 +65,13 @@ def read_image(path: str | Path, size: int | None = None, exif: bool = False) ->
         return np.array(picture)  # (H, W, 3)
 
 
-def image_size(path: str | Path, exif: bool = False) -> tuple[int, int]:
-    """The (height, width) in pixels of an image, read from its header; `exif` as in `read_image`.
+def image_size(path: str | Path) -> tuple[int, int]:
+    """The (height, width) in pixels of an image, read from its header.
 
     Raises InputError as `read_image` does, except for damage behind the header, which it does not look at.
     """
-    from PIL import ExifTags
-
     with _opened(path) as image:
         width, height = image.size
-        # Orientations 5 to 8 are the quarter turns. Pillow itself turns a TIFF, and its size with it.
-        if exif and image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):
-            width, height = height, width
         return height, width
 
 
@@ -136,8 +133,9 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
     Makes the folder it lies in. Raises InputError where it cannot be written (no space, no permission).
     """
     path = Path(path)
-    # Beside its target: a rename is atomic only within one file system.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Beside its target: a rename is atomic only within one file system. What a kill leaves behind, the next
+    # write takes over.
+    partial = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:

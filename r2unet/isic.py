@@ -31,13 +31,12 @@ import numpy as np
 
 from r2unet.diagnoses import isic_number, read_diagnoses
 from r2unet.errors import InputError
-from r2unet.images import image_size, read_image, read_mask, written_whole
+from r2unet.images import SUFFIXES, image_size, read_image, read_mask, written_whole
 from r2unet.sample import Sample
 
 SPLITS = ("training", "validation", "test", "all")
 HELD_OUT = 0.2
 CACHE_VERSION = 1  # raise it when the same files come to give other bytes
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 MASK_ENDING = re.compile(r"_(segmentation|mask)$", re.IGNORECASE)
 
 
@@ -112,7 +111,9 @@ def find_pairs(root: str | Path, split: str = "training") -> list[Pair]:
             f"{root}: there is no {split} split here, only {', '.join(layouts)}: add its folders"
         )
     if not pairs:
-        raise InputError(f"{root}: too few images to hold out a fifth, {split} is empty: use the split 'all'")
+        raise InputError(
+            f"{root}: too few images to hold out a fifth, {split} is empty: add images, or folders for it"
+        )
     return sorted(pairs, key=lambda pair: pair.name.casefold())
 
 
@@ -154,8 +155,13 @@ def _hint(root: Path) -> str:
     for child in _files(root, folders=True):
         if _layouts_in(child):
             return f"the data set lies one folder deeper: give {child}"
-    expected = [names[0].format("Training") for _, *names in RELEASES.values()]
-    return f"no data set found: expected images/ and masks/, or an ISIC folder such as {', '.join(expected)}"
+    return f"no data set found: {_expected()}"
+
+
+def _expected() -> str:
+    """The layouts that are known, for a person who has another."""
+    folders = [names[0].format("Training") for _, *names in RELEASES.values()]
+    return f"expected images/ and masks/, or an ISIC folder such as {', '.join(folders)}"
 
 
 def _files(folder: Path, folders: bool = False) -> list[Path]:
@@ -185,7 +191,7 @@ def _by_key(folder: Path, layout: Layout) -> dict[str, Path]:
         raise InputError(f"{folder}: this folder of {layout.release} is missing: put it beside the others")
     found: dict[str, Path] = {}
     for path in _files(folder):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.stem.lower().endswith("_superpixels"):
+        if path.suffix.lower() not in SUFFIXES or path.stem.lower().endswith("_superpixels"):
             continue
         # A plain mask may be called as its image is, or carry an ending besides.
         key = MASK_ENDING.sub("", path.stem).casefold() if layout is PLAIN else isic_number(path.stem)
@@ -195,7 +201,7 @@ def _by_key(folder: Path, layout: Layout) -> dict[str, Path]:
             raise InputError(f"{path}: the same lesion as {found[key].name} beside it: remove one of the two")
         found[key] = path
     if not found:
-        raise InputError(f"{folder}: no image in this folder: unpack the download into it")
+        raise InputError(f"{folder}: no image in this folder: unpack the download into it ({_expected()})")
     return found
 
 

@@ -23,7 +23,6 @@ from r2unet.errors import InputError
 from r2unet.model import R2UNet
 from r2unet.sample import to_input
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 MASK_SUFFIX = "_segmentation_prediction.png"
 THRESHOLD = 0.5
 
@@ -69,7 +68,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if _is_photograph(p))
             if not inside:
-                raise InputError(f"{path}: holds no images; known are {', '.join(sorted(IMAGE_SUFFIXES))}")
+                raise InputError(f"{path}: holds no images; known are {', '.join(images.SUFFIXES)}")
             found += inside
         elif path.exists():
             found.append(path)
@@ -85,8 +84,9 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
 def _is_photograph(path: Path) -> bool:
     """Whether a file in a folder is an image to predict: no hidden file, and no mask lying beside one."""
-    other = path.stem.endswith(("_superpixels", "_segmentation", "_segmentation_prediction", "_overlay"))
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not other
+    endings = ("_superpixels.png", "_segmentation.png", MASK_SUFFIX, "_overlay.png")
+    name = path.name.lower()
+    return name.endswith(images.SUFFIXES) and not name.endswith(endings) and not name.startswith(".")
 
 
 def predict_files(

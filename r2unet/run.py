@@ -137,6 +137,10 @@ def load_model(path: str | Path) -> tuple[R2UNet, Settings, dict[str, Any]]:
         settings = read_settings(state)
         model = new_model(settings, np.random.default_rng(0))
         model.load_state_dict(state["model"])
+        if not all(np.isfinite(p.data).all() for p in model.parameters()):
+            raise ValueError("some weights are not finite")
+        if np.ndim(state.get("mean_mask", [[]])) != 2:
+            raise ValueError("the mean mask is no image")
     return model.eval(), settings, state
 
 

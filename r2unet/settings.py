@@ -54,8 +54,11 @@ class Settings:
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
             values = value if isinstance(value, tuple) else (value,)
-            if not values or not all(least <= each <= most for each in values):
+            kind = (int, float) if isinstance(getattr(Settings, name), float) else int
+            if not values or not all(isinstance(v, kind) and least <= v <= most for v in values):
                 raise InputError(f"{flag(name)} {as_text(value)}: want {least:g} to {most:g}")
+        if self.data is not None and not (isinstance(self.data, str) and self.data):
+            raise InputError("--data: is empty; give a folder, or leave it out for generated lesions")
         if self.size % self.multiple:
             levels = (self.size & -self.size).bit_length()  # as often as the size can be halved, and one
             nearest = max(1, round(self.size / self.multiple)) * self.multiple

@@ -12,6 +12,7 @@ a step, so a run that was killed continues bit for bit on the path it would have
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shlex
@@ -89,6 +90,8 @@ class Trainer:
         self.mean_mask = baselines.MeanMask.fit(
             training[i].mask for i in range(min(len(training), evaluate.MEAN_MASK_IMAGES))
         ).mask
+        names = "\n".join(training[i].name for i in range(len(training)))
+        self.names_sha256 = hashlib.sha256(names.encode()).hexdigest()  # to know them again
         self.history: list[dict[str, float]] = []
         self.random = for_batches.bit_generator.state  # as it was when this epoch began
         self.batches_done, self.loss_sum = 0, 0.0  # in this epoch
@@ -108,6 +111,7 @@ class Trainer:
             "loss_sum": self.loss_sum,
             "history": self.history,
             "mean_mask": self.mean_mask,
+            "names_sha256": self.names_sha256,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -116,13 +120,14 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
-            self.random, self.history = state["random"], list(state["history"])
-            self.batches_done, self.loss_sum = state["batches_done"], state["loss_sum"]
+            self.loader.rng.bit_generator.state = self.random = state["random"]
+            self.history = [dict(row) for row in state["history"]]
+            self.batches_done, self.loss_sum = int(state["batches_done"]), float(state["loss_sum"])
             steps = len(self.history) * len(self.loader) + self.batches_done
-        if self.schedule.steps != steps:
+        if self.schedule.steps != steps or state.get("names_sha256", self.names_sha256) != self.names_sha256:
             raise InputError(
-                f"--data {self.settings.data}: holds {len(self.training)} images for training, not as many "
-                "as when this training began; give it the same images, or begin another with a new --out"
+                f"--data {self.settings.data}: holds other images than when this training began; give it "
+                "the same ones, or begin another with a new --out"
             )
 
     def save(self, name: str = LAST) -> None:
@@ -148,6 +153,9 @@ class Trainer:
                 started = time.monotonic()
                 train_loss = self._train_epoch(progress)
                 self._finish_epoch(train_loss, started)
+        if not (self.out / LAST).exists():  # killed between its last epoch's two checkpoints
+            write_history(self.out, self.history)
+            self.save()
         return self._report()
 
     def _train_epoch(self, progress: Any) -> float:
@@ -188,16 +196,17 @@ class Trainer:
     def _check_finite(self, what: str, value: float, batch: Batch) -> None:
         """Stop before a state that no training recovers from is saved over a good one."""
         if not math.isfinite(value):
-            step = min(self.batches_done + 1, len(self.loader))
+            step = f"step {self.batches_done + 1}, " if self.model.training else ""
             raise InputError(
-                f"the {what} is {value} in epoch {len(self.history) + 1}, step {step}, on "
+                f"the {what} is {value} in epoch {len(self.history) + 1}, {step}on "
                 f"{', '.join(batch.names)}; look at these images, or train anew with a lower --lr"
             )
 
     def _finish_epoch(self, train_loss: float, started: float) -> None:
         """Validate, write the epoch down, save, and keep the state if it is the best so far."""
         scores = self._validate()
-        row = {"epoch": len(self.history) + 1, "lr": self.optimizer.lr, "train_loss": train_loss, **scores}
+        lr = self.schedule.base_lr * self.schedule.factor(self.schedule.steps - 1)  # of the epoch's last step
+        row = {"epoch": len(self.history) + 1, "lr": lr, "train_loss": train_loss, **scores}
         best = all(row["validation_jaccard"] > earlier["validation_jaccard"] for earlier in self.history)
         self.history.append(row)
         self.random = self.loader.rng.bit_generator.state

@@ -15,6 +15,8 @@ from minidl.tensor import Function, Tensor
 
 
 class ReLU(Function):
+    """y = max(x, 0)."""
+
     def forward(self, x: Array) -> Array:
         self.y = array_module(x).maximum(x, 0.0)
         return self.y
@@ -31,6 +33,8 @@ def stable_sigmoid(x: Array) -> Array:
 
 
 class Sigmoid(Function):
+    """y = 1 / (1 + exp(-x))."""
+
     def forward(self, x: Array) -> Array:
         self.y = stable_sigmoid(x)
         return self.y

@@ -151,6 +151,8 @@ def bias_gradient(dy: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...
 
 
 class Conv2d(Function):
+    """y = w col + b: the three gradients of the docstring above, each where it is asked for."""
+
     def __init__(self, stride: Pair = (1, 1), padding: Pair = (0, 0)) -> None:
         self.stride, self.padding = stride, padding
 
@@ -193,7 +195,7 @@ def transposed_output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair
 
 def as_pair(value: int | Pair) -> Pair:
     """Turn 3 into (3, 3), and leave (3, 1) as it is."""
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return (int(value),) * 2 if hasattr(value, "__index__") else tuple(value)
 
 
 def conv2d(

@@ -30,6 +30,8 @@ def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Add(Function):
+    """y = a + b."""
+
     def forward(self, a: Array, b: Array) -> Array:
         self.shapes = a.shape, b.shape
         return a + b
@@ -39,6 +41,8 @@ class Add(Function):
 
 
 class Subtract(Function):
+    """y = a - b."""
+
     def forward(self, a: Array, b: Array) -> Array:
         self.shapes = a.shape, b.shape
         return a - b
@@ -48,6 +52,8 @@ class Subtract(Function):
 
 
 class Multiply(Function):
+    """y = a b, element by element."""
+
     def forward(self, a: Array, b: Array) -> Array:
         self.a, self.b = a, b
         return a * b
@@ -59,6 +65,8 @@ class Multiply(Function):
 
 
 class Divide(Function):
+    """y = a / b, element by element."""
+
     def forward(self, a: Array, b: Array) -> Array:
         self.b, self.y = b, a / b
         self.shape = a.shape
@@ -71,6 +79,8 @@ class Divide(Function):
 
 
 class Negative(Function):
+    """y = -a."""
+
     def forward(self, a: Array) -> Array:
         return -a
 
@@ -79,6 +89,8 @@ class Negative(Function):
 
 
 class Power(Function):
+    """y = a^n for a fixed number n."""
+
     def __init__(self, exponent: float) -> None:
         self.exponent = float(exponent)
 
@@ -87,10 +99,14 @@ class Power(Function):
         return a**self.exponent
 
     def backward(self, dy: Array) -> Array:
+        if self.exponent == 0.0:
+            return dy * 0.0  # a^0 = 1 everywhere; n a^(n-1) would be 0/0 at zero
         return dy * (self.exponent * self.a ** (self.exponent - 1.0))
 
 
 class Exp(Function):
+    """y = e^a."""
+
     def forward(self, a: Array) -> Array:
         self.y = array_module(a).exp(a)
         return self.y
@@ -100,6 +116,8 @@ class Exp(Function):
 
 
 class Log(Function):
+    """y = log a, the natural one."""
+
     def forward(self, a: Array) -> Array:
         self.a = a
         return array_module(a).log(a)

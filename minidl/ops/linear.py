@@ -14,6 +14,8 @@ from minidl.tensor import Function, Tensor
 
 
 class MatMul(Function):
+    """y = a b, with the axes in front of the last two as a batch."""
+
     def forward(self, a: Array, b: Array) -> Array:
         self.a, self.b = a, b
         return a @ b  # (..., n, k) (..., k, m) -> (..., n, m)

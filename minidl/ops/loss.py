@@ -26,6 +26,8 @@ from minidl.tensor import Function, Tensor
 
 
 class BinaryCrossEntropyWithLogits(Function):
+    """The mean of max(x, 0) - x t + log(1 + exp(-|x|))."""
+
     def __init__(self, target: Array) -> None:
         self.target = target
 
@@ -39,6 +41,8 @@ class BinaryCrossEntropyWithLogits(Function):
 
 
 class SoftDiceLoss(Function):
+    """1 - D, the mean over the images."""
+
     def __init__(self, target: Array, smooth: float) -> None:
         self.target, self.smooth = target.reshape(len(target), -1), smooth  # (N, pixels)
 

@@ -18,6 +18,8 @@ from minidl.tensor import Function, Tensor
 
 
 class MaxPool2d(Function):
+    """The largest pixel of each window, and which one it was."""
+
     def __init__(self, kernel: Pair, stride: Pair, padding: Pair) -> None:
         self.kernel, self.stride, self.padding = kernel, stride, padding
 

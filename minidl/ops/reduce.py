@@ -24,6 +24,8 @@ def spread(dy: Array, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> Arr
 
 
 class Sum(Function):
+    """The sum over some axes, or all."""
+
     def __init__(self, axis: Axis = None, keepdims: bool = False) -> None:
         self.axis, self.keepdims = axis, keepdims
 
@@ -36,6 +38,8 @@ class Sum(Function):
 
 
 class Mean(Sum):
+    """The sum divided by how many were summed."""
+
     def forward(self, x: Array) -> Array:
         y = super().forward(x)
         self.count = x.size // math.prod(y.shape)
@@ -46,6 +50,8 @@ class Mean(Sum):
 
 
 class Max(Function):
+    """The largest along an axis, or of all."""
+
     def __init__(self, axis: int | None = None, keepdims: bool = False) -> None:
         self.axis, self.keepdims = axis, keepdims
 

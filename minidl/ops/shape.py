@@ -17,6 +17,8 @@ from minidl.tensor import Function, Tensor
 
 
 class Reshape(Function):
+    """The same elements in the same order in another shape."""
+
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
 
@@ -29,6 +31,8 @@ class Reshape(Function):
 
 
 class Transpose(Function):
+    """The same elements with the axes in another order."""
+
     def __init__(self, axes: Sequence[int] | None = None) -> None:
         self.axes = axes
 

@@ -10,6 +10,8 @@ from minidl.tensor import Function, Tensor
 
 
 class UpsampleNearest(Function):
+    """Every pixel repeated to a square of s x s."""
+
     def __init__(self, scale_factor: int) -> None:
         self.scale_factor = scale_factor
 

@@ -94,7 +94,7 @@ class TestCudaProblem:
 
     def test_cupy_that_is_not_installed(self, tmp_path):
         line = self.problem(tmp_path, "raise ModuleNotFoundError(\"No module named 'cupy'\")")
-        assert line.startswith("CuPy is not installed; pip install 'r2unet[cuda13]'")
+        assert line.startswith("CuPy is not installed; pip install -e '.[cuda13]'")
 
     def test_cupy_that_does_not_load_tells_why(self, tmp_path):
         line = self.problem(

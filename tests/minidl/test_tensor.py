@@ -154,9 +154,12 @@ def test_a_function_without_its_two_halves_says_which_is_missing():
 def test_to_converts_the_dtype_into_a_new_leaf():
     x = Tensor(np.array([0.1, 0.2]), requires_grad=True)
     for target in (np.float32, "float32", np.dtype("float32")):
-        y = (x * 2.0).to(target)
+        y = x.to(target)
         assert y.dtype == np.float32
         assert y.requires_grad and y.creator is None
+        assert (x * 2.0).detach().to(target).dtype == np.float32
+    with pytest.raises(RuntimeError, match="detach"):
+        (x * 2.0).to(np.float32)
     assert x.to("cpu").data is x.data
     with pytest.raises(TypeError, match="float32 or float64"):
         x.to(np.int32)

@@ -290,3 +290,16 @@ def test_saved_arrays_and_gradients_die_during_the_walk_not_after_it(no_collecto
     loss.backward()
     assert alive == [False] * 4  # as the first probe saw it: the second one's gradient is gone as well
     np.testing.assert_allclose(x.grad, np.exp([1.0, 2.0]) * np.exp(np.exp([1.0, 2.0])))
+
+
+def test_a_gradient_belongs_to_its_leaf_alone():
+    """A learner's own clipping may write into it."""
+    a, b, given = leaf(1.0, 2.0), leaf(3.0, 4.0), np.ones(2)
+    (a + b).backward(given)
+    a.grad *= 5.0
+    np.testing.assert_array_equal(b.grad, [1.0, 1.0])
+    np.testing.assert_array_equal(given, [1.0, 1.0])
+    a.grad = None
+    a.sum().backward()
+    a.grad *= 5.0
+    np.testing.assert_array_equal(a.grad, [5.0, 5.0])

@@ -81,7 +81,7 @@ class TestTrainRefused:
     def test_a_cache_that_cannot_be_written(self, r2unet, tiny, isic, tmp_path):
         (tmp_path / "file").write_text("notes")
         words = ["--data", isic, "--cache", tmp_path / "file", "--out", tmp_path / "a"]
-        assert_refused(r2unet("train", *tiny, *words), tmp_path / "file", "choose another place")
+        assert_refused(r2unet("train", *tiny, *words), "--cache", tmp_path / "file", "choose a folder")
         assert not (tmp_path / "a").exists()
 
     def test_a_damaged_checkpoint(self, r2unet, tmp_path, trained):
@@ -123,13 +123,22 @@ def cut(path):
     path.write_bytes(content[: len(content) // 2])
 
 
-def promise_too_much(path):
+def promise_too_much(path, side=100_000):
     """Write a PNG whose header promises 100,000 x 100,000 pixels."""
     Image.new("L", (1, 1)).save(path, format="PNG")
     content = bytearray(path.read_bytes())
-    content[16:24] = (100_000).to_bytes(4, "big") * 2
+    content[16:24] = side.to_bytes(4, "big") * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     path.write_bytes(content)
+
+
+def test_an_image_that_pillow_only_warns_of_is_one_line_as_well(program, isic, trained, tmp_path):
+    """Between its warning and its error, Pillow would put two lines of its own before ours."""
+    image = isic / IMAGE
+    promise_too_much(image, side=11_000)
+    words = ["predict", "--checkpoint", trained / "best.npz", image, "--out", tmp_path / "out"]
+    _, err = program(*words).communicate()
+    assert err.count("\n") == 1 and "million pixels" in err
 
 
 class TestBadData:

@@ -150,7 +150,7 @@ class TestSplits:
 
     def test_too_few_images_to_hold_out_are_refused(self, tmp_path):
         add_lesions(tmp_path, numbers=[1])
-        assert_refused(lambda: find_pairs(tmp_path, "validation"), "too few", "'all'")
+        assert_refused(lambda: find_pairs(tmp_path, "validation"), "too few", "add images")
 
 
 class TestMismatches:

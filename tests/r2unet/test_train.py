@@ -83,6 +83,10 @@ class TestFolder:
         best = max(row["validation_jaccard"] for row in read_state(trained / "last.npz")["history"])
         assert report["model"]["mean"]["jaccard"] == pytest.approx(best)
 
+    def test_the_history_tells_the_rate_each_epoch_ended_with(self, trained):
+        history = read_state(trained / "last.npz")["history"]
+        assert all(0.0 < row["lr"] <= 1.0 for row in history)
+
     def test_nothing_else_is(self, trained):
         names = {"last.npz", "best.npz", "history.csv", "curves.png", "overlays.png", "report.json"}
         assert {path.name for path in trained.iterdir()} == names
@@ -91,7 +95,7 @@ class TestFolder:
         state = read_state(trained / "last.npz")
         assert set(state) == {
             *("program", "version", "settings", "model", "optimizer", "schedule", "random"),
-            *("batches_done", "loss_sum", "history", "mean_mask"),
+            *("batches_done", "loss_sum", "history", "mean_mask", "names_sha256"),
         }
         assert state["schedule"]["steps"] == state["optimizer"]["steps"] == 6
 
@@ -185,7 +189,7 @@ class TestNotFinite:
             model.encoder[0].first.norm[0].running_var.data[...] = np.nan  # unseen in training
 
         message = self.refusal(new_trainer(tmp_path), change)
-        assert message.startswith("the validation loss is nan in epoch 2, step 3, on synthetic_00000, ")
+        assert message.startswith("the validation loss is nan in epoch 2, on synthetic_00000, ")
 
     def test_in_the_first_step_leaves_no_folder(self, new_trainer, tmp_path):
         run = new_trainer(tmp_path / "out")

@@ -150,8 +150,15 @@ class TestGoingOn:
 
     def test_with_another_number_of_images_is_refused(self, new_trainer, tmp_path, trained):
         run = new_trainer(tmp_path, images=13)
-        with pytest.raises(InputError, match="holds 13 images for training, not as many as when"):
+        with pytest.raises(InputError, match="holds other images than when this training began"):
             run.load_state(read_state(trained / "last.npz"))
+
+    def test_with_as_many_other_images_is_refused(self, new_trainer, tmp_path, trained):
+        run, state = new_trainer(tmp_path), read_state(trained / "last.npz")
+        renamed = [sample._replace(name=f"other_{sample.name}") for sample in run.training]
+        other = Trainer(run.settings, tmp_path, renamed, run.validation, threads=0)
+        with pytest.raises(InputError, match="holds other images than when this training began"):
+            other.load_state(state)
 
     @pytest.mark.parametrize("part", ["model", "optimizer", "schedule", "random", "history", "batches_done"])
     def test_with_a_state_that_lacks_a_part_is_refused(self, new_trainer, tmp_path, trained, part):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from minidl import ops
-from minidl.gradcheck import check_vjp, off_zero
+from minidl.gradcheck import check_vjp
+from minidl.gradcheck_cases import off_zero
 
 BOTH_DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 

@@ -76,7 +76,7 @@ def test_one_operand_and_its_derivative(name, shape, rng, value, gradients):
     np.testing.assert_allclose(gradients(f, a, cotangent=dy)[0], dy * derivative(a), rtol=1e-12)
 
 
-@pytest.mark.parametrize("exponent, derivative", [(1, 1.0), (2, 0.0), (3, 0.0)])
+@pytest.mark.parametrize("exponent, derivative", [(0, 0.0), (1, 1.0), (2, 0.0), (3, 0.0)])
 def test_a_power_at_zero_has_the_polynomials_derivative(exponent, derivative, gradients):
     (dx,) = gradients(lambda x: ops.power(x, exponent), np.zeros(2), cotangent=np.ones(2))
     np.testing.assert_array_equal(dx, [derivative, derivative])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from minidl import ops
-from minidl.gradcheck import all_different, check_vjp
+from minidl.gradcheck import check_vjp
+from minidl.gradcheck_cases import all_different
 from minidl.tensor import Tensor
 
 # image (H, W), kernel, stride, padding
