@@ -23,8 +23,6 @@ from r2unet.plots import OverlayRow
 from r2unet.predict import THRESHOLD, predict_image, probabilities
 from r2unet.sample import Sample, collate
 
-MEAN_MASK_IMAGES = 500  # the mean of so many outlines changes no more
-
 Prediction = tuple[Sample, np.ndarray]  # and the lesion probability of its pixels, (H, W) float32
 
 
