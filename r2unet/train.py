@@ -88,7 +88,7 @@ class Trainer:
         steps = len(self.loader) * settings.epochs
         self.optimizer = AdamW(self.model.parameters(), settings.lr, weight_decay=settings.weight_decay)
         self.schedule = CosineLR(self.optimizer, steps, int(len(self.loader) * settings.warmup_epochs))
-        # At even distances: the first images of ISIC come from one clinic, and are outlined alike.
+        # At even distances: the first images of ISIC 2017 hold larger lesions than the others.
         some = np.linspace(0, len(training) - 1, min(len(training), MEAN_MASK_IMAGES)).astype(int)
         self.mean_mask = baselines.MeanMask.fit(training[int(i)].mask for i in some).mask
         names = "\n".join(training[i].name for i in range(len(training)))
