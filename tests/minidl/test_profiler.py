@@ -1,0 +1,60 @@
+"""The profile names every operation, with its time and its memory, and leaves the engine as it was."""
+
+import numpy as np
+import pytest
+
+from minidl import Tensor, ops
+from minidl.profiler import Profile, Record, profiled
+from minidl.tensor import Function
+
+MiB = 2**20
+
+
+@pytest.fixture
+def image(rng):
+    return Tensor(rng.normal(size=(2, 8, 64, 64)).astype(np.float32), requires_grad=True)  # 256 KiB
+
+
+def test_every_operation_has_a_record_of_its_calls_and_times(image):
+    with profiled() as profile:
+        (ops.relu(ops.relu(image)) * 2.0).sum().backward()
+    assert {name: r.calls for name, r in profile.records.items()} == {"ReLU": 2, "Multiply": 1, "Sum": 1}
+    for record in profile.records.values():
+        assert record.forward > 0 and record.backward > 0
+    assert profile.seconds >= sum(r.forward + r.backward for r in profile.records.values())
+
+
+def test_the_memory_is_what_an_operation_keeps_and_the_most_it_needs(image):
+    with profiled() as profile:
+        y = ops.exp(image)
+    kept = profile.records["Exp"].kept
+    assert image.data.nbytes <= kept < image.data.nbytes + 10_000
+    assert kept <= profile.records["Exp"].peak < 2.2 * image.data.nbytes
+    assert y.shape == image.shape
+
+
+def test_the_results_are_those_without_it(image):
+    with profiled():
+        watched = ops.relu(image)
+        watched.sum().backward()
+    np.testing.assert_array_equal(watched.data, np.maximum(image.data, 0))
+    np.testing.assert_array_equal(image.grad, image.data > 0)
+
+
+def test_the_engine_is_as_before_even_after_an_error(image):
+    before = Function.__call__, Function._gradients
+    with pytest.raises(IndexError), profiled():
+        ops.concat([image, image], axis=7)
+    assert (Function.__call__, Function._gradients) == before
+
+
+def test_the_table_is_sorted_by_cost_and_adds_up():
+    profile = Profile(
+        {"Cheap": Record(4, 0.01, 0.01, 0, 0), "Dear": Record(2, 0.2, 0.4, 4 * MiB, 3 * MiB)}, 1.0
+    )
+    head, dear, cheap, rest, whole = profile.table(steps=2).splitlines()
+    assert head.split() == ["operation", "calls", "forward", "backward", "share", "kept", "peak"]
+    assert dear.split() == "Dear 1 100.00 ms 200.00 ms 60.0% 2.00 MiB 3.00 MiB".split()
+    assert cheap.split()[:6] == "Cheap 2 5.00 ms 5.00 ms".split()
+    assert rest.split() == "everything else 190.00 ms 38.0%".split()
+    assert whole.split() == "in all 500.00 ms".split()
