@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from minidl import init, ops
-from minidl.backend import Array, array_module, to_device, to_numpy
+from minidl.backend import PLACES, Array, array_module, to_device, to_numpy
 from minidl.ops.conv import Pair, as_pair
+from minidl.ops.norm import weighted_sum
 from minidl.tensor import Parameter, Tensor
 
 
@@ -37,8 +38,8 @@ class Module:
         """Compute the output; every layer defines its own."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
-    def __call__(self, *args: Any) -> Tensor:
-        return self.forward(*args)
+    def __call__(self, *args: Any, **settings: Any) -> Tensor:
+        return self.forward(*args, **settings)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yield the modules one step below, with their names; a list's elements are named by their number."""
@@ -92,9 +93,9 @@ class Module:
         return self.train(False)
 
     def to(self, target: str | np.dtype | type) -> Module:
-        """Move all state to a device ("cpu", "cuda") or convert it to a dtype, in place; returns itself."""
+        """Move all state to one of `backend.PLACES` or convert it to a dtype, in place; returns itself."""
         for leaf in self._state().values():
-            if target in ("cpu", "cuda"):
+            if target in PLACES:
                 leaf.data = to_device(leaf.data, target)
             else:
                 leaf.data = leaf.data.astype(target)
@@ -194,6 +195,8 @@ class BatchNorm2d(Module):
     In training it uses the batch's mean and variance and remembers them as a running average,
     r <- (1 - momentum) r + momentum * batch; in evaluation it uses that average. The variance
     remembered divides by m - 1, the one used in training by m, as in PyTorch.
+
+    `norm(x, relu=True)` is relu(norm(x)) in one go, which reads and writes the image once instead of twice.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
@@ -203,22 +206,22 @@ class BatchNorm2d(Module):
         self.running_var = Buffer(np.ones(channels, np.float32))
         self.eps, self.momentum = eps, momentum
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
         if not self.training:
-            y, _ = ops.batch_norm(x, self.weight, self.bias, self.statistics(), self.eps)
+            y, _ = ops.batch_norm(x, self.weight, self.bias, self.statistics(), self.eps, relu)
             return y
-        y, (mean, var) = ops.batch_norm(x, self.weight, self.bias, eps=self.eps)
+        y, (mean, var) = ops.batch_norm(x, self.weight, self.bias, None, self.eps, relu)
         m = x.size // len(mean)
         self._remember(self.running_mean, mean)
-        self._remember(self.running_var, var * (m / (m - 1)))
+        self._remember(self.running_var, var, m / (m - 1))
         return y
 
     def statistics(self) -> tuple[Array, Array]:
         """Return the running mean and variance, (C,) each."""
         return self.running_mean.data, self.running_var.data
 
-    def _remember(self, running: Buffer, batch: Array) -> None:
-        running.data = (1.0 - self.momentum) * running.data + self.momentum * batch
+    def _remember(self, running: Buffer, batch: Array, factor: float = 1.0) -> None:
+        running.data = weighted_sum(1.0 - self.momentum, running.data, self.momentum * factor, batch)
 
 
 class ReLU(Module):

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backend import Array, device_of, is_array, to_device, to_numpy
+from minidl.backend import PLACES, Array, device_of, is_array, to_device, to_numpy
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
@@ -167,7 +167,7 @@ class Tensor:
         return Tensor(self.data)
 
     def to(self, target: str | np.dtype | type) -> Tensor:
-        """Return the value on a device (`"cpu"`, `"cuda"`) or in a dtype, as a new leaf without history.
+        """Return the value on one of `backend.PLACES` or in a dtype, as a new leaf without history.
 
         Raises RuntimeError for a value that was computed: the way back to where it came from would be cut.
         """
@@ -175,7 +175,7 @@ class Tensor:
             raise RuntimeError(
                 "to: this tensor was computed, and no gradient would get back; detach() it first"
             )
-        if target in ("cpu", "cuda"):
+        if target in PLACES:
             return Tensor(to_device(self.data, target), self.requires_grad)
         return Tensor(self.data.astype(target), self.requires_grad)
 
@@ -303,6 +303,7 @@ def _walk_back(root: Function, gradient: Array) -> None:
     """Visit every function behind `root` once, each after all its consumers; see the module's docstring."""
     consumers = _count_consumers(root)
     pending = {root: gradient}  # dL/dy of each function's output y, summed as its consumers are visited
+    sums = set()  # the functions whose pending gradient is a sum made here, which may be added to in place
     ready = [root]
     while ready:
         function = ready.pop()
@@ -316,7 +317,13 @@ def _walk_back(root: Function, gradient: Array) -> None:
                 # A copy: one array may be the gradient of several leaves, and whose it is may change it.
                 x.grad = dx.copy() if x.grad is None else _floating_array(x.grad + dx)
                 continue
-            pending[x.creator] = pending[x.creator] + dx if x.creator in pending else dx
+            if x.creator not in pending:
+                pending[x.creator] = dx
+            elif x.creator not in sums:
+                pending[x.creator] = pending[x.creator] + dx
+                sums.add(x.creator)
+            else:
+                pending[x.creator] += dx
             consumers[x.creator] -= 1
             if consumers[x.creator] == 0:
                 ready.append(x.creator)

@@ -11,7 +11,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
-from minidl.backend import cuda_problem, to_device
+from minidl.backend import PLACES, cuda_problem, problem_of, to_device
 
 
 def pytest_report_header() -> list[str]:
@@ -24,10 +24,28 @@ def pytest_report_header() -> list[str]:
     ]
 
 
-@pytest.fixture(params=["cpu", "cuda"])
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--device cuda`: run the tests of one device alone, and let none of them skip."""
+    parser.addoption("--device", choices=PLACES, help="run only the tests on this device; it has to work")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --device, keep the tests that run on that device."""
+    if only := config.getoption("device"):
+        devices = [getattr(item, "callspec", None) and item.callspec.params.get("device") for item in items]
+        others = [item for item, device in zip(items, devices, strict=True) if device != only]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item, device in zip(items, devices, strict=True) if device == only]
+
+
+@pytest.fixture(params=PLACES)
 def device(request: pytest.FixtureRequest) -> str:
-    """Each device in turn: a test that asks for this runs once on NumPy and once on CuPy."""
-    if request.param == "cuda" and (problem := cuda_problem()):
+    """Each device in turn: NumPy, CuPy on a GPU, and the CUDA kernels run on the CPU."""
+    if problem := problem_of(request.param):
+        required = request.config.getoption("device") or os.environ.get("MINIDL_REQUIRE_CUDA") == "1"
+        assert request.param != "cuda" or not required, problem
+        # A machine without a GPU is common, but what checks every change has no excuse for lacking g++.
+        assert request.param != "cuda-on-cpu" or not os.environ.get("CI"), problem
         pytest.skip(problem)
     return request.param
 

@@ -1,0 +1,184 @@
+"""An array that plays the part of `cupy.ndarray`, and `xp`, which plays the part of the module `cupy`.
+
+The memory is NumPy's. What is CuPy's is the strictness: an `Array` is "on the device", a plain NumPy array
+is not, and no operation takes one of each; a sum of everything is an array of no dimension, since to read
+the number would mean to wait for the device. So code that runs on these arrays moves its data where it must.
+In one thing this is stricter than CuPy: `xp.empty` fills floating-point arrays with NaN and integer ones
+with their largest value, so that an element that no thread writes is seen.
+
+What cannot be imitated: `np.asarray(x)` quietly returns the memory, where CuPy refuses. Write `x.get()`.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+# Functions that take what is not on the device and move it there.
+FROM_HOST = {"array", "asarray", "asanyarray", "ascontiguousarray"}
+ABSENT = {"random", "linalg", "fft", "testing", "lib", "ma", "polynomial", "save", "load", "savez"}
+
+
+class Array(np.ndarray):
+    """A NumPy array in the part of `cupy.ndarray`; made by `asarray` and the functions of `xp`."""
+
+    def get(self) -> np.ndarray:
+        """Return a copy as a plain NumPy array, as CuPy's arrays come back from the GPU."""
+        return np.array(self.view(np.ndarray))
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        return call(getattr(ufunc, method), name, inputs, options)
+
+    def __array_function__(self, function: Callable, types: Any, inputs: tuple, options: dict) -> Any:
+        return call(function, function.__name__, inputs, options)
+
+    def __getitem__(self, index: Any) -> Array:
+        return on_device(super().__getitem__(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        on_host(value, "x[...] = value")
+        super().__setitem__(index, value)
+
+
+def _method(name: str) -> Callable:
+    """Return a method of ndarray that is no ufunc, with its result on the device."""
+    original = getattr(np.ndarray, name)
+
+    @functools.wraps(original)
+    def method(self: Array, *inputs: Any, **options: Any) -> Any:
+        return call(original, name, (self, *inputs), options)
+
+    return method
+
+
+for _name in ("argmax", "argmin", "dot", "nonzero", "round", "searchsorted", "take", "trace"):
+    setattr(Array, _name, _method(_name))
+
+
+def on_host(value: Any, where: str) -> Any:
+    """Return arguments with every Array as a plain array for NumPy; TypeError if one is plain already."""
+    if isinstance(value, Array):
+        return value.view(np.ndarray)
+    if isinstance(value, np.ndarray):
+        raise TypeError(
+            f"{where}: a NumPy array {value.dtype} {value.shape} among arrays of the device; "
+            "move it with asarray(), or the others with .get()"
+        )
+    if isinstance(value, list | tuple):
+        return type(value)(on_host(item, where) for item in value)
+    if isinstance(value, dict):
+        return {key: on_host(item, where) for key, item in value.items()}
+    return value
+
+
+def on_device(value: Any) -> Any:
+    """Return a result of NumPy with every array, and every NumPy number, as an Array."""
+    if isinstance(value, Array):
+        return value
+    if isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value).view(Array)
+    if isinstance(value, list | tuple):
+        return type(value)(on_device(item) for item in value)
+    return value
+
+
+def returned(result: Any, out: Any) -> Any:
+    """Return the result on the device: the very array given as `out`, if one was."""
+    if isinstance(out, tuple) and len(out) == 1:  # as ufuncs are given theirs
+        out = out[0]
+    return on_device(result) if out is None else out
+
+
+def call(function: Callable, name: str, inputs: tuple, options: dict) -> Any:
+    """Call a function of NumPy with arrays of the device."""
+    if name.endswith(".at"):  # as in x[index], the index may be an array of NumPy's
+        inputs = (inputs[0], on_device(inputs[1]), *inputs[2:])
+    result = function(*on_host(inputs, name), **on_host(options, name))
+    return returned(result, options.get("out"))
+
+
+def asarray(array: Any, dtype: Any = None) -> Array:
+    """Return a copy of a NumPy array or of numbers on the "device"; an Array is returned as it is."""
+    if isinstance(array, Array):
+        return array if dtype is None else array.astype(dtype, copy=False)
+    return np.array(array, dtype).view(Array)
+
+
+def poisoned(array: Array) -> Array:
+    """Fill a new array with what nobody wants to read: NaN, or the largest integer."""
+    if array.dtype.kind in "fc":
+        array.fill(np.nan)
+    elif array.dtype.kind in "iu":
+        array.fill(np.iinfo(array.dtype).max)
+    return array
+
+
+class _Function:
+    """A function of NumPy, or a ufunc with its methods (`add.at`), for arrays of the device."""
+
+    def __init__(self, function: Callable, name: str) -> None:
+        self.function, self.name = function, name
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return call(self.function, self.name, inputs, options)
+
+    def __getattr__(self, name: str) -> _Function:
+        return _Function(getattr(self.function, name), f"{self.name}.{name}")
+
+
+class _Library:
+    """NumPy's names, on arrays of the device."""
+
+    ndarray = Array
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ABSENT or name.startswith("_"):
+            raise AttributeError(f"numpy.{name} has no counterpart for arrays of the device here")
+        value = getattr(np, name)
+        if not callable(value) or isinstance(value, type):
+            return value
+        return _Function(value, name)
+
+    def asarray(self, array: Any, dtype: Any = None) -> Array:
+        return asarray(array, dtype)
+
+    def array(self, array: Any, dtype: Any = None) -> Array:
+        if isinstance(array, list | tuple) and any(isinstance(item, Array) for item in array):
+            array = on_host(array, "array")
+        return np.array(array, dtype).view(Array)
+
+    def ascontiguousarray(self, array: Any, dtype: Any = None) -> Array:
+        return np.ascontiguousarray(asarray(array, dtype)).view(Array)
+
+    def empty(self, shape: Any, dtype: Any = float) -> Array:
+        return poisoned(np.empty(shape, dtype).view(Array))
+
+    def empty_like(self, array: Array, dtype: Any = None) -> Array:
+        return poisoned(on_device(np.empty_like(on_host(array, "empty_like"), dtype)))
+
+
+xp = _Library()
+
+# Where arrays lie whose addresses were asked for, and so may stand in a table of pointers given to a kernel.
+_addressed: dict[int, tuple[weakref.ref, int]] = {}
+
+
+def address(array: Array) -> int:
+    """Return where an array's first element lies, for a table of pointers; valid while its memory lives."""
+    owner = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    start = array.ctypes.data
+    _addressed[start] = (weakref.ref(owner), array.nbytes)
+    return start
+
+
+def bytes_at(start: int) -> int | None:
+    """Return how many bytes lie at an address given out by `address`, or None if no living array is there."""
+    owner, size = _addressed.get(start, (lambda: None, 0))
+    return None if owner() is None else size
