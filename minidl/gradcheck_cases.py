@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl import ops
+from minidl.backend import to_device
+from minidl.ops.conv import convolution
 from minidl.tensor import Tensor
 
 
@@ -26,15 +28,33 @@ def all_different(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return 0.01 * rng.permutation(count).reshape(shape) - 0.005 * count
 
 
-def function_cases(rng: np.random.Generator) -> dict[str, tuple[Callable[..., Tensor], list[np.ndarray]]]:
-    """Return, for each Function by its name, a way to call it and the inputs to check it at.
+def by_im2col(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return f with its convolutions done by im2col, where the direct way would be taken by default."""
+
+    def function(*inputs: Tensor) -> Tensor:
+        with convolution("im2col"):
+            return f(*inputs)
+
+    return function
+
+
+def function_cases(
+    rng: np.random.Generator, device: str = "cpu"
+) -> dict[str, tuple[Callable[..., Tensor], list[np.ndarray]]]:
+    """Return, for each Function by its name, a way to call it on a device and the inputs to check it at.
 
     Where a backward pass takes more than one way, each has a case: the name, a comma, and which.
     """
     image, other, weights = rng.normal(size=(2, 3, 7, 6)), rng.normal(size=(2, 4, 7, 6)), off_zero(rng, 3)
     mask = (rng.random((2, 1, 5, 4)) > 0.5).astype(np.float64)
     logits = 2.0 * rng.normal(size=mask.shape)
-    statistics = rng.normal(size=3), rng.uniform(0.5, 2.0, 3)
+    mean, var = rng.normal(size=3), rng.uniform(0.5, 2.0, 3)
+    statistics = to_device(mean, device), to_device(var, device)
+    target = Tensor(to_device(mask, device))
+    # Batch norm's z = g n + b is far from 0 if x is far from the mean, and b is small. In training the second
+    # image is the first one's negative, so that the mean is 0.
+    half, small = off_zero(rng, 1, 3, 7, 6), rng.uniform(-0.1, 0.1, 3)
+    around_zero, around_mean = np.concatenate((half, -half)), mean[:, None, None] + off_zero(rng, 2, 3, 7, 6)
     rows, columns = rng.normal(size=(4, 1, 3)), off_zero(rng, 5, 1)  # broadcast to (4, 5, 3)
     kernel, back = rng.normal(size=(4, 3, 3, 2)), rng.normal(size=(3, 4, 3, 2))
     return {
@@ -72,6 +92,7 @@ def function_cases(rng: np.random.Generator) -> dict[str, tuple[Callable[..., Te
             [image, kernel, rng.normal(size=4)],
         ),
         "Conv2d, stride 1": (lambda x, w: ops.conv2d(x, w, padding=(1, 0)), [image, kernel]),
+        "Conv2d, by im2col": (by_im2col(lambda x, w: ops.conv2d(x, w, padding=(1, 0))), [image, kernel]),
         "Conv2d, wide padding": (lambda x, w: ops.conv2d(x, w, padding=(3, 2)), [image, kernel]),
         "ConvTranspose2d": (
             lambda x, w, b: ops.conv_transpose2d(
@@ -80,18 +101,30 @@ def function_cases(rng: np.random.Generator) -> dict[str, tuple[Callable[..., Te
             [image, back, rng.normal(size=4)],
         ),
         "ConvTranspose2d, stride 1": (lambda x, w: ops.conv_transpose2d(x, w, padding=1), [image, back]),
+        "ConvTranspose2d, by im2col": (
+            by_im2col(lambda x, w: ops.conv_transpose2d(x, w, stride=2)),
+            [image, back],
+        ),
         "MaxPool2d": (
             lambda x: ops.max_pool2d(x, kernel_size=(3, 2), stride=(2, 1), padding=(1, 1)),
             [all_different(rng, 2, 3, 7, 6)],
         ),
         "BatchNorm": (lambda x, g, b: ops.batch_norm(x, g, b)[0], [image, weights, rng.normal(size=3)]),
+        "BatchNorm, ReLU": (
+            lambda x, g, b: ops.batch_norm(x, g, b, relu=True)[0],
+            [around_zero, weights, small],
+        ),
         "BatchNormInference": (
             lambda x, g, b: ops.batch_norm(x, g, b, statistics)[0],
             [image, weights, rng.normal(size=3)],
         ),
+        "BatchNormInference, ReLU": (
+            lambda x, g, b: ops.batch_norm(x, g, b, statistics, relu=True)[0],
+            [around_mean, weights, small],
+        ),
         "BinaryCrossEntropyWithLogits": (
-            lambda x: ops.binary_cross_entropy_with_logits(x, Tensor(mask)),
+            lambda x: ops.binary_cross_entropy_with_logits(x, target),
             [logits],
         ),
-        "SoftDiceLoss": (lambda x: ops.soft_dice_loss(x, Tensor(mask)), [logits]),
+        "SoftDiceLoss": (lambda x: ops.soft_dice_loss(x, target), [logits]),
     }

@@ -31,38 +31,61 @@ turns OH x OW pixels back into H x W and so, with stride 2, doubles an image. It
 convolution: all three passes of `ConvTranspose2d` are passes of `Conv2d` with the roles exchanged.
 
 **Memory.** col is KH KW times larger than x: 144 MiB for 64 channels of 256 x 256. It is rebuilt in the
-backward pass, never stored, and the batch is worked through in pieces small enough to stay in the
-processor's cache.
+backward pass, never stored, and the batch is worked through in pieces, small enough on the CPU to stay in
+the processor's cache.
+
+**Two methods.** im2col is the definition, the general case and the one to read first. `conv_direct.py`
+computes the same sums without building col. `convolution("im2col")`, or "direct", chooses between them.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 
-from minidl.backend import Array, array_module, device_of
+from minidl.backend import Array, Kernels, array_module, contiguous, cover, device_of, runs_kernels
+from minidl.ops import conv_direct
+from minidl.ops.window import Pair, as_pair, output_size, transposed_output_size, windows
 from minidl.tensor import Function, Tensor
 
-Pair = tuple[int, int]
+kernels = Kernels(__file__)
 
 # Bytes of `col` at a time. A CPU wants it in its cache; a GPU wants enough work to fill thousands of cores.
-PIECE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+PIECE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20, "cuda-on-cpu": 4 << 20}
+
+METHODS = ("auto", "im2col", "direct")
+_method: ContextVar[str] = ContextVar("method", default="auto")
 
 
-def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
-    """Return (OH, OW), the number of places where the window fits, for an image of (H, W)."""
-    (H, W), (KH, KW), (SH, SW), (PH, PW) = size, kernel, stride, padding
-    return (H + 2 * PH - KH) // SH + 1, (W + 2 * PW - KW) // SW + 1
+@contextlib.contextmanager
+def convolution(method: str) -> Iterator[None]:
+    """Convolve by one of METHODS inside this block; "auto", the default, takes the faster one.
 
-
-def windows(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Iterator[tuple[int, int, slice, slice]]:
-    """Yield (kh, kw, rows, columns): the pixels of the padded image under weight (kh, kw), for all windows.
-
-    Loops over the KH KW weights and never over pixels: nine steps for a 3x3 kernel.
+    The results agree to rounding. Raises ValueError for another method.
     """
-    OH, OW = output_size(size, kernel, stride, padding)
-    for kh in range(kernel[0]):
-        for kw in range(kernel[1]):
-            yield kh, kw, slice(kh, kh + stride[0] * OH, stride[0]), slice(kw, kw + stride[1] * OW, stride[1])
+    if method not in METHODS:
+        raise ValueError(f"unknown convolution method {method!r}; choose from {', '.join(METHODS)}")
+    token = _method.set(method)
+    try:
+        yield
+    finally:
+        _method.reset(token)
+
+
+def goes_direct(method: str, x: Array, weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> bool:
+    """Return whether a convolution of x goes the direct way.
+
+    On the CPU that way exists for a stride of one and less padding than kernel. On the GPU it exists
+    always; there "auto" takes it for up to 64 channels, beyond which its blocks would gather the same pixels
+    too often and one large product of matrices is faster.
+    """
+    if method == "im2col":
+        return False
+    OC, C, KH, KW = weight_shape
+    if runs_kernels(x):
+        return method == "direct" or min(OC, C) <= 64
+    return stride == (1, 1) and padding[0] < KH and padding[1] < KW
 
 
 def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
@@ -70,72 +93,90 @@ def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     xp = array_module(x)
     (N, C, H, W), (KH, KW), (PH, PW) = x.shape, kernel, padding
     OH, OW = output_size((H, W), kernel, stride, padding)
-    padded = xp.zeros((N, C, H + 2 * PH, W + 2 * PW), x.dtype)
-    padded[:, :, PH : PH + H, PW : PW + W] = x
     col = xp.empty((N, C, KH, KW, OH, OW), x.dtype)
-    for kh, kw, rows, columns in windows((H, W), kernel, stride, padding):
-        col[:, :, kh, kw] = padded[:, :, rows, columns]
+    if runs_kernels(x):
+        threads, sizes = N * C * OH * OW, (H, W, KH, KW, *stride, PH, PW, OH, OW)
+        kernels.launch("im2col", *cover(threads), contiguous(x), col, threads, *sizes)
+    else:
+        padded = xp.zeros((N, C, H + 2 * PH, W + 2 * PW), x.dtype)
+        padded[:, :, PH : PH + H, PW : PW + W] = x
+        for kh, kw, rows, columns in windows((H, W), kernel, stride, padding):
+            col[:, :, kh, kw] = padded[:, :, rows, columns]
     return col.reshape(N, C * KH * KW, OH * OW)
 
 
 def col2im(col: Array, size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     """Add every column back to its window, im2col's adjoint: col (N, C KH KW, OH OW) -> x (N, C, H, W)."""
+    xp = array_module(col)
     (H, W), (KH, KW), (PH, PW) = size, kernel, padding
     OH, OW = output_size(size, kernel, stride, padding)
     N, C = col.shape[0], col.shape[1] // (KH * KW)
+    if runs_kernels(col):
+        x = xp.empty((N, C, H, W), col.dtype)
+        sizes = H, W, KH, KW, *stride, PH, PW, OH, OW
+        kernels.launch("col2im", *cover(x.size), contiguous(col), x, x.size, *sizes)
+        return x
     col = col.reshape(N, C, KH, KW, OH, OW)
-    padded = array_module(col).zeros((N, C, H + 2 * PH, W + 2 * PW), col.dtype)
+    padded = xp.zeros((N, C, H + 2 * PH, W + 2 * PW), col.dtype)
     for kh, kw, rows, columns in windows(size, kernel, stride, padding):
         padded[:, :, rows, columns] += col[:, :, kh, kw]
     return padded[:, :, PH : PH + H, PW : PW + W]
 
 
-def pieces(x: Array, w: Array, OH: int, OW: int) -> Iterator[slice]:
-    """Yield slices of the batch for which `col` stays within PIECE_BYTES, at least one image each."""
-    N = x.shape[0]
-    image_bytes = w[0].size * OH * OW * w.itemsize
-    step = max(1, PIECE_BYTES[device_of(x)] // image_bytes)
-    for start in range(0, N, step):
+def pieces(x: Array, rows: int, OH: int, OW: int) -> Iterator[slice]:
+    """Yield slices of the batch, of at least one image, for which `col` stays within PIECE_BYTES."""
+    step = max(1, PIECE_BYTES[device_of(x)] // (rows * OH * OW * x.itemsize))
+    for start in range(0, len(x), step):
         yield slice(start, start + step)
 
 
-def conv2d_forward(x: Array, w: Array, stride: Pair, padding: Pair) -> Array:
-    """Convolve raw arrays, y = w col, x (N, C, H, W), w (OC, C, KH, KW) -> y (N, OC, OH, OW)."""
+def conv2d_forward(
+    x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, method: str = "im2col"
+) -> Array:
+    """Convolve raw arrays, y = w col + b, x (N, C, H, W), w (OC, C, KH, KW), b (OC,) -> y (N, OC, OH, OW)."""
+    if goes_direct(method, x, w.shape, stride, padding):
+        return conv_direct.forward(x, w, b, stride, padding)
     N, OC, kernel = len(x), len(w), w.shape[2:]
     OH, OW = output_size(x.shape[2:], kernel, stride, padding)
     y = array_module(x).empty((N, OC, OH * OW), x.dtype)
     matrix = w.reshape(OC, -1)  # (OC, C KH KW)
-    for piece in pieces(x, w, OH, OW):
+    for piece in pieces(x, matrix.shape[1], OH, OW):
         y[piece] = matrix @ im2col(x[piece], kernel, stride, padding)  # (n, OC, OH OW)
-    return y.reshape(N, OC, OH, OW)
+    return add_bias(y.reshape(N, OC, OH, OW), b)
 
 
-def conv2d_input_gradient(dy: Array, w: Array, size: Pair, stride: Pair, padding: Pair) -> Array:
-    """Return dx = col2im(w^T dy), dy (N, OC, OH, OW), w (OC, C, KH, KW) -> dx (N, C, H, W), size = (H, W)."""
+def conv2d_input_gradient(
+    dy: Array, w: Array, b: Array | None, size: Pair, stride: Pair, padding: Pair, method: str = "im2col"
+) -> Array:
+    """Return dx = col2im(w^T dy), dy (N, OC, OH, OW), w (OC, C, KH, KW) -> dx (N, C, H, W), size = (H, W).
+
+    A gradient has no bias, but this map is also the transposed convolution, which may: b (C,).
+    """
+    if goes_direct(method, dy, w.shape, stride, padding):
+        return conv_direct.input_gradient(dy, w, b, size, stride, padding)
     N, OC, OH, OW = dy.shape
-    C, kernel = w.shape[1], w.shape[2:]
-    if stride == (1, 1) and padding[0] < kernel[0] and padding[1] < kernel[1]:
-        # Pixel i of dx receives w[kh] from the windows i - kh + PH, which is a convolution too: of dy,
-        # with the kernel flipped and its channels exchanged. It gathers where col2im scatters.
-        flipped = w[:, :, ::-1, ::-1].swapaxes(0, 1)  # (C, OC, KH, KW)
-        return conv2d_forward(dy, flipped, stride, (kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1]))
-    dx = array_module(dy).empty((N, C, *size), dy.dtype)
+    dx = array_module(dy).empty((N, w.shape[1], *size), dy.dtype)
     transposed = w.reshape(OC, -1).T  # (C KH KW, OC)
-    for piece in pieces(dy, w, OH, OW):
+    for piece in pieces(dy, len(transposed), OH, OW):
         dcol = transposed @ dy[piece].reshape(-1, OC, OH * OW)  # (n, C KH KW, OH OW)
-        dx[piece] = col2im(dcol, size, kernel, stride, padding)
-    return dx
+        dx[piece] = col2im(dcol, size, w.shape[2:], stride, padding)
+    return add_bias(dx, b)
 
 
-def conv2d_weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
+def conv2d_weight_gradient(
+    x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pair, method: str = "im2col"
+) -> Array:
     """Return dw = sum over images of dy col^T, x (N, C, H, W), dy (N, OC, OH, OW) -> dw (OC, C, KH, KW)."""
-    N, OC, OH, OW = dy.shape
-    dw = array_module(x).zeros((OC, x.shape[1], *kernel), x.dtype)
-    for piece in pieces(x, dw, OH, OW):
+    _, OC, OH, OW = dy.shape
+    C = x.shape[1]
+    if goes_direct(method, x, (OC, C, *kernel), stride, padding):
+        return conv_direct.weight_gradient(x, dy, kernel, stride, padding)
+    dw = array_module(x).zeros((OC, C * kernel[0] * kernel[1]), x.dtype)
+    for piece in pieces(x, dw.shape[1], OH, OW):
         col = im2col(x[piece], kernel, stride, padding)  # (n, C KH KW, OH OW)
         product = dy[piece].reshape(-1, OC, OH * OW) @ col.transpose(0, 2, 1)  # (n, OC, C KH KW)
-        dw += product.sum(axis=0).reshape(dw.shape)
-    return dw
+        dw += product.sum(axis=0)
+    return dw.reshape(OC, C, *kernel)
 
 
 def add_bias(y: Array, b: Array | None) -> Array:
@@ -147,23 +188,24 @@ def add_bias(y: Array, b: Array | None) -> Array:
 
 def bias_gradient(dy: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
     """Return db (OC,), alone in a tuple as the third gradient, or no third one where there is no bias."""
-    return tuple(dy.sum(axis=(0, 2, 3)) if needed else None for needed in needs[2:])
+    # Pixels first and images then: the pixels of a channel lie side by side, and sums like that.
+    return tuple(dy.sum(axis=(2, 3)).sum(axis=0) if needed else None for needed in needs[2:])
 
 
 class Conv2d(Function):
     """y = w col + b: the three gradients of the docstring above, each where it is asked for."""
 
     def __init__(self, stride: Pair = (1, 1), padding: Pair = (0, 0)) -> None:
-        self.stride, self.padding = stride, padding
+        self.settings = stride, padding, _method.get()
 
     def forward(self, x: Array, w: Array, b: Array | None = None) -> Array:
         self.x, self.w = x, w
-        return add_bias(conv2d_forward(x, w, self.stride, self.padding), b)
+        return conv2d_forward(x, w, b, *self.settings)
 
     def backward(self, dy: Array) -> tuple[Array | None, ...]:
-        x, w, settings = self.x, self.w, (self.stride, self.padding)
-        dx = conv2d_input_gradient(dy, w, x.shape[2:], *settings) if self.needs[0] else None
-        dw = conv2d_weight_gradient(x, dy, w.shape[2:], *settings) if self.needs[1] else None
+        x, w = self.x, self.w
+        dx = conv2d_input_gradient(dy, w, None, x.shape[2:], *self.settings) if self.needs[0] else None
+        dw = conv2d_weight_gradient(x, dy, w.shape[2:], *self.settings) if self.needs[1] else None
         return (dx, dw, *bias_gradient(dy, self.needs))
 
 
@@ -171,31 +213,19 @@ class ConvTranspose2d(Function):
     """The adjoint of Conv2d: what is `dy` there is the input here, and what is `dx` there is the output."""
 
     def __init__(self, stride: Pair = (1, 1), padding: Pair = (0, 0), output_padding: Pair = (0, 0)) -> None:
-        self.stride, self.padding, self.output_padding = stride, padding, output_padding
+        self.settings, self.output_padding = (stride, padding, _method.get()), output_padding
 
     def forward(self, x: Array, w: Array, b: Array | None = None) -> Array:
         self.x, self.w = x, w
-        size = transposed_output_size(
-            x.shape[2:], w.shape[2:], self.stride, self.padding, self.output_padding
-        )
-        return add_bias(conv2d_input_gradient(x, w, size, self.stride, self.padding), b)
+        stride, padding, _ = self.settings
+        size = transposed_output_size(x.shape[2:], w.shape[2:], stride, padding, self.output_padding)
+        return conv2d_input_gradient(x, w, b, size, *self.settings)
 
     def backward(self, dy: Array) -> tuple[Array | None, ...]:
-        x, w, settings = self.x, self.w, (self.stride, self.padding)
-        dx = conv2d_forward(dy, w, *settings) if self.needs[0] else None
-        dw = conv2d_weight_gradient(dy, x, w.shape[2:], *settings) if self.needs[1] else None
+        x, w = self.x, self.w
+        dx = conv2d_forward(dy, w, None, *self.settings) if self.needs[0] else None
+        dw = conv2d_weight_gradient(dy, x, w.shape[2:], *self.settings) if self.needs[1] else None
         return (dx, dw, *bias_gradient(dy, self.needs))
-
-
-def transposed_output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, extra: Pair) -> Pair:
-    """Return the (H, W) whose convolution has `size`. With a stride several have; `extra` picks one."""
-    settings = zip(size, kernel, stride, padding, extra, strict=True)
-    return tuple((n - 1) * s - 2 * p + k + e for n, k, s, p, e in settings)
-
-
-def as_pair(value: int | Pair) -> Pair:
-    """Turn 3 into (3, 3), and leave (3, 1) as it is."""
-    return (int(value),) * 2 if hasattr(value, "__index__") else tuple(value)
 
 
 def conv2d(

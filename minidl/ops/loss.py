@@ -20,9 +20,16 @@ default) for empty masks:
 
 from __future__ import annotations
 
-from minidl.backend import Array, array_module
+import math
+
+from minidl.backend import Array, Kernels, array_module, contiguous, cover, runs_kernels
 from minidl.ops.activation import stable_sigmoid
 from minidl.tensor import Function, Tensor
+
+kernels = Kernels(__file__)
+BLOCK = 256  # threads of a block that sums
+BLOCKS = 1024  # at most, in a sum over everything: enough to keep a whole GPU busy
+IMAGE_BLOCKS = 16  # at most, in the sum over one image
 
 
 class BinaryCrossEntropyWithLogits(Function):
@@ -32,12 +39,27 @@ class BinaryCrossEntropyWithLogits(Function):
         self.target = target
 
     def forward(self, x: Array) -> Array:
+        if runs_kernels(x):
+            return self._forward_kernels(x)
         xp = array_module(x)
-        self.x = x
-        return (xp.maximum(x, 0.0) - x * self.target + xp.log1p(xp.exp(-xp.abs(x)))).mean()
+        e = xp.exp(-xp.abs(x))  # in (0, 1]
+        self.difference = xp.maximum(e, x >= 0) / (1.0 + e) - self.target  # p - t, as in stable_sigmoid
+        return (xp.maximum(x, 0.0) - x * self.target + xp.log1p(e)).mean()
+
+    def _forward_kernels(self, x: Array) -> Array:
+        self.x, self.target = contiguous(x), contiguous(self.target)
+        blocks = min(BLOCKS, math.ceil(x.size / BLOCK))
+        partial, loss = (array_module(x).empty(shape, x.dtype) for shape in (blocks, ()))
+        kernels.launch("cross_entropy_sums", (blocks,), (BLOCK,), self.x, self.target, partial, x.size)
+        kernels.launch("cross_entropy", (1,), (BLOCK,), partial, loss, blocks, x.size)
+        return loss
 
     def backward(self, dy: Array) -> Array:
-        return (stable_sigmoid(self.x) - self.target) * (dy / self.x.size)
+        if runs_kernels(dy):
+            dx = array_module(dy).empty_like(self.x)
+            kernels.launch("cross_entropy_backward", *cover(dx.size), dy, self.x, self.target, dx, dx.size)
+            return dx
+        return self.difference * (dy / self.difference.size)
 
 
 class SoftDiceLoss(Function):
@@ -48,13 +70,31 @@ class SoftDiceLoss(Function):
 
     def forward(self, x: Array) -> Array:
         self.shape = x.shape
+        if runs_kernels(x):
+            return self._forward_kernels(x)
         self.p = stable_sigmoid(x).reshape(self.target.shape)  # (N, pixels)
         intersection = (self.p * self.target).sum(axis=1, keepdims=True)  # (N, 1)
         self.total = self.p.sum(axis=1, keepdims=True) + self.target.sum(axis=1, keepdims=True) + self.smooth
         self.dice = (2.0 * intersection + self.smooth) / self.total  # (N, 1)
         return 1.0 - self.dice.mean()
 
+    def _forward_kernels(self, x: Array) -> Array:
+        self.x, self.target = contiguous(x), contiguous(self.target)
+        N, pixels = self.target.shape
+        blocks = min(IMAGE_BLOCKS, math.ceil(pixels / BLOCK))
+        shapes = (N, blocks, 2), N, N, ()
+        partial, self.dice, self.total, loss = (array_module(x).empty(shape, x.dtype) for shape in shapes)
+        kernels.launch("soft_dice_sums", (blocks, N), (BLOCK,), self.x, self.target, partial, pixels)
+        outputs = self.dice, self.total, loss
+        kernels.launch("soft_dice", (1,), (BLOCK,), partial, *outputs, N, blocks, float(self.smooth))
+        return loss
+
     def backward(self, dy: Array) -> Array:
+        if runs_kernels(dy):
+            dx = array_module(dy).empty(self.shape, dy.dtype)
+            inputs = dy, self.x, self.target, self.dice, self.total
+            kernels.launch("soft_dice_backward", *cover(dx.size), *inputs, dx, *self.target.shape)
+            return dx
         dp = (self.dice - 2.0 * self.target) / self.total * (dy / len(self.p))  # (N, pixels)
         return (dp * self.p * (1.0 - self.p)).reshape(self.shape)
 

@@ -19,6 +19,7 @@ def cases(dtype):
         array.setflags(write=False)
     settings = {
         "BatchNormInference": lambda x, g, b: ops.batch_norm(x, g, b, statistics)[0],
+        "BatchNormInference, ReLU": lambda x, g, b: ops.batch_norm(x, g, b, statistics, relu=True)[0],
         "BinaryCrossEntropyWithLogits": lambda x: ops.binary_cross_entropy_with_logits(x, Tensor(mask)),
         "SoftDiceLoss": lambda x: ops.soft_dice_loss(x, Tensor(mask)),
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minidl import Parameter, checkpoint
-from minidl.backend import to_numpy
+from minidl.backend import device_of, to_numpy
 from minidl.optim import SGD, Adam, AdamW, CosineLR, Optimizer, StepLR, WarmupLR, clip_grad_norm
 
 # Gradients of a parameter (2,), one row a step: signs that change, a zero, very large and very small ones.
@@ -137,6 +137,87 @@ class TestAdamW:
         assert p.item() == 1.0 - 0.25 * 0.1
 
 
+SHAPES = [(3,), (7, 5), (1,), (), (256,), (2, 3, 4), (300,)]  # sizes that fill no whole block together
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+class TestAdamOfManyParameters:
+    """However many share a launch, each is updated by the paper, from its own gradient and memory."""
+
+    def test_each_follows_the_paper_and_waits_where_it_has_no_gradient(self, kind, dtype, rng, put):
+        lr, b1, b2, eps, decay = 0.1, 0.8, 0.95, 1e-3, 0.2
+        expected = [rng.normal(size=shape) for shape in SHAPES]
+        means, squares = ([np.zeros(shape) for shape in SHAPES] for _ in range(2))
+        parameters = [Parameter(put(p.astype(dtype))) for p in expected]
+        optimizer = kind(parameters, lr, (b1, b2), eps, decay)
+        for t in range(1, 5):
+            for i, p in enumerate(expected):
+                parameters[i].grad = None
+                if (i + t) % 3 == 0:
+                    continue
+                g = rng.normal(size=p.shape)
+                parameters[i].grad = put(g.astype(dtype))
+                g = g + decay * p if kind is Adam else g
+                means[i] = b1 * means[i] + (1 - b1) * g
+                squares[i] = b2 * squares[i] + (1 - b2) * g**2
+                step = means[i] / (1 - b1**t) / (np.sqrt(squares[i] / (1 - b2**t)) + eps)
+                expected[i] = p - lr * step - (lr * decay * p if kind is AdamW else 0.0)
+            optimizer.step()
+        tolerance = {"rtol": 100 * np.finfo(dtype).eps, "atol": 10 * np.finfo(dtype).eps}
+        for found, p in zip(parameters, expected, strict=True):
+            assert (found.shape, found.dtype) == (p.shape, dtype)
+            np.testing.assert_allclose(to_numpy(found.data), p, **tolerance)
+        for slot, kept in (("mean", means), ("square", squares)):
+            for found, a in zip(optimizer.state_dict()[slot], kept, strict=True):
+                np.testing.assert_allclose(found, a, **tolerance)
+
+    def test_goes_on_from_its_state_bit_for_bit(self, kind, dtype, rng, put):
+        start = [rng.normal(size=shape).astype(dtype) for shape in SHAPES]
+        gradients = [[put(rng.normal(size=shape).astype(dtype)) for shape in SHAPES] for _ in range(4)]
+        through, resumed = ([Parameter(put(a.copy())) for a in start] for _ in range(2))
+
+        def go(optimizer, steps):
+            for step in steps:
+                for p, g in zip(optimizer.parameters, gradients[step], strict=True):
+                    p.grad = g
+                optimizer.step()
+
+        go(kind(through), range(4))
+        first, second = kind(resumed), kind(resumed)
+        go(first, range(2))
+        second.load_state_dict(first.state_dict())
+        go(second, range(2, 4))
+        for p, q in zip(through, resumed, strict=True):
+            np.testing.assert_array_equal(to_numpy(p.data), to_numpy(q.data))
+
+    def test_views_are_read_in_their_own_order_and_old_arrays_stay(self, kind, dtype, rng, put):
+        a, g = rng.normal(size=(2, 4, 5)).astype(dtype)
+        straight, turned = Parameter(put(a)), Parameter(put(a).T)
+        old = turned.data
+        straight.grad, turned.grad = put(g), put(g).T
+        optimizer = kind([straight, turned], 0.1)
+        optimizer.step()
+        np.testing.assert_array_equal(to_numpy(turned.data), to_numpy(straight.data).T)
+        np.testing.assert_array_equal(to_numpy(old), a.T)
+        assert (to_numpy(straight.data) != a).all()
+
+    def test_a_model_converted_after_its_optimizer_was_made_is_refused_by_kernels(
+        self, kind, dtype, device, put
+    ):
+        if device == "cpu":
+            pytest.skip("NumPy reads no wrong memory; it converts")
+        p = Parameter(put(np.ones(3, dtype)))
+        optimizer = kind([p])
+        p.grad = put(np.ones(4, dtype))
+        with pytest.raises(ValueError, match="each gradient of its parameter's shape, got"):
+            optimizer.step()
+        other = {np.float32: np.float64, np.float64: np.float32}[dtype]
+        p.data, p.grad = p.data.astype(other), put(np.ones(3, other))
+        with pytest.raises(ValueError, match=f"want {np.dtype(dtype)} on {device}.*before its optimizer"):
+            optimizer.step()
+
+
 OPTIMIZERS = {
     "sgd": lambda p: SGD(p, 0.05),
     "momentum": lambda p: SGD(p, 0.05, momentum=0.9, weight_decay=1e-3),
@@ -232,6 +313,10 @@ class TestEveryOptimizer:
         for slot in optimizer.slots:
             np.testing.assert_array_equal(after[slot], before[slot])
 
+    def test_parameters_of_different_dtypes_are_refused(self, name):
+        with pytest.raises(ValueError, match="one dtype on one device, got .*float32.*float64"):
+            OPTIMIZERS[name]([Parameter(START), Parameter(START.astype(np.float32))])
+
     @pytest.mark.parametrize(("lr", "decay"), [(-1e-3, 0.0), (1e-3, -1e-3)])
     def test_negative_settings_are_refused(self, name, lr, decay):
         kind = type(OPTIMIZERS[name]([Parameter(START)]))
@@ -282,7 +367,7 @@ class TestClipGradNorm:
         assert clip_grad_norm(parameters, 6.5) == 13.0  # sqrt(3^2 + 4^2 + 12^2)
         np.testing.assert_allclose(to_numpy(parameters[0].grad), [1.5, 0.0], rtol=1e-12)
         np.testing.assert_allclose(to_numpy(parameters[1].grad), [[2.0], [6.0]], rtol=1e-12)
-        assert clip_grad_norm(parameters, 100.0) == pytest.approx(6.5, rel=1e-12)
+        assert float(clip_grad_norm(parameters, 100.0)) == pytest.approx(6.5, rel=1e-12)
 
     @pytest.mark.parametrize("max_norm", [5.0, 20.0])
     def test_short_gradients_stay_as_they_are(self, max_norm, put):
@@ -290,26 +375,52 @@ class TestClipGradNorm:
         assert clip_grad_norm(parameters, max_norm) == 5.0
         assert [p.grad.item() for p in parameters] == [3.0, 4.0]
 
-    def test_the_arrays_given_are_not_changed(self):
-        g = np.array([30.0, 40.0])
-        (p,) = self.parameters(np.asarray, g)
+    def test_the_arrays_given_are_not_changed(self, put):
+        g = put(np.array([30.0, 40.0]))
+        p = Parameter(put(START))
+        p.grad = g
         clip_grad_norm([p], 1.0)
         assert g.tolist() == [30.0, 40.0]
         assert p.grad.dtype == np.float64
 
-    def test_gradients_that_share_memory_are_scaled_once(self):
-        g = np.array([3.0, 4.0])
-        parameters = self.parameters(np.asarray, g, g, g[::-1])
-        assert clip_grad_norm(parameters, 1.0) == pytest.approx(5.0 * math.sqrt(3.0))
+    def test_gradients_that_share_memory_are_scaled_once(self, put):
+        g = put(np.array([3.0, 4.0]))
+        parameters = [Parameter(put(START)) for _ in range(3)]
+        for p, shared in zip(parameters, (g, g, g[::-1]), strict=True):
+            p.grad = shared
+        assert float(clip_grad_norm(parameters, 1.0)) == pytest.approx(5.0 * math.sqrt(3.0))
         for p, direction in zip(parameters, ([3.0, 4.0], [3.0, 4.0], [4.0, 3.0]), strict=True):
-            np.testing.assert_allclose(p.grad, np.array(direction) / (5.0 * math.sqrt(3.0)))
+            np.testing.assert_allclose(to_numpy(p.grad), np.array(direction) / (5.0 * math.sqrt(3.0)))
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_a_length_that_is_not_finite_is_reported(self, value):
-        parameters = self.parameters(np.asarray, np.array([value, 1.0]), np.array([1.0]))
+    def test_a_length_that_is_not_finite_is_reported(self, value, put):
+        parameters = self.parameters(put, np.array([value, 1.0]), np.array([1.0]))
         with np.errstate(invalid="ignore"):
             assert not math.isfinite(clip_grad_norm(parameters, 1.0))
-        assert not np.isfinite(parameters[0].grad[0])
+        assert not np.isfinite(to_numpy(parameters[0].grad)[0])
+        # A length of NaN scales nothing: what is wrong stays where it is. An infinite one leaves zeros.
+        assert parameters[1].grad.tolist() == [1.0 if math.isnan(value) else 0.0]
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("shapes", [SHAPES, [(1,)], [(140_001,), (3,)]], ids=["many", "one", "large"])
+    def test_every_number_of_every_gradient_counts_once(self, shapes, dtype, rng, put):
+        g = [rng.normal(size=shape).astype(dtype) for shape in shapes]
+        parameters = self.parameters(put, *g)
+        length = math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in g))
+        tolerance = 100.0 * float(np.finfo(dtype).eps)
+        assert float(clip_grad_norm(parameters, 0.1)) == pytest.approx(length, rel=tolerance)
+        for p, a in zip(parameters, g, strict=True):
+            assert p.grad.dtype == dtype
+            expected = a.astype(np.float64) * (0.1 / length)
+            np.testing.assert_allclose(to_numpy(p.grad), expected, rtol=tolerance)
+
+    def test_the_length_stays_on_the_device(self, device, put):
+        """Bringing it to the CPU would wait for the whole backward pass to finish."""
+        length = clip_grad_norm(self.parameters(put, np.array([3.0, 4.0])), 10.0)
+        if device == "cpu":
+            assert type(length) is float
+        else:
+            assert (device_of(length), length.shape, length.dtype) == (device, (), np.float64)
 
     def test_parameters_without_a_gradient_count_nothing(self):
         (p,) = self.parameters(np.asarray, np.array([2.0]))

@@ -50,3 +50,25 @@ def test_activations_work_on_any_shape(f, shape, rng, value):
     assert value(f, x).shape == shape
     if x.size:
         check_vjp(f, x, rng=rng)
+
+
+@BOTH_DTYPES
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 1000])
+def test_every_number_of_an_array_of_any_size_is_computed(size, dtype, rng, value, gradients):
+    x, dy = (3.0 * rng.normal(size=(2, size))).astype(dtype)
+    p = 1.0 / (1.0 + np.exp(-x))
+    tolerance = {"rtol": 10 * np.finfo(dtype).eps, "atol": 0.0}
+    for f, y, dx in ((ops.relu, x * (x > 0), dy * (x > 0)), (ops.sigmoid, p, dy * p * (1.0 - p))):
+        found = [value(f, x), gradients(f, x, cotangent=dy)[0]]
+        assert [a.dtype for a in found] == [dtype, dtype]
+        np.testing.assert_allclose(found[0], y, **tolerance)
+        np.testing.assert_allclose(found[1], dx, rtol=1e3 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("f", [ops.relu, ops.sigmoid])
+def test_activations_read_views_in_their_own_order(f, rng, value, gradients):
+    """Transposed before and back after: neither x nor dy lies in memory in the order of its indices."""
+    x, dy = rng.normal(size=(2, 5, 7))
+    turned = lambda t: ops.transpose(f(ops.transpose(t, (1, 0))), (1, 0))  # noqa: E731
+    np.testing.assert_array_equal(value(turned, x), value(f, x))
+    np.testing.assert_array_equal(gradients(turned, x, cotangent=dy), gradients(f, x, cotangent=dy))

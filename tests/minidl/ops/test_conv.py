@@ -8,8 +8,9 @@ import pytest
 from minidl import ops
 from minidl.backend import to_numpy
 from minidl.gradcheck import check_adjoint, check_vjp
-from minidl.ops import conv
+from minidl.ops import conv, conv_direct
 from minidl.tensor import Tensor
+from minidl.threads import set_threads
 
 BOTH_DTYPES = pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
 
@@ -32,6 +33,13 @@ GEOMETRIES = {
 ALL_GEOMETRIES = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 BOTH_OPERATIONS = pytest.mark.parametrize("f", [ops.conv2d, ops.conv_transpose2d])
 CHANNELS = pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 2, 4)], ids="N, C, OC = {}".format)
+
+
+@pytest.fixture(autouse=True, params=["im2col", "direct"])
+def method(request):
+    """Every test of this file runs by both methods."""
+    with conv.convolution(request.param):
+        yield request.param
 
 
 def naive_windows(size, kernel, stride, padding):
@@ -204,15 +212,16 @@ def test_pixels_no_window_reaches_receive_a_gradient_of_zero(gradients):
     np.testing.assert_array_equal(dx[0, 0], reached)
 
 
-def test_the_flipped_convolution_for_stride_one_equals_col2im(rng, put):
+def test_both_methods_send_the_same_gradient_back_to_the_image(rng, put):
     for kernel, padding in [((3, 3), (1, 1)), ((3, 2), (0, 1)), ((1, 1), (0, 0)), ((4, 5), (3, 2))]:
         x, w = rng.normal(size=(2, 3, 5, 6)), rng.normal(size=(4, 3, *kernel))
         OH, OW = conv.output_size((5, 6), kernel, (1, 1), padding)
         dy = rng.normal(size=(2, 4, OH, OW))
-        dcol = put(w.reshape(4, -1).T @ dy.reshape(2, 4, -1))
-        expected = conv.col2im(dcol, (5, 6), kernel, (1, 1), padding)
-        dx = conv.conv2d_input_gradient(put(dy), put(w), (5, 6), (1, 1), padding)
-        assert dx.shape == x.shape
+        expected, dx = (
+            conv.conv2d_input_gradient(put(dy), put(w), None, (5, 6), (1, 1), padding, method)
+            for method in ("im2col", "direct")
+        )
+        assert dx.shape == expected.shape == x.shape
         np.testing.assert_allclose(to_numpy(dx), to_numpy(expected), rtol=1e-10, atol=1e-12)
 
 
@@ -285,3 +294,61 @@ def test_windows_and_paddings_that_leave_nothing_are_refused_by_name():
     for extra in ((0, 2), (-1, 0)):
         with pytest.raises(ValueError, match=r"conv_transpose2d: output_padding .* the stride \(2, 2\)"):
             ops.conv_transpose2d(x, w, stride=2, output_padding=extra)
+
+
+@pytest.mark.parametrize("channels", [(1, 8), (9, 16), (3, 33), (40, 7)], ids="C, OC = {}".format)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_more_channels_and_pixels_than_a_block_or_a_band_holds(
+    channels, stride, rng, value, gradients, monkeypatch
+):
+    monkeypatch.setattr(conv_direct, "BAND_BYTES", 1)
+    (C, OC), N, padding = channels, 3, (1, 1)
+    x, w, b = rng.normal(size=(N, C, 29, 13)), rng.normal(size=(OC, C, 3, 3)), rng.normal(size=OC)
+
+    def f(*inputs):
+        return ops.conv2d(*inputs, stride, padding)
+
+    # The product of the whole col, which the tests above hold against naive loops.
+    col = conv.im2col(x, (3, 3), (stride, stride), padding)
+    y = value(f, x, w, b)
+    flat = w.reshape(OC, -1) @ col + b[:, None]
+    np.testing.assert_allclose(y, flat.reshape(y.shape), rtol=1e-10, atol=1e-12)
+    dy = rng.normal(size=y.shape)
+    dx, dw, db = gradients(f, x, w, b, cotangent=dy)
+    dcol = w.reshape(OC, -1).T @ dy.reshape(N, OC, -1)
+    back = conv.col2im(dcol, (29, 13), (3, 3), (stride, stride), padding)
+    np.testing.assert_allclose(dx, back, rtol=1e-10, atol=1e-11)
+    products = np.einsum("nop,nkp->ok", dy.reshape(N, OC, -1), col)
+    np.testing.assert_allclose(dw, products.reshape(w.shape), rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(db, dy.sum((0, 2, 3)), rtol=1e-10, atol=1e-11)
+
+
+def test_the_number_of_threads_changes_no_bit(rng, value, gradients):
+    x, w = rng.normal(size=(5, 4, 19, 17)), rng.normal(size=(6, 4, 3, 3))
+    results = []
+    for threads in (1, 2, 5):
+        set_threads(threads)
+        y = value(lambda *t: ops.conv2d(*t, padding=1), x, w)
+        results.append([y, *gradients(lambda *t: ops.conv2d(*t, padding=1), x, w, cotangent=np.cos(y))])
+    set_threads(1)
+    for others in results[1:]:
+        for array, other in zip(results[0], others, strict=True):
+            np.testing.assert_array_equal(array, other)
+
+
+def test_the_method_in_force_at_the_forward_pass_holds_for_the_backward_pass(rng, monkeypatch):
+    x = Tensor(rng.normal(size=(1, 2, 5, 5)), requires_grad=True)
+    w = Tensor(rng.normal(size=(2, 2, 3, 3)), requires_grad=True)
+    with conv.convolution("im2col"):
+        y = ops.conv2d(x, w).sum()
+    monkeypatch.setattr(conv, "conv_direct", None)  # whoever takes the direct way now fails
+    y.backward()
+    assert x.grad is not None and w.grad is not None
+
+
+def test_an_unknown_method_is_refused_with_the_choices():
+    with (
+        pytest.raises(ValueError, match="'winograd'; choose from auto, im2col, direct"),
+        conv.convolution("winograd"),
+    ):
+        pass

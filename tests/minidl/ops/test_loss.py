@@ -33,6 +33,11 @@ def drawn(rng, shape=SHAPE):
     return 2.0 * rng.normal(size=shape), (rng.random(shape) < 0.4).astype(float)
 
 
+def naive_cross_entropy(x, t):
+    p = 1.0 / (1.0 + np.exp(-x))
+    return np.mean(-t * np.log(p) - (1.0 - t) * np.log(1.0 - p))
+
+
 def naive_dice_loss(x, t, smooth=1.0):
     losses = []
     for image, mask in zip(x, t, strict=True):
@@ -119,6 +124,51 @@ def test_dice_is_the_mean_over_images_so_a_small_lesion_counts_as_much_as_a_larg
     t[0, 0, 0, 0] = 1.0
     alone = [lost(DICE, x[n : n + 1], t[n : n + 1])[0] for n in range(2)]
     np.testing.assert_allclose(lost(DICE, x, t)[0], sum(alone) / 2.0, rtol=1e-12)
+
+
+@BOTH_DTYPES
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (1, 255), (3, 257), (300, 1, 2, 3), (2, 1, 70, 75), (1, 263_000)], ids=str
+)
+def test_every_pixel_of_images_of_any_size_counts_once(shape, dtype, rng, lost):
+    x, t = drawn(rng, shape)
+    p, N = 1.0 / (1.0 + np.exp(-x)), shape[0]
+    sums = [a.reshape(N, -1).sum(axis=1).reshape(N, *[1] * (x.ndim - 1)) for a in (p * t, p + t)]
+    dice = (2.0 * sums[0] + 1.0) / (sums[1] + 1.0)
+    gradients = {BCE: (p - t) / x.size, DICE: (dice - 2.0 * t) / (sums[1] + 1.0) * p * (1.0 - p) / N}
+    for loss, naive in ((BCE, naive_cross_entropy), (DICE, naive_dice_loss)):
+        value, dx = lost(loss, x.astype(dtype), t.astype(dtype))
+        tolerance = 20 * np.finfo(dtype).eps
+        np.testing.assert_allclose(value, naive(x, t), rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(dx, gradients[loss], rtol=10 * tolerance, atol=tolerance / x.size)
+
+
+@BOTH_LOSSES
+def test_a_loss_weighed_in_a_sum_has_its_gradient_weighed(loss, rng, lost):
+    x, t = drawn(rng)
+    value, dx = lost(lambda *arrays: loss(*arrays) * -3.0, x, t)
+    np.testing.assert_allclose(value, -3.0 * lost(loss, x, t)[0], rtol=1e-14)
+    np.testing.assert_allclose(dx, -3.0 * lost(loss, x, t)[1], rtol=1e-14)
+
+
+@BOTH_LOSSES
+def test_views_are_read_in_their_own_order(loss, rng, put):
+    """Neither the logits nor the target lie in memory in the order of their indices."""
+    x, t = (put(a) for a in drawn(rng, (2, 1, 4, 5)))
+    straight, turned = (Tensor(a, requires_grad=True) for a in (x, x))
+    expected = loss(straight, Tensor(t))
+    value = loss(ops.transpose(turned, (0, 1, 3, 2)), Tensor(t.transpose(0, 1, 3, 2)))
+    np.testing.assert_allclose(value.item(), expected.item(), rtol=1e-14)
+    expected.backward()
+    value.backward()
+    np.testing.assert_allclose(to_numpy(turned.grad), to_numpy(straight.grad), rtol=1e-13)
+
+
+@BOTH_LOSSES
+def test_a_nan_is_not_hidden(loss, rng, lost):
+    x, t = drawn(rng)
+    x[1, 0, 2, 3] = np.nan
+    assert math.isnan(lost(loss, x, t)[0])
 
 
 @BOTH_LOSSES

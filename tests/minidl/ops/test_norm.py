@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from minidl import ops
-from minidl.backend import to_numpy
+from minidl.backend import problem_of, to_device, to_numpy
+from minidl.cuda_on_cpu import thread_order
 from minidl.gradcheck import check_vjp
+from minidl.ops.norm import weighted_sum
 from minidl.tensor import Tensor
 
 EPS = 1e-5
@@ -176,5 +178,154 @@ def test_shapes_that_do_not_fit_are_refused_by_name(shapes):
 
 def test_statistics_of_another_dtype_are_refused():
     x, g, b = (Tensor(np.ones(s, np.float32)) for s in ((2, 3, 4, 4), (3,), (3,)))
-    with pytest.raises(TypeError, match="BatchNormInference turned float32 into float64"):
+    with pytest.raises(TypeError, match="batch_norm: the statistics are float64 on cpu, x is float32 on cpu"):
         ops.batch_norm(x, g, b, (np.zeros(3), np.ones(3)))
+
+
+def written_out(x, g, b, relu):
+    """Batch norm of the smallest operations there are, which differentiate it by themselves."""
+    d = x - x.mean((0, 2, 3), keepdims=True)
+    n = d * ((d * d).mean((0, 2, 3), keepdims=True) + EPS) ** -0.5
+    z = n * g.reshape(1, -1, 1, 1) + b.reshape(1, -1, 1, 1)
+    return z.relu() if relu else z
+
+
+def written_out_inference(x, g, b, mean, var, relu):
+    n = (x - mean[None, :, None, None]) * (var[None, :, None, None] + EPS) ** -0.5
+    z = n * g.reshape(1, -1, 1, 1) + b.reshape(1, -1, 1, 1)
+    return z.relu() if relu else z
+
+
+def value_and_gradients(f, arrays, cotangent):
+    inputs = [Tensor(a, requires_grad=True) for a in arrays]
+    y = f(*inputs)
+    y.backward(cotangent)
+    return [y.numpy(), *(to_numpy(t.grad) for t in inputs)]
+
+
+# A kernel's block has 256 threads and a channel at most 256 blocks: a little more than either, and less; and
+# images that the CPU takes in several pieces, of which the last is smaller.
+AWKWARD = pytest.mark.parametrize(
+    "shape", [(2, 3, 1, 257), (3, 1, 1, 255), (7, 5, 1, 1), (5, 3, 60, 61), (1, 2, 241, 272)], ids=str
+)
+
+
+@pytest.mark.parametrize("relu", [False, True], ids=["plain", "relu"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@AWKWARD
+def test_in_training_it_agrees_with_the_smallest_operations(shape, dtype, relu, rng, put):
+    arrays, dy = drawn(rng, shape), rng.normal(size=shape)
+    expected = value_and_gradients(lambda *t: written_out(*t, relu), arrays, dy)
+    found = value_and_gradients(
+        lambda *t: ops.batch_norm(*t, relu=relu)[0],
+        [put(a.astype(dtype)) for a in arrays],
+        put(dy.astype(dtype)),
+    )
+    check_all(found, expected, dtype)
+
+
+@pytest.mark.parametrize("relu", [False, True], ids=["plain", "relu"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@AWKWARD
+def test_in_evaluation_too(shape, dtype, relu, rng, put):
+    arrays, dy, C = drawn(rng, shape), rng.normal(size=shape), shape[1]
+    statistics = rng.normal(size=C), rng.uniform(0.5, 2.0, C)
+    expected = value_and_gradients(lambda *t: written_out_inference(*t, *statistics, relu), arrays, dy)
+    given = tuple(put(v.astype(dtype)) for v in statistics)
+    found = value_and_gradients(
+        lambda *t: ops.batch_norm(*t, given, relu=relu)[0],
+        [put(a.astype(dtype)) for a in arrays],
+        put(dy.astype(dtype)),
+    )
+    check_all(found, expected, dtype)
+
+
+def check_all(found, expected, dtype):
+    """Compare each array with what is expected, by the size of its numbers and the digits of the dtype."""
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == dtype
+        np.testing.assert_allclose(
+            a, b, rtol=0, atol=(2e-5 if dtype == np.float32 else 1e-12) * np.abs(b).max()
+        )
+
+
+def test_arrays_that_do_not_lie_in_a_row_give_the_same(rng, put):
+    x, g, b = drawn(rng, (4, 3, 6, 10))
+    dy = rng.normal(size=x.shape)
+
+    def run(x, dy):
+        return value_and_gradients(lambda *t: ops.batch_norm(*t, relu=True)[0], (x, put(g), put(b)), dy)
+
+    def strided(a):
+        """The same numbers, every second of a larger array with its axes exchanged."""
+        room = np.zeros((20, 3, 6, 4))
+        room[::2] = a.transpose(3, 1, 2, 0)
+        return put(room)[::2].transpose(3, 1, 2, 0)
+
+    for a, b_ in zip(run(strided(x), strided(dy)), run(put(x), put(dy)), strict=True):
+        np.testing.assert_array_equal(a, b_)
+
+
+def test_relu_has_no_gradient_at_zero(put):
+    x, zero = put(np.arange(8.0).reshape(1, 1, 2, 4)), put(np.zeros(1))
+    found = value_and_gradients(
+        lambda *t: ops.batch_norm(*t, relu=True)[0], (x, zero, zero), put(np.ones((1, 1, 2, 4)))
+    )
+    assert all((a == 0).all() for a in found)
+
+
+def test_a_nan_is_not_hidden_by_relu(rng, put):
+    x, g, b = drawn(rng, (2, 2, 3, 3))
+    x[1, 1, 2, 2] = np.nan
+    y = ops.batch_norm(*(Tensor(put(a)) for a in (x, g, b)), relu=True)[0].numpy()
+    assert np.isfinite(y[:, 0]).all() and np.isnan(y[:, 1]).all()
+
+
+@pytest.mark.parametrize("mean", [1000.0, -30.0])
+def test_float32_far_from_zero_keeps_its_digits(mean, rng, put):
+    """The images' own means differ too, so that no shift taken from one of them is the right one."""
+    x = (mean + rng.normal(size=(6, 2, 50, 50)) + rng.normal(size=(6, 1, 1, 1))).astype(np.float32)
+    arrays, dy = (
+        (x, np.float32([1.0, 2.0]), np.float32([0.5, 0.0])),
+        rng.normal(size=x.shape).astype(np.float32),
+    )
+    inputs = [Tensor(put(a)) for a in arrays]
+    y, (found_mean, found_var) = ops.batch_norm(*inputs)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(to_numpy(found_var), exact.var((0, 2, 3)), rtol=2e-5)
+    np.testing.assert_allclose(to_numpy(found_mean), exact.mean((0, 2, 3)), rtol=2e-7)
+    found = value_and_gradients(lambda *t: ops.batch_norm(*t)[0], [put(a) for a in arrays], put(dy))
+    wide = value_and_gradients(
+        lambda *t: written_out(*t, False), [a.astype(np.float64) for a in arrays], dy.astype(np.float64)
+    )
+    for a, b in zip(found, wide, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=3e-4 * np.abs(b).max())
+
+
+def test_numpy_is_left_as_it_was(rng):
+    arrays, dy = drawn(rng, (2, 3, 4, 4)), rng.normal(size=(2, 3, 4, 4))
+    usual = np.setbufsize(4096)
+    try:
+        value_and_gradients(lambda *t: ops.batch_norm(*t, relu=True)[0], arrays, dy)
+        assert np.getbufsize() == 4096
+    finally:
+        np.setbufsize(usual)
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "shuffled"])
+def test_the_threads_of_a_block_may_run_in_any_order(order, rng):
+    if problem := problem_of("cuda-on-cpu"):
+        pytest.skip(problem)
+    arrays, dy = drawn(rng, (2, 3, 17, 19)), rng.normal(size=(2, 3, 17, 19))
+    expected = value_and_gradients(lambda *t: written_out(*t, True), arrays, dy)
+    put = [to_device(a, "cuda-on-cpu") for a in (*arrays, dy)]
+    with thread_order(order):
+        found = value_and_gradients(lambda *t: ops.batch_norm(*t, relu=True)[0], put[:3], put[3])
+    check_all(found, expected, np.float64)
+
+
+def test_a_weighted_sum_of_two_arrays(rng, put):
+    u, v = rng.normal(size=(2, 300))
+    np.testing.assert_allclose(
+        to_numpy(weighted_sum(0.9, put(u), 0.2, put(v))), 0.9 * u + 0.2 * v, rtol=1e-12
+    )

@@ -25,6 +25,8 @@ GEOMETRIES = {
     "one pixel": ((1, 1), (3, 3), (1, 1), (1, 1)),
 }
 ALL_GEOMETRIES = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+BOTH_DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+TURN = (0, 1, 3, 2)
 BATCHES = pytest.mark.parametrize("batch", [(1, 1), (2, 3)], ids="N, C = {}".format)
 
 
@@ -92,16 +94,51 @@ def test_padding_never_wins_even_over_very_negative_pixels(value, gradients):
     assert dx.sum() == 4.0  # no gradient is lost to the border
 
 
-@pytest.mark.parametrize("side, dtype", [(2, np.uint8), (15, np.uint8), (17, np.uint16)])
-def test_the_winner_of_a_window_of_any_size_is_kept_in_as_few_bytes_as_hold_its_number(
-    side, dtype, gradients
-):
-    x = np.zeros((1, 1, side, side))
+@BOTH_DTYPES
+@pytest.mark.parametrize("name", ["2x2", "overlapping, padded", "rectangular"])
+@pytest.mark.parametrize("shape", [(1, 1, 9, 33), (2, 3, 21, 70)], ids=str)
+def test_images_of_several_tiles_are_pooled_whole(name, shape, dtype, rng, value, gradients):
+    _, *settings = GEOMETRIES[name]
+    x = all_different(rng, *shape).astype(dtype) - 10.0
+    expected, winners = naive_max_pool2d(x, *settings)
+    y = value(lambda t: ops.max_pool2d(t, *settings), x)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, expected)
+    dy, dx = rng.integers(1, 9, y.shape).astype(dtype), np.zeros(x.shape, dtype)
+    for (n, c, i, j), (row, column) in winners.items():
+        dx[n, c, row, column] += dy[n, c, i, j]
+    (found,) = gradients(lambda t: ops.max_pool2d(t, *settings), x, cotangent=dy)
+    np.testing.assert_array_equal(found, dx)
+
+
+def test_views_are_read_in_their_own_order(rng, value, gradients):
+    """Transposed before and back after: neither x nor dy lies in memory in the order of its indices."""
+    x, dy = all_different(rng, 2, 3, 6, 8), rng.normal(size=(2, 3, 3, 4))
+    turned = lambda t: ops.transpose(ops.max_pool2d(ops.transpose(t, TURN)), TURN)  # noqa: E731
+    np.testing.assert_array_equal(value(turned, x), value(ops.max_pool2d, x))
+    found = gradients(turned, x, cotangent=dy)
+    np.testing.assert_array_equal(found, gradients(ops.max_pool2d, x, cotangent=dy))
+
+
+@pytest.mark.parametrize("kernel, dtype", [((2, 2), np.uint8), ((17, 15), np.uint8), ((17, 17), np.uint16)])
+def test_the_winner_of_a_window_of_any_size_is_kept_in_as_few_bytes_as_hold_its_number(kernel, dtype):
+    x = np.zeros((1, 1, *kernel))
     x[0, 0, -1, -1] = 1.0
-    (dx,) = gradients(lambda t: ops.max_pool2d(t, side), x, cotangent=np.ones((1, 1, 1, 1)))
-    np.testing.assert_array_equal(dx, x)
-    y = ops.max_pool2d(Tensor(x, requires_grad=True), side)
+    leaf = Tensor(x, requires_grad=True)
+    y = ops.max_pool2d(leaf, kernel)
     assert y.creator.winner.dtype == dtype
+    y.backward(np.ones((1, 1, 1, 1)))
+    np.testing.assert_array_equal(leaf.grad, x)
+
+
+def test_kernels_number_255_pixels_of_a_window_and_refuse_more(put, device, gradients):
+    x = np.zeros((1, 1, 17, 15))
+    x[0, 0, -1, -1] = 1.0
+    (dx,) = gradients(lambda t: ops.max_pool2d(t, (17, 15)), x, cotangent=np.ones((1, 1, 1, 1)))
+    np.testing.assert_array_equal(dx, x)
+    if device != "cpu":
+        with pytest.raises(ValueError, match=rf"on {device} has at most 255 pixels, got \(16, 16\)"):
+            ops.max_pool2d(Tensor(put(np.zeros((1, 1, 16, 16)))), 16)
 
 
 def test_the_image_is_not_kept_for_the_backward_pass(rng):

@@ -7,7 +7,8 @@ from minidl import ops
 from minidl.gradcheck import check_adjoint, check_vjp
 from minidl.tensor import Tensor
 
-SHAPES = [(2, 3, 4, 5), (1, 1, 1, 1), (1, 2, 1, 3), (0, 1, 2, 2)]
+SHAPES = [(2, 3, 4, 5), (1, 1, 1, 1), (1, 2, 1, 3), (2, 1, 9, 33), (0, 1, 2, 2)]
+TURN = (0, 1, 3, 2)
 
 
 def test_two_pixels_by_hand(value, gradients):
@@ -36,6 +37,15 @@ def test_the_gradient_sums_over_each_square(shape, s, rng, gradients):
         expected[n, c, i // s, j // s] += dy[n, c, i, j]
     (dx,) = gradients(lambda t: ops.upsample_nearest(t, s), np.zeros(shape), cotangent=dy)
     np.testing.assert_allclose(dx, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_views_are_read_in_their_own_order(rng, value, gradients):
+    """Transposed before and back after: neither x nor dy lies in memory in the order of its indices."""
+    x, dy = rng.normal(size=(2, 3, 3, 4)), rng.normal(size=(2, 3, 6, 8))
+    turned = lambda t: ops.transpose(ops.upsample_nearest(ops.transpose(t, TURN)), TURN)  # noqa: E731
+    np.testing.assert_array_equal(value(turned, x), value(ops.upsample_nearest, x))
+    found = gradients(turned, x, cotangent=dy)
+    np.testing.assert_allclose(found, gradients(ops.upsample_nearest, x, cotangent=dy), rtol=1e-14)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])

@@ -1,0 +1,48 @@
+// Max-pooling: forward and backward as in pool.py, which defines the letters' meaning with ops/conv.py.
+// x, dx (N, C, H, W) and y, dy, winner (N, C, OH, OW) are N C planes, each of its rows in a row. A block
+// works in one plane (blockIdx.x) on a tile of it: 32 neighbouring threads share a row's cache lines.
+
+// Thread (row, column) of a plane owns the output pixel there.
+extern "C" __global__ void max_pool2d_forward(
+    const T* __restrict__ x, T* __restrict__ y, unsigned char* __restrict__ winner,
+    int H, int W, int OH, int OW, int KH, int KW, int SH, int SW, int PH, int PW)
+{
+    int i = blockIdx.y * blockDim.y + threadIdx.y, j = blockIdx.z * blockDim.x + threadIdx.x;
+    if (i >= OH || j >= OW) return;
+    x += (long long)blockIdx.x * H * W;
+    T largest = 0;
+    int number = -1;  // of the winner: kh * KW + kw
+    for (int kh = 0; kh < KH; kh++)
+        for (int kw = 0; kw < KW; kw++) {
+            int h = SH * i + kh - PH, w = SW * j + kw - PW;
+            if (h < 0 || h >= H || w < 0 || w >= W) continue;  // the border never wins
+            T candidate = x[h * W + w];
+            if (number < 0 || candidate > largest || candidate != candidate) {  // not >=; but a NaN is kept
+                largest = candidate;
+                number = kh * KW + kw;
+            }
+        }
+    long long own = ((long long)blockIdx.x * OH + i) * OW + j;
+    y[own] = largest;
+    winner[own] = number;
+}
+
+// Thread (row, column) of a plane owns the input pixel there, and sums dy of the windows that it won. The last
+// window over row h begins at or above it: SH i - PH <= h; those before it cover h while kh = h + PH - SH i < KH.
+extern "C" __global__ void max_pool2d_backward(
+    const T* __restrict__ dy, const unsigned char* __restrict__ winner, T* __restrict__ dx,
+    int H, int W, int OH, int OW, int KH, int KW, int SH, int SW, int PH, int PW)
+{
+    int h = blockIdx.y * blockDim.y + threadIdx.y, w = blockIdx.z * blockDim.x + threadIdx.x;
+    if (h >= H || w >= W) return;
+    dy += (long long)blockIdx.x * OH * OW;
+    winner += (long long)blockIdx.x * OH * OW;
+    T sum = 0;
+    for (int i = (h + PH) / SH; i >= 0 && h + PH - SH * i < KH; i--)
+        for (int j = (w + PW) / SW; j >= 0 && w + PW - SW * j < KW; j--) {
+            if (i >= OH || j >= OW) continue;
+            int kh = h + PH - SH * i, kw = w + PW - SW * j;
+            if (winner[i * OW + j] == kh * KW + kw) sum += dy[i * OW + j];
+        }
+    dx[((long long)blockIdx.x * H + h) * W + w] = sum;
+}
