@@ -19,7 +19,7 @@ kinks (ReLU at 0, equal pixels in a max-pool), where there is no derivative to f
 but rounding, and it works in float32.
 
 `python -m minidl.gradcheck` checks every Function there is, and the networks of packages that are built
-on this one.
+on this one; with `--device cpu cuda`, on each of these devices at the same random numbers, side by side.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minidl import ops
-from minidl.backend import Array
+from minidl.backend import PLACES, Array, DeviceError, require, to_device, to_numpy
 from minidl.gradcheck_cases import function_cases
 from minidl.ops.conv import col2im, im2col
 from minidl.tensor import Function, Tensor
@@ -44,8 +45,8 @@ from minidl.tensor import Function, Tensor
 TOLERANCE = 1e-6
 STEP = 1e-5
 
-# Modules of other packages whose `gradient_checks(rng)` yields further rows. Named, not imported: this
-# package knows nothing of what is built on it, and works without.
+# Modules of other packages whose `gradient_checks(rng, device)` yields further rows. Named, not imported:
+# this package knows nothing of what is built on it, and works without.
 OTHER_CHECKS = ("r2unet.checks",)
 
 
@@ -65,13 +66,14 @@ def check_vjp(
     rng: np.random.Generator,
     tolerance: float = TOLERANCE,
     step: float = STEP,
+    device: str = "cpu",
 ) -> float:
     """Compare f's gradient with a central difference, for every input; return the largest relative error.
 
-    `f` takes Tensors made of `arrays`, float64, and returns a Tensor. Raises GradientError with both numbers
-    if an error exceeds the tolerance.
+    `f` takes Tensors made of `arrays`, float64, on the device, and returns a Tensor. Raises GradientError
+    with both numbers if an error exceeds the tolerance.
     """
-    inputs = [Tensor(np.array(a, np.float64), requires_grad=True) for a in arrays]
+    inputs = [Tensor(to_device(np.array(a, np.float64), device), requires_grad=True) for a in arrays]
     y = f(*inputs)
     cotangent = rng.normal(size=y.shape)
     y.backward(cotangent)
@@ -79,7 +81,7 @@ def check_vjp(
     def project(i: int, moved: np.ndarray) -> float:
         """<u, f(x)> with input i in another place."""
         values = [Tensor(moved if j == i else x.data) for j, x in enumerate(inputs)]
-        return float(np.vdot(cotangent, f(*values).data))
+        return float(np.vdot(cotangent, f(*values).numpy()))
 
     worst = 0.0
     for i, x in enumerate(inputs):
@@ -87,11 +89,12 @@ def check_vjp(
             raise GradientError(f"input {i} {x.shape}: no gradient arrived")
         alone = [Tensor(other.data, requires_grad=j == i) for j, other in enumerate(inputs)]
         f(*alone).backward(cotangent)
-        if not np.array_equal(alone[i].grad, x.grad):
+        if not np.array_equal(to_numpy(alone[i].grad), to_numpy(x.grad)):
             raise GradientError(f"input {i} {x.shape}: its gradient is another where no other is asked for")
         v = rng.normal(size=x.shape)
-        numeric = (project(i, x.data + step * v) - project(i, x.data - step * v)) / (2.0 * step)
-        analytic = float(np.vdot(x.grad, v))
+        along = to_device(step * v, device)
+        numeric = (project(i, x.data + along) - project(i, x.data - along)) / (2.0 * step)
+        analytic = float(np.vdot(to_numpy(x.grad), v))
         error = relative_error(analytic, numeric)
         worst = max(worst, error)
         if error > tolerance:
@@ -132,6 +135,7 @@ class Row:
     error: float
     tolerance: float
     message: str = ""
+    device: str = "cpu"
 
     @property
     def passed(self) -> bool:
@@ -150,9 +154,9 @@ def every_function(base: type[Function] = Function) -> Iterator[type[Function]]:
         yield from every_function(kind)
 
 
-def function_checks(rng: np.random.Generator) -> Iterator[Check]:
+def function_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Check]:
     """Yield a check for each case of each Function; a Function without a case is a check that fails."""
-    cases = function_cases(rng)
+    cases = function_cases(rng, device)
     for kind in every_function():
         own = [name for name in cases if name.partition(",")[0] == kind.__name__]
         if not own:
@@ -161,14 +165,19 @@ def function_checks(rng: np.random.Generator) -> Iterator[Check]:
         for name in own:
             f, inputs = cases[name]
             shapes = ", ".join("x".join(map(str, a.shape)) for a in inputs)
-            yield name, f"vjp at {shapes}", TOLERANCE, lambda f=f, a=inputs: check_vjp(f, *a, rng=rng)
+            check = partial(check_vjp, f, *inputs, rng=rng, device=device)
+            yield name, f"vjp at {shapes}", TOLERANCE, check
 
 
-def adjoint_checks(rng: np.random.Generator) -> Iterator[Check]:
+def adjoint_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Check]:
     """Yield a check for each pair of linear maps that are each other's adjoint."""
-    x, w = rng.normal(size=(2, 3, 8, 7)), rng.normal(size=(4, 3, 3, 2))
+
+    def normal(*shape: int) -> Array:
+        return to_device(rng.normal(size=shape), device)
+
+    x, w = normal(2, 3, 8, 7), normal(4, 3, 3, 2)
     window = (3, 2), (2, 1), (1, 0)  # kernel, stride, padding
-    col, y = rng.normal(size=(2, 3 * 3 * 2, 4 * 6)), rng.normal(size=(2, 4, 4, 6))
+    col, y = normal(2, 3 * 3 * 2, 4 * 6), normal(2, 4, 4, 6)
 
     def convolve(a: Array) -> Array:
         return ops.conv2d(Tensor(a), Tensor(w), stride=window[1], padding=window[2]).data
@@ -180,7 +189,7 @@ def adjoint_checks(rng: np.random.Generator) -> Iterator[Check]:
     def pad(a: Array) -> Array:
         return ops.pad(Tensor(a), (1, 2), (0, 3)).data
 
-    halves = rng.normal(size=(2, 6, 8, 7))
+    halves = normal(2, 6, 8, 7)
 
     def join(a: Array) -> Array:
         return ops.concat((Tensor(a), Tensor(2.0 * a))).data
@@ -188,59 +197,84 @@ def adjoint_checks(rng: np.random.Generator) -> Iterator[Check]:
     pairs = [
         ("im2col, col2im", lambda a: im2col(a, *window), lambda a: col2im(a, (8, 7), *window), x, col),
         ("conv2d, conv_transpose2d", convolve, transposed, x, y),
-        ("pad, crop", pad, lambda a: a[..., 1:-2, :-3], x, rng.normal(size=(2, 3, 11, 10))),
+        ("pad, crop", pad, lambda a: a[..., 1:-2, :-3], x, normal(2, 3, 11, 10)),
         ("concat, split", join, lambda a: a[:, :3] + 2.0 * a[:, 3:], x, halves),
     ]
     for name, forward, adjoint, a, b in pairs:
-        check = (lambda *arguments: lambda: check_adjoint(*arguments))(forward, adjoint, a, b)
-        yield name, "<A x, y> = <x, A^T y>", 1e-12, check
+        yield name, "<A x, y> = <x, A^T y>", 1e-12, partial(check_adjoint, forward, adjoint, a, b)
 
 
-def other_checks(rng: np.random.Generator) -> Iterator[Check]:
+def other_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Check]:
     """Yield the checks of packages built on this one, where they are installed."""
     for module in OTHER_CHECKS:
         if importlib.util.find_spec(module.partition(".")[0]):
-            yield from importlib.import_module(module).gradient_checks(rng)
+            yield from importlib.import_module(module).gradient_checks(rng, device)
 
 
 def _fail(message: str) -> float:
     raise GradientError(message)
 
 
-def run(checks: Sequence[Check] | Iterator[Check]) -> list[Row]:
+def run(checks: Sequence[Check] | Iterator[Check], device: str = "cpu") -> list[Row]:
     """Run the checks, each to its end: one that fails, or breaks, is a row that says so."""
     rows = []
     for name, checked, tolerance, check in checks:
         try:
-            rows.append(Row(name, checked, check(), tolerance))
+            rows.append(Row(name, checked, check(), tolerance, device=device))
         except Exception as fault:  # whatever a wrong backward raises belongs into the table
-            rows.append(Row(name, checked, float("inf"), tolerance, str(fault) or type(fault).__name__))
+            message = str(fault) or type(fault).__name__
+            rows.append(Row(name, checked, float("inf"), tolerance, message, device))
     return rows
 
 
 def as_table(rows: Sequence[Row]) -> str:
-    """Lay the rows out as text."""
-    name, checked = (max(len(getattr(r, k)) for r in rows) for k in ("name", "checked"))
-    lines = [f"{'name':{name}}  {'checked':{checked}}  error    tolerance  verdict"]
-    for row in rows:
-        error = f"{row.error:.1e}" if np.isfinite(row.error) else "      -"
-        verdict = "ok" if row.passed else f"FAILED  {row.message}".rstrip()
-        lines.append(
-            f"{row.name:{name}}  {row.checked:{checked}}  {error}  {row.tolerance:.0e}      {verdict}"
-        )
+    """Lay the rows out as text, what was checked on several devices in one line, a column of errors each."""
+    devices = list(dict.fromkeys(row.device for row in rows))
+    titles = [f"{device:7}" for device in devices] if len(devices) > 1 else ["error  "]
+    lines = list(zip(*([row for row in rows if row.device == device] for device in devices), strict=True))
+    names = [same[0].name for same in lines]
+    checked = [" / ".join(dict.fromkeys(row.checked for row in same)) for same in lines]
+    wide, wider = max(map(len, names)), max(map(len, checked))
+    text = [f"{'name':{wide}}  {'checked':{wider}}  {'  '.join(titles)}  tolerance  verdict"]
+    for same, name, what in zip(lines, names, checked, strict=True):
+        errors = (f"{row.error:.1e}" if np.isfinite(row.error) else "      -" for row in same)
+        columns = "  ".join(f"{error:{len(title)}}" for error, title in zip(errors, titles, strict=True))
+        verdict = "; ".join(_fault(row, len(devices) > 1) for row in same if not row.passed) or "ok"
+        text.append(f"{name:{wide}}  {what:{wider}}  {columns}  {same[0].tolerance:.0e}      {verdict}")
     failed = sum(not row.passed for row in rows)
-    lines.append(f"{len(rows) - failed} of {len(rows)} derivatives agree")
-    return "\n".join(lines)
+    text.append(f"{len(rows) - failed} of {len(rows)} derivatives agree")
+    return "\n".join(text)
+
+
+def _fault(row: Row, name_device: bool) -> str:
+    where = f" on {row.device}" if name_device else ""
+    return f"FAILED{where}  {row.message.partition(chr(10))[0]}".rstrip()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table of all checks; return 0 if all passed and 1 otherwise."""
+    """Print the table of all checks; return 0 if all passed, 1 otherwise, and 2 where a device is missing."""
     parser = argparse.ArgumentParser(prog="python -m minidl.gradcheck", description="Check every derivative.")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--seed", type=int, default=0, help="seed of the inputs and directions (default 0)")
+    parser.add_argument(
+        "--device",
+        nargs="+",
+        choices=PLACES,
+        default=["cpu"],
+        help="one or several, side by side (default cpu)",
+    )
     options = parser.parse_args(argv)
-    rng = np.random.default_rng(options.seed)
-    rows = run([*function_checks(rng), *adjoint_checks(rng), *other_checks(rng)])
+    devices = list(dict.fromkeys(options.device))
+    try:
+        for device in devices:
+            require(device)
+    except DeviceError as fault:
+        parser.exit(2, f"{parser.prog}: error: {fault}\n")
+    rows: list[Row] = []
+    for device in devices:
+        rng = np.random.default_rng(options.seed)  # anew, so that devices are compared at the same numbers
+        checks = (*function_checks(rng, device), *adjoint_checks(rng, device), *other_checks(rng, device))
+        rows += run(checks, device)
     passed = all(row.passed for row in rows)
     if options.json:
         table: list[dict[str, Any]] = [

@@ -29,7 +29,6 @@ from __future__ import annotations
 import numpy as np
 
 from minidl.nn import BatchNorm2d, Conv2d, ConvTranspose2d, Module
-from minidl.ops import relu
 from minidl.tensor import Tensor
 
 
@@ -44,9 +43,9 @@ class RecurrentConv(Module):
             norm.weight, norm.bias = self.norm[0].weight, self.norm[0].bias
 
     def forward(self, x: Tensor) -> Tensor:
-        y = relu(self.norm[0](self.conv(x)))
+        y = self.norm[0](self.conv(x), relu=True)
         for t in range(1, self.steps + 1):
-            y = relu(self.norm[t](self.conv(x + y)))
+            y = self.norm[t](self.conv(x + y), relu=True)
         return y
 
 
@@ -73,4 +72,4 @@ class UpConv(Module):
         self.norm = BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return relu(self.norm(self.up(x)))
+        return self.norm(self.up(x), relu=True)

@@ -14,7 +14,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from minidl.backend import DeviceError, resolve_device
+from minidl.backend import DeviceError, cuda_problem, describe, resolve_device
+from minidl.ops.conv import convolution
 from r2unet.errors import InputError
 from r2unet.isic import LesionImages, find_pairs
+from r2unet.model import R2UNet
 from r2unet.options import build_parser
 from r2unet.run import BEST, begin, check_writable, load_datasets, load_model, new_model
 from r2unet.sample import Sample
@@ -52,27 +55,39 @@ def train(options: argparse.Namespace) -> int:
         from tqdm import tqdm
 
         say = tqdm.write  # a line above the bar
-    say(f"training on {settings.data or 'generated lesions'} on the {device}, into {out}")
+    say(f"training on {settings.data or 'generated lesions'} on the {describe(device)}, into {out}")
+    if options.device == "auto" and device == "cpu":
+        say(f"not on a GPU: {cuda_problem()}")
     if options.resume and state is None:
         say(f"{out} holds no training to go on with: beginning one")
+    option, remedy = f"--batch-size {settings.batch_size}", "lower it, or --size or --widths"
     try:
-        training, validation = load_datasets(settings, max(1, options.threads), options.cache, bar)
-        say(f"{len(training)} images for training, {len(validation)} for validation")
-        trainer = Trainer(settings, out, training, validation, device, options.threads, say, bar)
-        if state:
-            trainer.load_state(state)
-            say(f"going on after {len(trainer.history)} epochs and {trainer.batches_done} batches")
-        _print_scores(trainer.run())
+        with _enough_memory(option, settings.batch_size, settings.size, device, remedy):
+            training, validation = load_datasets(settings, max(1, options.threads), options.cache, bar)
+            say(f"{len(training)} images for training, {len(validation)} for validation")
+            trainer = Trainer(settings, out, training, validation, device, options.threads, say, bar)
+            if state:
+                trainer.load_state(state)
+                say(f"going on after {len(trainer.history)} epochs and {trainer.batches_done} batches")
+            _print_scores(trainer.run())
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 130
-    except MemoryError:
-        raise InputError(
-            f"--batch-size {settings.batch_size}: not enough memory for so many images of {settings.size} x "
-            f"{settings.size} pixels; lower it, or --size or --widths"
-        ) from None
     print(f"the weights are in {out / BEST}")
     return 0
+
+
+@contextmanager
+def _enough_memory(option: str, images: int, size: int, device: str, remedy: str) -> Iterator[None]:
+    """Turn a lack of memory, the computer's or the GPU's, into an InputError that says what it was for."""
+    try:
+        yield
+    except MemoryError:
+        where = " on the GPU" if device == "cuda" else ""
+        batch = (
+            f"{images} images at once of {size} x {size} pixels" if images > 1 else f"{size} x {size} pixels"
+        )
+        raise InputError(f"{option}: not enough memory{where} for {batch}; {remedy}") from None
 
 
 def _settings_given(options: argparse.Namespace) -> dict[str, Any]:
@@ -96,13 +111,21 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     """Compute what `r2unet evaluate` prints, and draw its overlays."""
-    from r2unet import evaluate, plots
-
     device = resolve_device(options.device)
     if options.overlays:
         check_writable("--overlays", options.overlays.parent)
     model, settings, state = load_model(options.checkpoint)
-    model.to(device)
+    remedy = "use --device cpu" if device == "cuda" else "close other programs, or train a smaller network"
+    images = settings.batch_size if options.data is None else 1
+    with _enough_memory(f"--checkpoint {options.checkpoint}", images, settings.size, device, remedy):
+        return _scores(options, model.to(device), settings, state, device)
+
+
+def _scores(
+    options: argparse.Namespace, model: R2UNet, settings: Settings, state: dict[str, Any], device: str
+) -> dict[str, Any]:
+    from r2unet import evaluate, plots
+
     if options.data is None:
         lesions = _generated(settings, options.split)
         predict = partial(evaluate.predict_samples, model, batch_size=settings.batch_size, device=device)
@@ -150,11 +173,15 @@ def predict(options: argparse.Namespace) -> int:
     files = find_images(options.paths)
     check_writable("--out", options.out)
     size, faults = options.size or settings.size, []
-    for file, result in predict_files(model.to(device), size, files, options.out, device, options.overlay):
-        if isinstance(result, InputError):
-            faults.append(result)
-        else:
-            print(f"{file}: {result:.1%} lesion", flush=True)
+    remedy = "lower it" + (", or use --device cpu" if device == "cuda" else "")
+    with _enough_memory(f"--size {size}", 1, size, device, remedy):
+        for file, result in predict_files(
+            model.to(device), size, files, options.out, device, options.overlay
+        ):
+            if isinstance(result, InputError):
+                faults.append(result)
+            else:
+                print(f"{file}: {result:.1%} lesion", flush=True)
     done = len(files) - len(faults)
     print(f"{done} of {len(files)} masks are in {options.out}; no diagnosis, and no medical device")
     for fault in faults:
@@ -181,7 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             options = build_parser().parse_args(argv)
-            return COMMANDS[options.command](options)
+            with convolution(getattr(options, "conv", "auto")):
+                return COMMANDS[options.command](options)
         finally:
             print(end="", flush=True)  # here, where a full disk or a closed pipe can still be answered
     except (InputError, DeviceError) as fault:

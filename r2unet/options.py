@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minidl.backend import DEVICES
+from minidl.ops.conv import METHODS
 from r2unet import __version__
 from r2unet.isic import SPLITS
 from r2unet.settings import LIMITS, Settings, as_text, flag
@@ -118,7 +119,10 @@ def _add_setting(
 
 
 def _add_device(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--device", choices=DEVICES, default="auto", help="auto takes CUDA where it works")
+    text = "auto takes CUDA where it works; cuda-on-cpu runs GPU code on the CPU, slowly, to learn and test"
+    p.add_argument("--device", choices=DEVICES, default="auto", help=text)
+    text = "how to convolve: results differ by rounding alone, auto takes the faster (default %(default)s)"
+    p.add_argument("--conv", choices=METHODS, default="auto", help=text)
 
 
 COMMANDS = {

@@ -8,6 +8,10 @@ What happens next depends on the weights, the optimizer's memory, the schedule's
 state at the epoch's start with the number of batches done since (`minidl.data` says why that suffices).
 All of it is saved about every minute, at each epoch's end and on Ctrl-C, and never between the halves of
 a step, so a run that was killed continues bit for bit on the path it would have taken.
+
+On a GPU nothing in a step waits for its result: whoever looks at a number waits until it is computed, and the
+GPU then waits for new work. So the losses stay there and are looked at every twenty steps, in one copy, and
+before anything is saved: a state that is not finite never replaces a good one.
 """
 
 from __future__ import annotations
@@ -21,14 +25,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minidl import Tensor, checkpoint, no_grad
-from minidl.backend import to_device
-from minidl.data import DataLoader
+from minidl.backend import Array, to_device, to_floats
+from minidl.data import DataLoader, carried
 from minidl.ops import binary_cross_entropy_with_logits, soft_dice_loss
 from minidl.optim import AdamW, CosineLR, clip_grad_norm
 from r2unet import baselines, evaluate
@@ -41,6 +46,7 @@ from r2unet.sample import Batch, Sample, collate
 from r2unet.settings import Settings
 
 SAVE_SECONDS = 60.0
+STEPS_UNSEEN = 20  # on a GPU; on the CPU looking costs nothing, and every step is looked at
 MEAN_MASK_IMAGES = 500  # the mean of so many outlines changes no more
 
 
@@ -96,6 +102,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.random = for_batches.bit_generator.state  # as it was when this epoch began
         self.batches_done, self.loss_sum = 0, 0.0  # in this epoch
+        self.unseen: list[tuple[Array, Array | float, list[str]]] = []  # loss, gradient's length, images
         self.stop = False
 
     # The state, and its way to the disk and back
@@ -132,7 +139,8 @@ class Trainer:
             )
 
     def save(self, name: str = LAST) -> None:
-        """Write the state to a file of the run's folder, whole or not at all."""
+        """Write the state to a file of the run's folder, whole or not at all, if it is finite."""
+        self._look()
         path = self.out / name
         try:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -164,29 +172,43 @@ class Trainer:
         progress.set_description(f"epoch {len(self.history) + 1}/{self.settings.epochs}")
         self.model.train()
         self.loader.rng.bit_generator.state = self.random
-        for batch in self.loader.batches(start=self.batches_done):
-            loss = self._step(batch)
+        for batch in carried(self.loader.batches(start=self.batches_done), self.device):
+            self._step(batch)
             self.batches_done += 1
-            self.loss_sum += loss * len(batch.names)
-            progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            if self.device == "cpu" or len(self.unseen) == STEPS_UNSEEN:
+                progress.set_postfix(loss=f"{self._look():.3f}", refresh=False)
             progress.update(len(batch.names))
             if self.stop:
                 self._interrupt()
             if time.monotonic() - self.saved_at > SAVE_SECONDS:
                 self.save()
+        self._look()
         return self.loss_sum / len(self.training)
 
-    def _step(self, batch: Batch) -> float:
-        """Move the weights once, by the gradient of one batch; return its loss."""
+    def _step(self, batch: Batch) -> None:
+        """Move the weights once, by the gradient of one batch."""
         loss = loss_of(*self._forward(batch))
-        value = loss.item()
-        self._check_finite("loss", value, batch)
         self.optimizer.zero_grad()
         loss.backward()
         length = clip_grad_norm(self.optimizer.parameters, self.settings.clip)
-        self._check_finite("gradient's length", length, batch)
         self.optimizer.step()
         self.schedule.step()
+        self.unseen.append((loss.data, length, batch.names))
+
+    def _look(self) -> float:
+        """Look at the steps since the last time: add up their losses, and return the newest.
+
+        Raises InputError for the first that is not finite.
+        """
+        numbers = to_floats([number for loss, length, _ in self.unseen for number in (loss, length)])
+        first = self.batches_done - len(self.unseen) + 1
+        value = 0.0
+        for i, (_, _, names) in enumerate(self.unseen):
+            value, length = numbers[2 * i : 2 * i + 2]
+            self._check_finite("loss", value, names, first + i)
+            self._check_finite("gradient's length", length, names, first + i)
+            self.loss_sum += value * len(names)
+        self.unseen.clear()
         return value
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -194,13 +216,13 @@ class Trainer:
         images, masks = (Tensor(to_device(array, self.device)) for array in (batch.images, batch.masks))
         return self.model(images), masks
 
-    def _check_finite(self, what: str, value: float, batch: Batch) -> None:
+    def _check_finite(self, what: str, value: float, names: list[str], step: int | None = None) -> None:
         """Stop before a state that no training recovers from is saved over a good one."""
         if not math.isfinite(value):
-            step = f"step {self.batches_done + 1}, " if self.model.training else ""
+            where = f"epoch {len(self.history) + 1}, " + (f"step {step}, " if step else "")
             raise InputError(
-                f"the {what} is {value} in epoch {len(self.history) + 1}, {step}on "
-                f"{', '.join(batch.names)}; look at these images, or train anew with a lower --lr"
+                f"the {what} is {value} in {where}on {', '.join(names)}; look at these images, or train "
+                "anew with a lower --lr"
             )
 
     def _finish_epoch(self, train_loss: float, started: float) -> None:
@@ -229,11 +251,12 @@ class Trainer:
         """Return the validation images' loss and mean scores at the training size."""
         self.model.eval()
         counts, total = [], 0.0
-        for batch in DataLoader(self.validation, self.settings.batch_size, collate=collate):
+        batches, ahead = tee(DataLoader(self.validation, self.settings.batch_size, collate=collate))
+        for batch, moved in zip(batches, carried(ahead, self.device), strict=True):
             with no_grad():
-                logits, masks = self._forward(batch)
+                logits, masks = self._forward(moved)
                 loss = loss_of(logits, masks).item()
-            self._check_finite("validation loss", loss, batch)
+            self._check_finite("validation loss", loss, batch.names)
             total += loss * len(batch.names)
             predicted = logits.numpy() > 0.0  # a logit above 0 is a probability above one half
             counts += [confusion(*pair) for pair in zip(predicted, batch.masks > 0.5, strict=True)]

@@ -10,10 +10,13 @@ from minidl.backend import (
     DeviceError,
     array_module,
     cuda_problem,
+    describe,
     device_of,
     is_array,
+    library,
     resolve_device,
     to_device,
+    to_floats,
     to_numpy,
 )
 
@@ -45,10 +48,22 @@ class TestArrays:
         array = np.arange(6, dtype=np.float32).reshape(2, 3)
         moved = to_device(array, device)
         assert device_of(moved) == device and is_array(moved)
-        assert array_module(moved).__name__ == {"cpu": "numpy", "cuda": "cupy"}[device]
+        assert array_module(moved) is library(device)
         back = to_numpy(moved)
         assert isinstance(back, np.ndarray) and back.dtype == np.float32
         np.testing.assert_array_equal(back, array)
+
+    def test_numbers_of_a_device_become_floats_in_one_copy(self, put, device):
+        numbers = [put(np.float32(0.5)), put(np.float32(2.0)), put(np.float32(np.inf))]
+        assert to_floats(numbers) == [0.5, 2.0, np.inf]
+        assert to_floats([]) == []
+
+    def test_on_the_cpu_arrays_and_floats_may_be_mixed(self):
+        assert to_floats([np.float32(0.5), 0.1, np.array(2.0)]) == [0.5, 0.1, 2.0]
+
+    def test_a_device_is_described_for_people(self, device):
+        assert describe(device).startswith(device)
+        assert device != "cuda-on-cpu" or "slow" in describe(device)
 
 
 class TestResolveDevice:
@@ -78,39 +93,74 @@ class TestResolveDevice:
 
     @pytest.mark.parametrize("name", ["gpu", "CPU", "", "cuda:0"])
     def test_an_unknown_device_is_an_error_that_lists_the_known(self, name):
-        with pytest.raises(DeviceError, match=f"unknown device '{name}'; choose from auto, cpu, cuda"):
+        with pytest.raises(
+            DeviceError, match=f"unknown device '{name}'; choose from auto, cpu, cuda, cuda-on-cpu"
+        ):
             resolve_device(name)
 
 
 class TestCudaProblem:
-    """The three ways a machine can lack CUDA, each with a package `cupy` that behaves so."""
+    """The ways a machine can lack CUDA, each with a package `cupy` that raises what CuPy 14 raises there.
 
-    ask = "from minidl.backend import cuda_problem; print(cuda_problem())"
+    Of these, what CuPy says without a driver and without headers was copied from CuPy itself, as it said it.
+    """
 
-    def problem(self, tmp_path, cupy):
-        (tmp_path / "cupy.py").write_text(cupy)
-        (line,) = python(self.ask, tmp_path).splitlines()
+    NVRTC = 'Failure finding "libnvrtc.so.13": No such file: libnvrtc.so.13\n'
+    HEADERS = 'x.cu(1): catastrophic error: cannot open source file "cuda_fp16.h"\n  #include <cuda_fp16.h>\n'
+    DRIVER = "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version"
+
+    def problem(self, tmp_path, cupy, driver=13000):
+        (tmp_path / "cupy" / "cuda").mkdir(parents=True)
+        (tmp_path / "cupy" / "__init__.py").write_text(cupy)
+        (tmp_path / "cupy" / "cuda" / "__init__.py").touch()
+        (tmp_path / "cupy" / "cuda" / "runtime.py").write_text(
+            f"def driverGetVersion(): return {driver}\ndef runtimeGetVersion(): return 13020\n"
+        )
+        program = "from minidl.backend import cuda_problem; print(cuda_problem())"
+        (line,) = python(program, tmp_path).splitlines()
         return line
+
+    def raised(self, tmp_path, message, driver=13000):
+        return self.problem(tmp_path, f"def arange(*a, **k): raise RuntimeError({message!r})", driver)
 
     def test_cupy_that_is_not_installed(self, tmp_path):
         line = self.problem(tmp_path, "raise ModuleNotFoundError(\"No module named 'cupy'\")")
-        assert line.startswith("CuPy is not installed; pip install -e '.[cuda13]'")
+        assert line == "CuPy is not installed; pip install -e '.[cuda13]', or '.[cuda12]' for older drivers"
 
-    def test_cupy_that_does_not_load_tells_why(self, tmp_path):
+    def test_no_driver(self, tmp_path):
+        line = self.raised(tmp_path, self.DRIVER, driver=0)
+        assert line == "there is no NVIDIA driver; install the one for your GPU"
+
+    def test_a_driver_too_old(self, tmp_path):
+        assert self.raised(tmp_path, self.DRIVER, driver=12040) == (
+            "the driver is for CUDA 12.4 and CuPy for 13.2; update the driver, or install an older CuPy"
+        )
+
+    def test_no_gpu(self, tmp_path):
+        line = self.raised(tmp_path, "cudaErrorNoDevice: no CUDA-capable device is detected")
+        assert line.startswith("the driver finds no GPU; check `nvidia-smi`")
+
+    @pytest.mark.parametrize("said, lacking", [(NVRTC, "compiler"), (HEADERS, "headers")])
+    def test_no_compiler_or_no_headers(self, tmp_path, said, lacking):
+        assert self.raised(tmp_path, said) == (
+            f"CUDA's {lacking} cannot be found; pip install 'cupy-cuda13x[ctk]', or 12x if that is yours"
+        )
+
+    def test_cupy_that_does_not_load_tells_the_cause_beneath(self, tmp_path):
         line = self.problem(
             tmp_path,
             "try:\n"
-            "    raise ImportError('libnvrtc.so.12: cannot open shared object file')\n"
+            "    raise ImportError('libcublas.so.12: cannot open shared object file')\n"
             "except ImportError as cause:\n"
             "    raise ImportError('=======\\nFailed to import CuPy.') from cause",
         )
         assert line == (
-            "CuPy cannot use the GPU (libnvrtc.so.12: cannot open shared object file); check `nvidia-smi`"
+            "CuPy cannot use the GPU (libcublas.so.12: cannot open shared object file); check `nvidia-smi`"
         )
 
-    def test_a_gpu_without_driver_tells_the_first_line_of_why(self, tmp_path):
-        line = self.problem(tmp_path, "def arange(*a, **k): raise RuntimeError('no driver\\nat line 5')")
-        assert line == "CuPy cannot use the GPU (no driver); check `nvidia-smi`"
+    def test_anything_else_is_told_by_its_first_line(self, tmp_path):
+        line = self.raised(tmp_path, "cudaErrorUnknown: unknown error\nat line 5")
+        assert line == "CuPy cannot use the GPU (cudaErrorUnknown: unknown error); check `nvidia-smi`"
 
     def test_a_reason_without_words_is_named_by_its_type(self, tmp_path):
         line = self.problem(tmp_path, "def arange(*a, **k): raise MemoryError()")

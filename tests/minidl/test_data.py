@@ -1,12 +1,16 @@
 """Batches come in one order for any number of threads, and an epoch can be taken up anywhere in it."""
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from minidl.data import DataLoader
+from minidl.backend import device_of, to_numpy
+from minidl.data import DataLoader, carried
+from tests.minidl.simulated_streams import simulated_cupy
 
 THREADS = (0, 1, 2, 5)
 
@@ -204,3 +208,61 @@ def test_impossible_sizes_are_refused(batch_size, threads):
 def test_chance_without_a_generator_is_refused(options):
     with pytest.raises(ValueError, match="need a generator"):
         DataLoader([1], 1, **options)
+
+
+class Pair(NamedTuple):
+    """A batch of arrays of one dtype, and something else."""
+
+    images: np.ndarray
+    masks: np.ndarray
+    names: list[str]
+
+
+def pairs(count, size=3):
+    """Batches all of whose numbers differ."""
+    for i in range(count):
+        images = np.arange(4.0 * size, dtype=np.float32).reshape(size, 2, 2) + 1000.0 * i
+        yield Pair(images, images[:, 0] + 500.0, [f"{i}"])
+
+
+class TestCarried:
+    def test_on_the_cpu_come_the_batches_themselves(self):
+        batches = list(pairs(3))
+        assert all(a is b for a, b in zip(carried(batches, "cpu"), batches, strict=True))
+
+    @pytest.mark.parametrize("count", [0, 1, 2, 5])
+    def test_arrays_are_on_the_device_and_all_else_as_it_was(self, device, count):
+        received = list(carried(pairs(count), device))
+        assert [batch.names for batch in received] == [[f"{i}"] for i in range(count)]
+        for batch, original in zip(received, pairs(count), strict=True):
+            for here, there in zip(original[:2], batch[:2], strict=True):
+                assert device_of(there) == device and there.dtype == np.float32
+                np.testing.assert_array_equal(to_numpy(there), here)
+
+    def test_a_batch_travels_as_one(self, device):
+        if device == "cpu":
+            pytest.skip("nothing travels there")
+        (batch,) = carried(pairs(1), device)
+        assert batch.images.base is batch.masks.base is not None
+
+    def test_the_next_batch_leaves_before_the_last_one_is_used(self, device):
+        asked = []
+        batches = carried((asked.append(i) or pair for i, pair in enumerate(pairs(4))), device)
+        next(batches)
+        assert asked == ([0] if device == "cpu" else [0, 1])
+
+    @pytest.mark.parametrize("late_copies", [True, False])
+    @pytest.mark.parametrize("late_steps", [True, False])
+    def test_on_a_gpu_each_step_finds_its_own_batch(self, monkeypatch, late_copies, late_steps):
+        """Simulated, with steps and copies as early or as late as the events allow."""
+        cupy = simulated_cupy(late_copies, late_steps)
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        computing, found = cupy.cuda.get_current_stream(), []
+        for batch in carried(pairs(9), "cuda"):
+            images, masks = batch.images.numbers, batch.masks.numbers
+            computing.add(lambda x=images, y=masks: found.append((x.copy(), y.copy())))
+            del batch
+        computing.run(len(computing.queue))
+        for (images, masks), pair in zip(found, pairs(9), strict=True):
+            np.testing.assert_array_equal(images, pair.images)
+            np.testing.assert_array_equal(masks, pair.masks)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minidl import Function, Tensor, gradcheck, ops
+from minidl.backend import cuda_problem
 from minidl.gradcheck import GradientError, check_adjoint, check_vjp, every_function, function_checks
 from minidl.ops import activation, conv, elementwise, norm, pool, reduce, shape
 from minidl.ops.linear import MatMul
@@ -35,6 +36,41 @@ def scaled(backward, factor: float, position: int = 0):
 class TestTheTable:
     def test_every_function_agrees(self):
         assert failures() == {}
+
+    def test_every_function_agrees_on_each_device(self, device):
+        rows = gradcheck.run(function_checks(np.random.default_rng(0), device), device)
+        assert {row.name: row.message for row in rows if not row.passed} == {}
+
+    def test_of_several_devices_has_a_column_each_at_the_same_numbers(self, monkeypatch, capsys, device):
+        monkeypatch.setattr(gradcheck, "other_checks", lambda *settings: iter(()))  # for the time they take
+        assert gradcheck.main(["--device", "cpu", device]) == 0
+        head, *lines, last = capsys.readouterr().out.splitlines()
+        if device == "cpu":
+            assert head.split() == ["name", "checked", "error", "tolerance", "verdict"]
+            return
+        assert head.split() == ["name", "checked", "cpu", device, "tolerance", "verdict"]
+        assert last == f"{2 * len(lines)} of {2 * len(lines)} derivatives agree"
+        (line,) = (line for line in lines if line.startswith("Reshape "))
+        cpu, other, tolerance, verdict = line.split()[-4:]
+        assert cpu == other and (tolerance, verdict) == ("1e-06", "ok")  # a copy is exact on all
+
+    def test_names_the_device_that_disagrees(self):
+        rows = [
+            gradcheck.Row("Exp", "vjp", 1e-9, 1e-6, device="cpu"),
+            gradcheck.Row("Exp", "vjp", 1e-2, 1e-6, "backward gives 1", device="cuda"),
+        ]
+        _, line, last = gradcheck.as_table(rows).splitlines()
+        assert line.split()[2:4] == ["1.0e-09", "1.0e-02"]
+        assert line.endswith("FAILED on cuda  backward gives 1")
+        assert last == "1 of 2 derivatives agree"
+
+    @pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
+    def test_of_a_device_that_is_not_there_is_one_line(self, capsys):
+        with pytest.raises(SystemExit) as stop:
+            gradcheck.main(["--device", "cpu", "cuda"])
+        out, err = capsys.readouterr()
+        assert stop.value.code == 2 and out == ""
+        assert err == f"python -m minidl.gradcheck: error: cuda: {cuda_problem()}; or use --device cpu\n"
 
     def test_agrees_for_other_random_numbers_too(self):
         for seed in range(1, 6):
@@ -74,7 +110,7 @@ class TestScaledByOneThousandth:
     @pytest.mark.parametrize("kind", FUNCTIONS, ids=lambda kind: kind.__name__)
     def test_fails_the_command(self, kind, monkeypatch, capsys):
         monkeypatch.setattr(kind, "backward", scaled(kind.backward, 1.001))
-        monkeypatch.setattr(gradcheck, "other_checks", lambda rng: iter(()))  # for the time they take
+        monkeypatch.setattr(gradcheck, "other_checks", lambda *settings: iter(()))  # for the time they take
         assert gradcheck.main([]) == 1
         assert f"{kind.__name__} " in capsys.readouterr().out
 
@@ -86,15 +122,14 @@ class TestScaledByOneThousandth:
 
     def test_in_the_network_alone(self, monkeypatch, capsys):
         monkeypatch.setattr(conv.Conv2d, "backward", scaled(conv.Conv2d.backward, 1.001, position=1))
-        monkeypatch.setattr(gradcheck, "function_checks", lambda rng: iter(()))
+        monkeypatch.setattr(gradcheck, "function_checks", lambda *settings: iter(()))
         assert gradcheck.main([]) == 1
         assert "project.weight" in capsys.readouterr().out
 
 
 def no_mean_terms(self, dy):
     """Batch norm as if its mean and variance were constants."""
-    db, dg = dy.sum(norm.CHANNEL_SUM), (dy * self.n).sum(norm.CHANNEL_SUM)
-    return dy * norm.by_channel(self.weight * self.r), dg, db
+    return norm.gradients(dy, self.x, self.norm, training=False)
 
 
 def not_negated(self, dy):

@@ -9,6 +9,8 @@ from PIL import Image
 
 from minidl import checkpoint
 from minidl.backend import cuda_problem
+from r2unet.cli import _enough_memory
+from r2unet.errors import InputError
 from r2unet.run import read_state
 
 IMAGE = "ISIC-2017_Training_Data/ISIC_0000002.jpg"
@@ -117,6 +119,53 @@ class TestTrainRefused:
         assert list((tmp_path / "a").iterdir()) == []
 
 
+def lacking(tmp_path, message):
+    """The code of a program on a machine where CuPy is installed and cannot use a GPU."""
+    (tmp_path / "packages" / "cupy").mkdir(parents=True)
+    cupy = f"def arange(*a, **k): raise RuntimeError({message!r})"
+    (tmp_path / "packages" / "cupy" / "__init__.py").write_text(cupy)
+    return f"sys.path.insert(0, {str(tmp_path / 'packages')!r})\nsys.exit(main())"
+
+
+class TestDevice:
+    NO_GPU = "cudaErrorNoDevice: no CUDA-capable device is detected"
+    REASON = "the driver finds no GPU; check `nvidia-smi`, and that CUDA_VISIBLE_DEVICES does not hide it"
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["train", "--size", 16, "--images", 2],
+            ["evaluate", "--checkpoint", "best.npz"],
+            ["predict", "--checkpoint", "best.npz", "a.jpg", "--out", "masks"],
+        ],
+    )
+    def test_cuda_without_a_gpu(self, program, tmp_path, words):
+        code = lacking(tmp_path, self.NO_GPU)
+        child = program(*words, "--device", "cuda", code=code, cwd=tmp_path)
+        assert_refused(ended(child), f"cuda: {self.REASON}; or use --device cpu")
+        assert [path.name for path in tmp_path.iterdir()] == ["packages"]
+
+    def test_auto_trains_on_the_cpu_and_says_why(self, program, tiny, tmp_path):
+        words = ["train", *tiny, "--epochs", 1, "--device", "auto", "--out", tmp_path / "a"]
+        code, out, _ = ended(program(*words, code=lacking(tmp_path, self.NO_GPU)))
+        assert code == 0 and (tmp_path / "a" / "best.npz").exists()
+        first, second = out.splitlines()[:2]
+        assert first == f"training on generated lesions on the cpu, into {tmp_path / 'a'}"
+        assert second == f"not on a GPU: {self.REASON}"
+
+    @pytest.mark.parametrize("device, where", [("cuda", " on the GPU"), ("cpu", "")])
+    def test_too_little_memory_is_told_with_what_it_was_for(self, device, where):
+        with (
+            pytest.raises(InputError) as fault,
+            _enough_memory("--batch-size 8", 8, 256, device, "lower it, or --size or --widths"),
+        ):
+            raise MemoryError("Out of memory allocating 34,359,738,368 bytes")
+        assert str(fault.value) == (
+            f"--batch-size 8: not enough memory{where} for 8 images at once of 256 x 256 pixels; "
+            "lower it, or --size or --widths"
+        )
+
+
 def cut(path):
     """Keep the first half, as a download that broke off does."""
     content = path.read_bytes()
@@ -213,6 +262,11 @@ class TestEvaluateAndPredict:
         words = ["predict", "--checkpoint", trained / "best.npz", isic / IMAGE, tmp_path / "none.jpg"]
         assert_refused(r2unet(*words, "--out", tmp_path / "masks"), tmp_path / "none.jpg", "no such file")
         assert not (tmp_path / "masks").exists()
+
+    def test_an_image_larger_than_memory(self, program, trained, isic, tmp_path):
+        words = ["predict", "--checkpoint", trained / "best.npz", isic / IMAGE, "--out", tmp_path / "masks"]
+        child = program(*words, "--size", 4096, code=limited("RLIMIT_AS", 600 * 2**20))
+        assert_refused(ended(child), "--size 4096: not enough memory for 4096 x 4096 pixels; lower it")
 
     def test_a_file_where_masks_should_go(self, r2unet, trained, isic):
         words = ["predict", "--checkpoint", trained / "best.npz", isic / IMAGE, "--out", isic / MASK]

@@ -17,6 +17,7 @@ class TestUnderstood:
         assert vars(parse("train")) == {
             "command": "train",
             "device": "auto",
+            "conv": "auto",
             "threads": 1,
             "cache": None,
             "out": None,
@@ -70,6 +71,7 @@ class TestRefused:
             ("train --threads -1", "--threads: want a whole number from 0 to 64"),
             ("train --threads 1000", "--threads"),
             ("train --device gpu", "--device: invalid choice: 'gpu'"),
+            ("train --conv fft", "--conv: invalid choice: 'fft'"),
             ("evaluate", "--checkpoint"),
             ("evaluate --checkpoint F --split dev", "--split: invalid choice: 'dev'"),
             ("evaluate --checkpoint F --overlays o.jpg", "--overlays: want a name ending in .png"),

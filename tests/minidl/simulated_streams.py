@@ -1,0 +1,101 @@
+"""Enough of CuPy's streams, events and memory pools to see whether the work of two streams is ordered.
+
+A GPU may run the work of a stream at any time that its events allow. This one runs it at the extremes: at
+once or, if the stream is `late`, when somebody waits for it. Memory that Python lets go of is given away
+again, as CuPy's pools do, whatever work is still queued for it; all of it is of one size.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+
+
+class Stream:
+    """A queue of work."""
+
+    def __init__(self, late: bool) -> None:
+        self.queue: list[Callable[[], None]] = []
+        self.late, self.done = late, 0
+
+    def add(self, work: Callable[[], None]) -> None:
+        self.queue.append(work)
+        if not self.late:
+            self.run(len(self.queue))
+
+    def run(self, until: int) -> None:
+        while self.done < until:
+            self.done += 1
+            self.queue[self.done - 1]()
+
+    def record(self) -> Event:
+        return Event(self, len(self.queue))
+
+    def wait_event(self, event: Event) -> None:
+        self.add(event.synchronize)
+
+
+class Event:
+    """A place in a stream's queue."""
+
+    def __init__(self, stream: Stream, place: int) -> None:
+        self.stream, self.place = stream, place
+
+    def synchronize(self) -> None:
+        self.stream.run(self.place)
+
+
+class Memory:
+    """Memory of the device that goes back to its pool when Python lets go of it and of all its parts."""
+
+    def __init__(self, storage: np.ndarray, pool: list[np.ndarray]) -> None:
+        self.storage, self.pool = storage, pool
+
+    def __del__(self) -> None:
+        self.pool.append(self.storage)
+
+    def __getitem__(self, part: slice) -> Part:
+        return Part(self, self.storage[part])
+
+    def set(self, host: np.ndarray, stream: Stream) -> None:
+        address, size, target = host.ctypes.data, host.nbytes, self.storage
+        stream.add(lambda: ctypes.memmove(target.ctypes.data, address, size))
+
+
+class Part:
+    """Some of the device's memory; `numbers` is what a kernel would be given, which keeps nothing alive."""
+
+    def __init__(self, memory: Memory, numbers: np.ndarray) -> None:
+        self.memory, self.numbers = memory, numbers
+
+    def reshape(self, shape: tuple[int, ...]) -> Part:
+        return Part(self.memory, self.numbers.reshape(shape))
+
+
+def pinned_memory(storage: bytearray, pool: list[bytearray]) -> ctypes.Array:
+    """Return memory of the host that goes back to its pool when Python lets go of it."""
+    kind = type("Pinned", (ctypes.c_char * len(storage),), {"__del__": lambda self: pool.append(storage)})
+    return kind.from_buffer(storage)
+
+
+def simulated_cupy(late_copies: bool, late_steps: bool) -> SimpleNamespace:
+    """Return what stands for the module cupy."""
+    pinned: list[bytearray] = []
+    memory: list[np.ndarray] = []
+    computing = Stream(late_steps)
+
+    def alloc_pinned_memory(size: int) -> ctypes.Array:
+        return pinned_memory(pinned.pop() if pinned else bytearray(size), pinned)
+
+    def empty(size: int, dtype: np.dtype) -> Memory:
+        return Memory(memory.pop() if memory else np.zeros(size, dtype), memory)
+
+    cuda = SimpleNamespace(
+        Stream=lambda non_blocking: Stream(late_copies),
+        get_current_stream=lambda: computing,
+        alloc_pinned_memory=alloc_pinned_memory,
+    )
+    return SimpleNamespace(cuda=cuda, empty=empty)

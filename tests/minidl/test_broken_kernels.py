@@ -1,0 +1,236 @@
+"""Tests of the tests: each kernel is broken in the ways people break kernels, and every break is noticed.
+
+`broken_kernels.py` has the breaks. For each one, an operation runs on the broken kernels, its threads in
+three orders, and is compared with NumPy. It must differ, or be refused with an error; and with the kernels as
+they are it must agree. `python tests/minidl/test_broken_kernels.py` prints how each break is noticed.
+"""
+
+import contextlib
+import functools
+import importlib
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from broken_kernels import BROKEN
+
+from minidl import Parameter, cuda_on_cpu, ops, optim
+from minidl.backend import to_device, to_numpy
+from minidl.gradcheck_cases import by_im2col, function_cases
+from minidl.ops import conv_direct, loss
+from minidl.tensor import Tensor
+
+MINIDL = Path(cuda_on_cpu.__file__).parents[1]
+FUNCTION = re.compile(r'^(?:extern "C" __global__|__device__) [^(]*\b(\w+)\(', re.MULTILINE)
+ORDERS = ("forward", "reverse", "shuffled")
+ROWS = [(*place, what) for place, breaks in BROKEN.items() for what in breaks]
+
+# A few hundred numbers are then several pieces, each with more numbers than threads, and several warps of these.
+SMALL_SIZES = {
+    (conv_direct, "PIECE_PIXELS"): 200,
+    (loss, "BLOCK"): 64,
+    (loss, "BLOCKS"): 70,
+    (loss, "IMAGE_BLOCKS"): 2,
+    (optim, "BLOCKS"): 2,
+}
+
+
+def more_cases(rng, device):
+    """Operations on shapes that fill more than one block, tile or chunk, and on numbers that are special."""
+    image, kernel = rng.normal(size=(3, 23, 13, 11)), rng.normal(size=(10, 23, 3, 3))
+    masks = [
+        rng.integers(0, 2, shape).astype(float) for shape in ((7, 1, 40, 17), (3, 1, 20, 13), (70, 1, 2, 3))
+    ]
+    many, large, small = (Tensor(to_device(mask, device)) for mask in masks)
+
+    def pooled(x):
+        return ops.max_pool2d(x, (2, 3), stride=(1, 2))
+
+    return {
+        "Conv2d, many channels": (lambda x, w: ops.conv2d(x, w, padding=1), [image, kernel]),
+        "Conv2d, many channels, by im2col": (
+            by_im2col(lambda x, w: ops.conv2d(x, w, padding=1)),
+            [image, kernel],
+        ),
+        "ReLU, two blocks": (ops.relu, [rng.normal(size=300)]),
+        "ReLU, not a number": (ops.relu, [np.array([1.0, np.nan])]),
+        "MaxPool2d, several tiles": (pooled, [rng.normal(size=(1, 2, 12, 70))]),
+        "MaxPool2d, equal pixels": (pooled, [rng.integers(0, 3, (1, 2, 7, 6)).astype(float)]),
+        "BinaryCrossEntropyWithLogits, many numbers": (
+            lambda x: ops.binary_cross_entropy_with_logits(x, many),
+            [rng.normal(size=many.shape)],
+        ),
+        "SoftDiceLoss, large images": (
+            lambda x: ops.soft_dice_loss(x, large),
+            [rng.normal(size=large.shape)],
+        ),
+        "SoftDiceLoss, many images": (lambda x: ops.soft_dice_loss(x, small), [rng.normal(size=small.shape)]),
+    }
+
+
+def value_and_gradients(case, device):
+    """What an operation computes, forward and backward."""
+    rng = np.random.default_rng(0)
+    f, arrays = {**function_cases(rng, device), **more_cases(rng, device)}[case]
+    inputs = [Tensor(to_device(a, device), requires_grad=True) for a in arrays]
+    y = f(*inputs)
+    cotangent = np.random.default_rng(1).normal(size=y.shape)
+    y.backward(to_device(cotangent, device))
+    return [y.data, *(x.grad for x in inputs)]
+
+
+def parameters_with_gradients(rng, device):
+    """Parameters whose numbers fill no whole block together."""
+    parameters = [
+        Parameter(to_device(rng.normal(size=shape), device)) for shape in ((3,), (7, 5), (), (1000,))
+    ]
+    for p in parameters:
+        p.grad = to_device(rng.normal(size=p.shape), device)
+    return parameters
+
+
+def trained(optimizer, device):
+    """The parameters after three steps; in each, another one has no gradient."""
+    rng = np.random.default_rng(0)
+    parameters = parameters_with_gradients(rng, device)
+    optimizer = optimizer(parameters, lr=0.1, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.2)
+    for without in range(3):
+        for p in parameters:
+            p.grad = to_device(rng.normal(size=p.shape), device)
+        parameters[without].grad = None
+        optimizer.step()
+    return [p.data for p in parameters]
+
+
+def clipped(device):
+    """Gradients that are longer than allowed, and those that are not, after clipping."""
+    found = []
+    for max_norm in (1.0, 1000.0):
+        parameters = parameters_with_gradients(np.random.default_rng(0), device)
+        length = optim.clip_grad_norm(parameters, max_norm)
+        found += [length, *(p.grad for p in parameters)]
+    return found
+
+
+def pooled_with_a_nan(device):
+    """The largest of pixels of which one is not a number; which of them takes the gradient is left open."""
+    image = np.arange(16.0).reshape(1, 1, 4, 4)
+    image[0, 0, 2, 1] = np.nan
+    return [ops.max_pool2d(Tensor(to_device(image, device))).data]
+
+
+CASES = {
+    "Adam": functools.partial(trained, optim.Adam),
+    "AdamW": functools.partial(trained, optim.AdamW),
+    "clip_grad_norm": clipped,
+    "MaxPool2d, not a number": pooled_with_a_nan,
+}
+
+
+def results(case, device):
+    """What a case computes on a device, as NumPy arrays."""
+    run = CASES.get(case) or functools.partial(value_and_gradients, case)
+    return [to_numpy(np.float64(a) if isinstance(a, float) else a) for a in run(device)]
+
+
+def problem(case):
+    """How the kernels are seen to be wrong, in whatever order their threads run; None if they are right."""
+    expected = results(case, "cpu")
+    for order in ORDERS:
+        try:
+            with cuda_on_cpu.thread_order(order):
+                found = results(case, "cuda-on-cpu")
+        except cuda_on_cpu.KernelError as error:
+            return str(error).splitlines()[0]
+        for a, e in zip(found, expected, strict=True):
+            if not np.array_equal(np.isnan(a), np.isnan(e)):
+                return "not a number" if np.isnan(a).any() else "a number where there is none"
+            if np.nanmax(np.abs(a - e)) > 1e-11 * np.nanmax(np.abs(e)):
+                return "wrong value"
+    return None
+
+
+def kernels_of(file):
+    """The Kernels of a file, "ops/conv.cu" for one."""
+    return importlib.import_module("minidl." + file.removesuffix(".cu").replace("/", ".")).kernels
+
+
+def break_function(text, function, right, wrong):
+    """The text of a file with one function of it broken."""
+    body = re.search(rf"\b{function}\([^)]*\)\s*{{.*?\n}}", text, re.DOTALL)[0]
+    assert body.count(right) == 1, (
+        f"{function} has {right!r} {body.count(right)} times: mend broken_kernels.py"
+    )
+    return text.replace(body, body.replace(right, wrong))
+
+
+@contextlib.contextmanager
+def small_sizes():
+    """Let small arrays take the ways of large ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        for (module, name), value in SMALL_SIZES.items():
+            patch.setattr(module, name, value)
+        yield
+
+
+def problem_when_broken(row, folder):
+    """How a break is noticed; None if it is not. Needs a folder for the broken file."""
+    file, function, case, what = row
+    kernels = kernels_of(file)
+    broken = folder / kernels.source.name
+    text = kernels.source.read_text(encoding="utf-8")
+    broken.write_text(break_function(text, function, *BROKEN[row[:3]][what]), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder.parent))  # nobody compiles this again
+        cuda_on_cpu.load(broken, "float64")  # g++ must take it: that it refuses a break would prove nothing
+        patch.setattr(kernels, "source", broken)
+        return problem(case)
+
+
+@pytest.fixture(autouse=True)
+def emulator():
+    """Skip where kernels cannot run on the CPU."""
+    if problem := cuda_on_cpu.problem():
+        pytest.skip(problem)
+
+
+@pytest.fixture(autouse=True)
+def sizes():
+    with small_sizes():
+        yield
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[1]}: {row[3]}")
+def test_a_broken_kernel_is_noticed(row, tmp_path):
+    assert problem_when_broken(row, tmp_path)
+
+
+@pytest.mark.parametrize("case", sorted({case for _, _, case in BROKEN}))
+def test_the_kernels_as_they_are_agree_with_numpy(case):
+    assert problem(case) is None
+
+
+@pytest.mark.parametrize("source", sorted(MINIDL.rglob("*.cu")), ids=lambda source: source.name)
+def test_every_function_is_broken(source):
+    functions = FUNCTION.findall(source.read_text(encoding="utf-8"))
+    file = source.relative_to(MINIDL).as_posix()
+    assert sorted(functions) == sorted({function for f, function, _ in BROKEN if f == file})
+
+
+def table():
+    """The lines of a table in Markdown: each break, and how it is noticed."""
+    yield "| kernel file | what is broken | noticed by |"
+    yield "|---|---|---|"
+    with tempfile.TemporaryDirectory() as folder, small_sizes():
+        for i, row in enumerate(ROWS):
+            here = Path(folder) / str(i)
+            here.mkdir()
+            file, function, _, what = row
+            yield f"| `{file}` | `{function}`: {what} | {problem_when_broken(row, here) or '**nothing**'} |"
+
+
+if __name__ == "__main__":
+    for line in table():
+        print(line, flush=True)
