@@ -1,0 +1,160 @@
+"""What NVIDIA's compiler makes of the kernels, on a machine without a GPU: NVRTC, called through ctypes.
+
+NVRTC is the compiler that CuPy calls at a kernel's first launch. It is one shared library, comes from PyPI
+(`nvidia-cuda-nvrtc`, in the extra `test`), and needs a GPU to run its result, not to make it. It says of
+each kernel how many registers a thread takes, and whether they were enough: a GPU's 65,536 registers are
+dealt to the threads that wait together, so their number decides how many memory accesses are under way at
+once, and what does not fit is spilled to memory, hundreds of times slower. Run as a program it prints that
+for every kernel, as a table in Markdown:
+
+    python tests/nvrtc.py
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+PACKAGE = Path(__file__).parents[1] / "minidl"
+SOURCES = sorted(PACKAGE.rglob("*.cu"))
+DTYPES = ("float", "double")
+ARCHITECTURES = ("sm_80", "sm_90")  # A100 and H100
+
+# CuPy's own options; then the report, and the source's line numbers in the result: neither changes the code.
+OPTIONS = (
+    "--std=c++17",
+    "-ftz=true",
+    "--device-as-default-execution-space",
+    "--ptxas-options=-v",
+    "-lineinfo",
+)
+
+
+class CompileError(Exception):
+    """The compiler refused a file; the message is its own, with the file's name and line."""
+
+
+class Kernel(NamedTuple):
+    """What one kernel takes of a GPU."""
+
+    name: str
+    registers: int  # of 32 bits, a thread
+    barriers: int  # 0 or 1: whether the threads of a block wait for each other
+    shared: int  # bytes a block, without those that the launch asks for
+    stack: int  # bytes a thread, in memory: arrays that registers cannot hold
+    spilled: int  # bytes a thread, stored to memory or loaded back for want of registers
+
+
+class Compiled(NamedTuple):
+    """A file of kernels, compiled."""
+
+    kernels: list[Kernel]
+    ptx: str  # NVIDIA's assembly language, before registers are dealt
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Load NVRTC from its wheel; raises PackageNotFoundError or OSError where it cannot be had."""
+    files = {file.name.partition(".so")[0]: file.locate() for file in metadata.files("nvidia-cuda-nvrtc")}
+    ctypes.CDLL(str(files["libnvrtc-builtins"]))  # first: NVRTC asks for it by name, and no path leads here
+    return ctypes.CDLL(str(files["libnvrtc"]))
+
+
+def problem() -> str | None:
+    """Return None if NVRTC can be called here, otherwise the reason in one line."""
+    try:
+        library()
+    except metadata.PackageNotFoundError:
+        return "nvidia-cuda-nvrtc is not installed; pip install -e '.[test]' brings it on Linux"
+    except OSError as error:
+        return f"NVRTC cannot be loaded ({error}); reinstall nvidia-cuda-nvrtc"
+    return None
+
+
+def compile_file(path: Path, dtype: str, architecture: str) -> Compiled:
+    """Compile a file of kernels with `T` as `dtype` ("float", "double"); raises CompileError.
+
+    T is a type and no macro (`-DT=float`): NVRTC puts headers of its own before every program, whose
+    templates are named T too.
+    """
+    nvrtc, program = library(), ctypes.c_void_p()
+    code = f'using T = {dtype};\n#line 1 "{path.name}"\n{path.read_text(encoding="utf-8")}'
+    options = [option.encode() for option in (*OPTIONS, f"--gpu-architecture={architecture}")]
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), code.encode(), path.name.encode(), 0, None, None)
+    failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+    log, ptx = (text_of(program, what) for what in ("ProgramLog", "PTX"))
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    if failed:
+        raise CompileError(f"T = {dtype}, {architecture}\n{log}")
+    return Compiled(kernels_in(log), ptx)
+
+
+def text_of(program: ctypes.c_void_p, what: str) -> str:
+    """Return one of a program's texts, "ProgramLog" or "PTX"; each has a function for its size."""
+    size = ctypes.c_size_t()
+    getattr(library(), f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+    text = ctypes.create_string_buffer(size.value + 1)
+    getattr(library(), f"nvrtcGet{what}")(program, text)
+    return text.value.decode()
+
+
+def kernels_in(log: str) -> list[Kernel]:
+    """Read the report of ptxas, the part of the compiler that deals out registers, in order of names."""
+
+    def total(pattern: str, text: str) -> int:
+        return sum(map(int, re.findall(rf"(\d+) {pattern}", text)))
+
+    sections = re.split(r"Compiling entry function '(\w+)'", log)[1:]  # name, text, name, text, ...
+    return sorted(
+        Kernel(
+            name,
+            registers=total("registers", text),
+            barriers=total("barriers", text),
+            shared=total("bytes smem", text),
+            stack=total("bytes stack frame", text),
+            spilled=total("bytes spill stores", text) + total("bytes spill loads", text),
+        )
+        for name, text in zip(sections[::2], sections[1::2], strict=True)
+    )
+
+
+def conversions(ptx: str) -> list[str]:
+    """Return, as "file line: instruction", wherever a float becomes a double or the reverse."""
+    found, names, file, line = [], dict(re.findall(r'\.file\s+(\d+) "(?:.*/)?(.*?)"', ptx)), "", ""
+    for statement in ptx.splitlines():
+        if place := re.match(r"\s*\.loc\s+(\d+) (\d+)", statement):
+            file, line = place.groups()
+        elif instruction := re.match(r"\s*(?:@\S+ )?(cvt\S*\.(f64\.f32|f32\.f64))\s", statement):
+            found.append(f"{names[file]} line {line}: {instruction[1]}")
+    return found
+
+
+def table() -> str:
+    """Return what each kernel takes, as a table in Markdown; a pair is one number for each architecture."""
+    pair = " / ".join(ARCHITECTURES)
+    lines = [
+        f"| file | kernel | registers, float ({pair}) | registers, double ({pair}) "
+        "| shared bytes (float / double) | bytes spilled |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in SOURCES:
+        reports = {t: [compile_file(path, t, a).kernels for a in ARCHITECTURES] for t in DTYPES}
+        for row in zip(*(kernels for of_dtype in reports.values() for kernels in of_dtype), strict=True):
+            registers = [f"{a.registers} / {b.registers}" for a, b in (row[:2], row[2:])]
+            spilled = max(kernel.stack + kernel.spilled for kernel in row)
+            cells = (path.name, row[0].name, *registers, f"{row[0].shared} / {row[2].shared}", str(spilled))
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if reason := problem():
+        raise SystemExit(reason)
+    try:
+        print(table())
+    except CompileError as error:
+        raise SystemExit(error) from None

@@ -1,0 +1,223 @@
+"""Every kernel compiles for the GPUs that matter, within its budget; no GPU is needed to know.
+
+The budget: nothing is spilled to memory, and a thread takes at most 64 registers, so that 1,024 threads fit
+on a multiprocessor at once, half of what it can hold: enough to have other threads work while some wait for
+memory. A kernel whose threads share a tile (it has a barrier) reads memory less, and may take 128. A double
+fills two registers, so in double, which checks gradients and trains nothing, both limits are twice as high.
+"""
+
+import os
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+import nvrtc
+import pytest
+from nvrtc import ARCHITECTURES, DTYPES, SOURCES, CompileError, Kernel
+
+ALONE, SHARING = 64, 128  # registers a thread, in float
+
+every_file = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+compile_once = cache(nvrtc.compile_file)
+
+
+@pytest.fixture
+def compiler():
+    """Skip where NVRTC is missing, but never where changes are judged: a check nobody runs is none."""
+    if reason := nvrtc.problem():
+        (pytest.fail if "CI" in os.environ and sys.platform == "linux" else pytest.skip)(reason)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Return a function that writes a file of kernels."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "sample.cu"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def over_budget(kernel: Kernel, dtype: str) -> list[str]:
+    """Say what a kernel takes too much of."""
+    registers = (SHARING if kernel.barriers else ALONE) * (2 if dtype == "double" else 1)
+    limits = {"registers": registers, "stack": 0, "spilled": 0}
+    return [
+        f"{kernel.name}: {name} {getattr(kernel, name)} > {limit}"
+        for name, limit in limits.items()
+        if getattr(kernel, name) > limit
+    ]
+
+
+def without_comments(text: str) -> str:
+    return re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
+
+
+def kernels_written(text: str) -> list[str]:
+    """The names of the kernels in a source, sorted; a macro that writes kernels takes their name first."""
+    text = re.sub(r"__launch_bounds__\s*\(.*?\)", "", without_comments(text))
+    names = re.findall(r"__global__\s+void\s+(\w+)", text)
+    for macro, first in re.findall(r"#define\s+(\w+)\((\w+)", text):
+        if first in names:
+            names.remove(first)
+            names += re.findall(rf"^\s*{macro}\((\w+)", text, flags=re.MULTILINE)
+    return sorted(names)
+
+
+def float_literals(text: str) -> list[str]:
+    return re.findall(r"(?<![\w.])(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]\b", without_comments(text))
+
+
+def test_the_kernels_are_found():
+    assert nvrtc.PACKAGE / "ops" / "conv.cu" in SOURCES
+
+
+@every_file
+@every_dtype
+@every_architecture
+def test_every_kernel_compiles_within_its_budget(compiler, path, dtype, architecture):
+    kernels = compile_once(path, dtype, architecture).kernels
+    assert [kernel.name for kernel in kernels] == kernels_written(path.read_text(encoding="utf-8"))
+    assert [fault for kernel in kernels for fault in over_budget(kernel, dtype)] == []
+
+
+@every_file
+@every_dtype
+def test_all_arithmetic_is_done_in_t(compiler, path, dtype):
+    """In float a literal such as 0.1 draws its whole line into double, up to 64 times slower on many GPUs; in
+    double a float on the way leaves 7 digits, and gradient checks drown in rounding. Some of CUDA's own
+    functions convert inside (tanh, erf, sin, cos); exp, log, log1p, sqrt and pow do not.
+    """
+    assert nvrtc.conversions(compile_once(path, dtype, ARCHITECTURES[0]).ptx) == []
+
+
+@every_file
+def test_no_literal_has_the_precision_of_float(path):
+    """In double, 0.1f is 0.10000000149, and no instruction shows it; T(0.1) is right in both."""
+    assert float_literals(path.read_text(encoding="utf-8")) == []
+
+
+class TestTheCheck:
+    """The budget is worth what the reading of the compiler's report is worth."""
+
+    ADD = 'extern "C" __global__ void add(const T* x, T* y) { y[threadIdx.x] += x[threadIdx.x]; }\n'
+    REVERSE = """
+        extern "C" __global__ void __launch_bounds__(64) reverse(const T* x, T* y) {
+            __shared__ T tile[64];
+            tile[threadIdx.x] = x[threadIdx.x];
+            __syncthreads();
+            y[threadIdx.x] = tile[63 - threadIdx.x];
+        }"""
+    # 100 running sums need more registers than the 32 that 2,048 threads leave for each.
+    SUMS = """
+        extern "C" __global__ void __launch_bounds__(1024, 2) sums(const T* x, T* y, int n) {
+            T sum[100] = {};
+            for (int i = 0; i < n; ++i)
+                #pragma unroll
+                for (int k = 0; k < 100; ++k) sum[k] += x[i] * x[k * n + i];
+            #pragma unroll
+            for (int k = 0; k < 100; ++k) y[threadIdx.x * 100 + k] = sum[k];
+        }"""
+    # Registers have no addresses, so an array indexed by a variable lies in memory.
+    PERMUTE = """
+        extern "C" __global__ void permute(const T* x, const int* from, T* y) {
+            T row[32];
+            for (int k = 0; k < 32; ++k) row[k] = x[k];
+            for (int k = 0; k < 32; ++k) y[k] = row[from[k]];
+        }"""
+
+    @every_architecture
+    @pytest.mark.parametrize(("dtype", "size"), [("float", 4), ("double", 8)])
+    def test_the_report_is_read(self, compiler, source, dtype, size, architecture):
+        add, reverse = nvrtc.compile_file(source(self.ADD + self.REVERSE), dtype, architecture).kernels
+        assert (add.name, add.barriers, add.shared, add.stack, add.spilled) == ("add", 0, 0, 0, 0)
+        assert (reverse.name, reverse.barriers, reverse.shared) == ("reverse", 1, 64 * size)
+        assert 4 < add.registers < 32
+        assert over_budget(add, dtype) == over_budget(reverse, dtype) == []
+
+    @every_architecture
+    @every_dtype
+    def test_a_kernel_that_spills_is_refused(self, compiler, source, dtype, architecture):
+        (sums,) = nvrtc.compile_file(source(self.SUMS), dtype, architecture).kernels
+        assert sums.registers == 32
+        assert sums.spilled > 0
+        assert f"sums: spilled {sums.spilled} > 0" in over_budget(sums, dtype)
+
+    def test_an_array_in_memory_is_refused(self, compiler, source):
+        (permute,) = nvrtc.compile_file(source(self.PERMUTE), "float", "sm_90").kernels
+        assert over_budget(permute, "float") == ["permute: stack 128 > 0"]
+
+    def test_too_many_registers_are_refused(self, compiler, source):
+        free = self.SUMS.replace("__launch_bounds__(1024, 2)", "")
+        (sums,) = nvrtc.compile_file(source(free), "float", "sm_80").kernels
+        assert over_budget(sums, "float") == [f"sums: registers {sums.registers} > 64"]
+
+    @pytest.mark.parametrize(
+        ("dtype", "barriers", "limit"), [("float", 0, 64), ("float", 1, 128), ("double", 0, 128)]
+    )
+    def test_threads_that_share_may_take_more_and_doubles_twice_as_much(self, dtype, barriers, limit):
+        kernels = [Kernel("k", limit + more, barriers, shared=0, stack=0, spilled=0) for more in (0, 1)]
+        assert [over_budget(k, dtype) for k in kernels] == [[], [f"k: registers {limit + 1} > {limit}"]]
+
+    def test_an_error_names_the_file_and_the_line(self, compiler, source):
+        broken = source("// A comment.\n" + self.ADD.replace("+= x", "+= z"))
+        with pytest.raises(CompileError, match=r'sample\.cu\(2\): error: identifier "z" is undefined'):
+            nvrtc.compile_file(broken, "float", "sm_80")
+
+    @pytest.mark.parametrize(
+        ("dtype", "line", "instructions"),
+        [
+            ("float", "y[i] += x[i] * 0.1;", {"cvt.f64.f32", "cvt.rn.f32.f64"}),
+            (
+                "float",
+                "double sum = x[i]; sum += x[i + 1]; sum += x[i + 2]; y[i] = sum;",
+                {"cvt.f64.f32", "cvt.rn.f32.f64"},
+            ),
+            (
+                "double",
+                "float sum = x[i]; sum += x[i + 1]; sum += x[i + 2]; y[i] = sum;",
+                {"cvt.rn.f32.f64", "cvt.f64.f32"},
+            ),
+            ("double", "y[i] = expf(x[i]);", {"cvt.rn.f32.f64", "cvt.f64.f32"}),
+            ("float", "y[i] += x[i] * T(0.1) + exp(x[i]) / 3 + log1p(x[i]);", set()),
+            ("double", "y[i] += x[i] * T(0.1) + exp(x[i]) / 3 + log1p(x[i]);", set()),
+        ],
+    )
+    def test_arithmetic_in_another_type_is_found(self, compiler, source, dtype, line, instructions):
+        text = f'extern "C" __global__ void f(const T* x, T* y) {{ int i = threadIdx.x;\n{line}\n}}'
+        found = nvrtc.conversions(nvrtc.compile_file(source(text), dtype, "sm_80").ptx)
+        assert {place.replace(".ftz", "") for place in found} == {
+            f"sample.cu line 2: {i}" for i in instructions
+        }
+
+    @pytest.mark.parametrize(
+        ("text", "literals"),
+        [
+            ("x * 0.1f + 1e-5F - .5f - 2.f", ["0.1f", "1e-5F", ".5f", "2.f"]),
+            ("0x1f + 1u + a1f + T(0.1) + 1.0 // 0.1f", []),
+        ],
+    )
+    def test_literals_of_float_are_found(self, text, literals):
+        assert float_literals(text) == literals
+
+    def test_kernels_are_found_in_the_source_however_they_are_written(self):
+        written = self.REVERSE + self.ADD + "__device__ T f(T x);\n// __global__ void gone()\n"
+        before = "__global__ __launch_bounds__(256) void\nbefore(int n) {}\n"
+        macro = "#define COPY(NAME, N) \\\n  __global__ void NAME(int n) {}\nCOPY(two, 2)\nCOPY(four, 4)\n"
+        assert kernels_written(written + before + macro) == ["add", "before", "four", "reverse", "two"]
+
+    def test_a_kernel_without_extern_c_has_another_name(self, compiler, source):
+        """Then CuPy does not find it; nor does this check find it in the report."""
+        (add,) = nvrtc.compile_file(source(self.ADD.replace('extern "C"', "")), "float", "sm_80").kernels
+        assert add.name != "add"
+
+    def test_the_table_has_a_row_for_each_kernel(self, compiler, source, monkeypatch):
+        monkeypatch.setattr(nvrtc, "SOURCES", [source(self.ADD + self.REVERSE)])
+        rows = nvrtc.table().splitlines()[2:]
+        assert [row.split(" | ")[:2] for row in rows] == [["| sample.cu", "add"], ["| sample.cu", "reverse"]]
+        assert rows[1].endswith("| 256 / 512 | 0 |")
