@@ -50,16 +50,21 @@ def r2unet(w: dict, x: torch.Tensor, levels: int, steps: int, training: bool) ->
     return F.conv2d(x, w["head.weight"], w["head.bias"])
 
 
+def loss_of(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Return binary cross-entropy + soft Dice, logits and masks (N, 1, H, W) -> one number."""
+    p = logits.sigmoid()
+    overlap = 2 * (p * masks).sum(dim=(1, 2, 3)) + 1
+    dice = overlap / (p.sum(dim=(1, 2, 3)) + masks.sum(dim=(1, 2, 3)) + 1)
+    return F.binary_cross_entropy_with_logits(logits, masks) + (1 - dice).mean()
+
+
 def loss_and_gradients(
     state: dict[str, np.ndarray], x: np.ndarray, mask: np.ndarray, levels: int, steps: int, training: bool
 ) -> tuple[np.ndarray, float, dict[str, np.ndarray]]:
     """Return logits, BCE + soft Dice, and the loss's gradient for every weight, as NumPy arrays."""
     weights = {name: torch.tensor(a, requires_grad="running" not in name) for name, a in state.items()}
     logits = r2unet(weights, torch.tensor(x), levels, steps, training)
-    t, p = torch.tensor(mask), logits.sigmoid()
-    overlap = 2 * (p * t).sum(dim=(1, 2, 3)) + 1
-    dice = overlap / (p.sum(dim=(1, 2, 3)) + t.sum(dim=(1, 2, 3)) + 1)
-    loss = F.binary_cross_entropy_with_logits(logits, t) + (1 - dice).mean()
+    loss = loss_of(logits, torch.tensor(mask))
     loss.backward()
     gradients = {name: a.grad.numpy() for name, a in weights.items() if a.requires_grad}
     return logits.detach().numpy(), loss.item(), gradients

@@ -1,0 +1,195 @@
+"""The whole network on a GPU and on the CPU: one training step in every number, and a training in its losses.
+
+    python -m benchmarks.gpu_agreement cuda step
+    python -m benchmarks.gpu_agreement cuda training
+
+print JSON. A part is told as a list of checks, each an error and the tolerance it has to keep.
+
+**A step** starts from the same weights and images. In float64 every gradient and every weight has to agree,
+so closely that any mistake shows. In float32 the same kernels compute with another type, and two things
+stand in the way of that. An activation of 1e-7 here and -1e-7 there passes its gradient on one side only:
+where the two disagree, other images are drawn, a few times; a wrong derivative agrees at none. And AdamW's
+first step is as long for a gradient that is nothing but rounding as for any other, as the one of a bias in
+front of a batch norm is: those weights are compared in float64 only.
+
+**A training** runs 200 steps on generated lesions. Its first losses are the CPU's; then rounding, which
+training amplifies, makes them two trainings, and what is asked is that the loss has fallen.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu_networks import STEPS, Inputs, OwnNetwork, draw
+from minidl import Tensor, no_grad
+from minidl.backend import to_device, to_numpy
+from minidl.data import DataLoader, carried
+from minidl.optim import AdamW, CosineLR, clip_grad_norm
+from r2unet.augment import augment
+from r2unet.metrics import confusion, summarize
+from r2unet.model import R2UNet
+from r2unet.sample import Batch, collate
+from r2unet.settings import Settings
+from r2unet.synthetic import SyntheticLesions
+from r2unet.train import loss_of
+
+FLOAT64, FLOAT32 = 1e-8, 1e-4
+FIRST_LOSS, LOSSES, FALL = 1e-4, 2e-2, 0.8
+TRIES = 4  # inputs to draw, until no activation lies at a kink
+COMPARED = 10  # steps of the training that the CPU takes too
+METHODS = ("auto", "im2col", "direct")
+
+
+def check(name: str, error: float, tolerance: float) -> dict[str, Any]:
+    """Return a row: what was compared, by how much it differs, and whether that is little enough."""
+    return {"name": name, "error": error, "tolerance": tolerance, "passed": bool(error <= tolerance)}
+
+
+def one_step(device: str, quick: bool) -> dict[str, Any]:
+    """Compare one training step of the network with the CPU's, in both dtypes and by each way to convolve."""
+    plan = ((2, 3), 2, 8) if quick else ((8, 16, 32, 64), 4, 64)
+    checks = []
+    for dtype, tolerance in ((np.float64, FLOAT64), (np.float32, FLOAT32)):
+        for method in METHODS[:1] if quick else METHODS:
+            for seed in range(TRIES):
+                inputs = draw(*plan, np.random.default_rng(seed))
+                expected = step_numbers(inputs, "cpu", dtype, "im2col")
+                found = step_numbers(inputs, device, dtype, method)
+                rows = []
+                for kind in ("loss", "gradient", "weight"):
+                    error, where = worst(expected, found, kind, dtype)
+                    rows.append(check(f"{kind}, {np.dtype(dtype)}, {method}: {where}", error, tolerance))
+                if all(row["passed"] for row in rows):
+                    break
+            checks += [{**row, "draws": seed + 1} for row in rows]
+    return {"passed": all(c["passed"] for c in checks), "checks": checks}
+
+
+def step_numbers(inputs: Inputs, device: str, dtype: type, method: str) -> dict[str, dict[str, np.ndarray]]:
+    """Return the loss, the gradients before clipping and the weights after one step, by parameters' names."""
+    network = OwnNetwork(inputs, device, method)
+    network.model.to(dtype)
+    network.images, network.masks = network.images.to(dtype), network.masks.to(dtype)
+    parameters = dict(network.model.named_parameters())
+    network.optimizer = AdamW(parameters.values(), 1e-3)
+    loss = to_numpy(network.forward_backward())
+    gradients = {name: to_numpy(p.grad).copy() for name, p in parameters.items()}
+    clip_grad_norm(network.optimizer.parameters, 1.0)
+    network.optimizer.step()
+    weights = {name: to_numpy(p.data) for name, p in parameters.items()}
+    return {"loss": {"loss": loss}, "gradient": gradients, "weight": weights}
+
+
+def worst(expected: dict, found: dict, kind: str, dtype: type) -> tuple[float, str]:
+    """Return the largest difference, as a share of the expected length, and which parameter has it.
+
+    The gradient of a bias in front of a batch norm is zero, and so is measured by the weight beside it.
+    """
+    a, b, errors = expected[kind], found[kind], {}
+    for name in a:
+        bias = name.endswith("bias") and ".norm" not in name
+        if bias and kind == "weight" and dtype == np.float32:
+            continue
+        beside = a[name.replace("bias", "weight")] if bias else a[name]
+        length = max(np.linalg.norm(a[name]), np.linalg.norm(beside))
+        errors[name] = float(np.linalg.norm(a[name] - b[name]) / length)
+    name = max(errors, key=errors.get)
+    return errors[name], name
+
+
+class Training:
+    """A training on generated lesions, as short as it can be: the command line's step, without its files."""
+
+    def __init__(self, device: str, settings: Settings, steps: int, seed: int = 0) -> None:
+        for_weights, for_batches = np.random.default_rng(seed).spawn(2)
+        self.device, self.settings, self.steps = device, settings, steps
+        self.model = R2UNet(widths=settings.widths, steps=STEPS, rng=for_weights).to(device)
+        self.optimizer = AdamW(self.model.parameters(), settings.lr, weight_decay=settings.weight_decay)
+        self.schedule = CosineLR(self.optimizer, steps, steps // 10)
+        self.loader = DataLoader(
+            SyntheticLesions(settings.images, settings.size, seed=seed),
+            settings.batch_size,
+            shuffle=True,
+            rng=for_batches,
+            transform=partial(augment, strength=settings.augment),
+            collate=collate,
+        )
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield batches, epoch after epoch."""
+        while True:
+            yield from carried(self.loader.batches(), self.device)
+
+    def run(self, steps: int) -> list[float]:
+        """Take steps and return their losses; the device is waited for only at the end."""
+        losses = []
+        for _, batch in zip(range(steps), self.batches(), strict=False):
+            loss = loss_of(self.model(self.put(batch.images)), self.put(batch.masks))
+            self.optimizer.zero_grad()
+            loss.backward()
+            clip_grad_norm(self.optimizer.parameters, self.settings.clip)
+            self.optimizer.step()
+            self.schedule.step()
+            losses.append(loss.data)
+        return [float(loss) for loss in losses]
+
+    def put(self, array: Any) -> Tensor:
+        return Tensor(to_device(array, self.device))
+
+    def validate(self, images: int, seed: int = 1_000_003) -> dict[str, float]:
+        """Return the mean scores on lesions that were not trained on."""
+        self.model.eval()
+        counts = []
+        lesions = SyntheticLesions(images, self.settings.size, seed=seed)
+        for batch in DataLoader(lesions, self.settings.batch_size, collate=collate):
+            with no_grad():
+                predicted = self.model(self.put(batch.images)).numpy() > 0.0
+            counts += [confusion(*pair) for pair in zip(predicted, batch.masks > 0.5, strict=True)]
+        return summarize(counts, np.random.default_rng(0))["mean"]
+
+
+def train(device: str, quick: bool) -> dict[str, Any]:
+    """Train on generated lesions, on the device, and for the first steps on the CPU; compare and score."""
+    settings = Settings(size=64, images=128, batch_size=8, lr=3e-3, augment=0.25)
+    steps, compared, held_out = 200, COMPARED, 32
+    if quick:
+        settings = Settings(size=16, widths=(2, 3), images=4, batch_size=2, lr=1e-2, augment=0.25)
+        steps, compared, held_out = 12, 2, 2
+    expected = Training("cpu", settings, steps).run(compared)
+    training = Training(device, settings, steps)
+    started = time.monotonic()
+    losses = training.run(steps)
+    seconds = time.monotonic() - started
+    apart = [abs(a - b) / abs(a) for a, b in zip(expected, losses, strict=False)]
+    tenth = max(1, steps // 10)
+    fall = float(np.mean(losses[-tenth:]) / np.mean(losses[:tenth]))
+    checks = [
+        check("first loss, apart from the CPU's", apart[0], FIRST_LOSS),
+        check(f"first {compared} losses, most apart from the CPU's", max(apart), LOSSES),
+        check("last tenth of the losses over the first", fall, 1.0 if quick else FALL),
+    ]
+    return {
+        "passed": all(c["passed"] for c in checks),
+        "checks": checks,
+        "steps": steps,
+        "seconds": seconds,
+        "losses": losses,
+        "cpu_losses": expected,
+        "validation": training.validate(held_out),
+    }
+
+
+PARTS = {"step": one_step, "training": train}
+
+if __name__ == "__main__":
+    device, part, *rest = sys.argv[1:]
+    found = PARTS[part](device, quick="--quick" in rest)
+    print(json.dumps(found))
+    sys.exit(0 if found["passed"] else 1)

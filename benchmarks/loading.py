@@ -1,0 +1,68 @@
+"""How long a batch takes to be ready, beside the training step that it is for.
+
+JPEGs of generated lesions lie in a folder as a data set's would. The first pass decodes them and writes the
+cache; every later epoch reads that. Both are measured without threads that prepare batches ahead, so the
+share is what a step would wait at most; in training most of it is hidden behind the step before.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import networks
+from benchmarks.frameworks import OWN
+from benchmarks.timing import interleave, ratios, spread
+from minidl.data import DataLoader
+from r2unet.augment import augment
+from r2unet.images import write_mask
+from r2unet.isic import LesionImages, find_pairs
+from r2unet.sample import Batch, collate
+from r2unet.synthetic import make_lesion
+
+
+def write_lesions(root: Path, count: int, size: int, rng: np.random.Generator) -> None:
+    """Write generated lesions as root/images/*.jpg and root/masks/*.png."""
+    from PIL import Image
+
+    (root / "images").mkdir()
+    for i in range(count):
+        image, mask = make_lesion(size, rng)
+        Image.fromarray(image).save(root / "images" / f"lesion_{i:03}.jpg", quality=95)
+        write_mask(root / "masks" / f"lesion_{i:03}.png", mask)
+
+
+def measure(size: int, batch: int, repeats: int) -> dict[str, Any]:
+    """Return the seconds of one batch in several ways, of one step on it, and the shares of the step."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_lesions(root, batch, size, rng)
+        pairs = find_pairs(root, "all")
+        cached = LesionImages(pairs, size, cache=root / "cache")
+
+        def load(images: LesionImages, transform: Any = None) -> Batch:
+            loader = DataLoader(images, batch, shuffle=True, rng=rng, transform=transform, collate=collate)
+            return next(iter(loader))
+
+        inputs = networks.draw(batch, size, rng)
+        seconds = interleave(
+            {
+                "training step": networks.KINDS[OWN](inputs).step,
+                "decoded": lambda: load(LesionImages(pairs, size, threads=1)),
+                "cached": lambda: load(cached),
+                "cached, augmented": lambda: load(cached, partial(augment, strength=1.0)),
+            },
+            repeats,
+        )
+    step = "training step"
+    shares = {
+        name: ratios({name: seconds[name], step: seconds[step]}, own=name)[step]
+        for name in seconds
+        if name != step
+    }
+    return {"times": {name: spread(values) for name, values in seconds.items()}, "share_of_step": shares}

@@ -1,0 +1,107 @@
+"""The whole network, R2U-Net, here and in PyTorch eager: a training step, and an evaluation.
+
+A step is the command line's: forward, binary cross-entropy + soft Dice, backward, the gradient cut to the
+longest that a step may follow, AdamW, all with the default settings. PyTorch's network is the tests' twin,
+with our weights copied in; its optimizer is used as it comes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.frameworks import OWN, import_twin, installed
+from benchmarks.plan import STEPS
+from minidl import Tensor, no_grad
+from minidl.optim import AdamW, clip_grad_norm
+from r2unet.model import R2UNet
+from r2unet.settings import Settings
+from r2unet.train import loss_of
+
+SETTINGS = Settings()  # widths 8, 16, 32, 64
+
+
+class Inputs(NamedTuple):
+    """What both are given, float32."""
+
+    images: np.ndarray  # (N, 3, H, W)
+    masks: np.ndarray  # (N, 1, H, W), 0 or 1
+    state: dict[str, np.ndarray]  # the weights
+
+
+def draw(batch: int, size: int, rng: np.random.Generator) -> Inputs:
+    """Draw images, masks and a new network's weights."""
+    images = rng.standard_normal((batch, 3, size, size), np.float32)
+    masks = (rng.random((batch, 1, size, size)) < 0.25).astype(np.float32)
+    model = R2UNet(widths=SETTINGS.widths, steps=STEPS, rng=rng)
+    return Inputs(images, masks, model.state_dict())
+
+
+class OwnNetwork:
+    """r2unet.model.R2UNet with minidl's AdamW."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.model = R2UNet(widths=SETTINGS.widths, steps=STEPS, rng=np.random.default_rng(0))
+        self.model.load_state_dict(inputs.state)
+        self.images, self.masks = Tensor(inputs.images), Tensor(inputs.masks)
+        parameters = self.model.parameters()
+        self.optimizer = AdamW(parameters, SETTINGS.lr, weight_decay=SETTINGS.weight_decay)
+
+    def step(self) -> float:
+        """Train on the batch once and return the loss before."""
+        self.model.train()
+        loss = loss_of(self.model(self.images), self.masks)
+        value = loss.item()
+        self.optimizer.zero_grad()
+        loss.backward()
+        clip_grad_norm(self.optimizer.parameters, SETTINGS.clip)
+        self.optimizer.step()
+        return value
+
+    def infer(self) -> np.ndarray:
+        """Return the logits in evaluation mode."""
+        self.model.eval()
+        with no_grad():
+            return self.model(self.images).numpy()
+
+
+class TorchNetwork:
+    """The tests' twin with torch.optim.AdamW."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        import torch
+
+        self.torch, self.twin = torch, import_twin()
+        self.w = {name: torch.tensor(array) for name, array in inputs.state.items()}
+        self.parameters = [a.requires_grad_() for name, a in self.w.items() if "running" not in name]
+        self.images, self.masks = torch.tensor(inputs.images), torch.tensor(inputs.masks)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=SETTINGS.lr, weight_decay=SETTINGS.weight_decay
+        )
+
+    def step(self) -> float:
+        """Train on the batch once and return the loss before."""
+        loss = self.twin.loss_of(self._forward(training=True), self.masks)
+        value = loss.item()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.torch.nn.utils.clip_grad_norm_(self.parameters, SETTINGS.clip)
+        self.optimizer.step()
+        return value
+
+    def infer(self) -> np.ndarray:
+        """Return the logits in evaluation mode."""
+        with self.torch.no_grad():
+            return self._forward(training=False).numpy()
+
+    def _forward(self, training: bool) -> Any:
+        return self.twin.r2unet(self.w, self.images, len(SETTINGS.widths), STEPS, training)
+
+
+KINDS = {OWN: OwnNetwork, "PyTorch": TorchNetwork}
+
+
+def make(inputs: Inputs) -> dict[str, Any]:
+    """Return the network here and, if it is installed, in PyTorch."""
+    return {name: KINDS[name](inputs) for name in (OWN, *installed()) if name in KINDS}

@@ -1,0 +1,107 @@
+"""What needs a process of its own: the most memory that a step takes, and the time to start.
+
+A process's peak memory never falls again, and what one framework freed the next would take over, so each
+framework is measured in a fresh process. Run as a program, this file is that process:
+
+    python -m benchmarks.processes 2 PyTorch train_step 4 128
+
+are PyTorch's threads, the framework, what it does, and the shape: batch (channels) size. It prints two
+numbers of bytes, the peak after all that is needed was imported and the peak after three
+steps: the first says what the framework costs, the difference what the network costs in it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+from benchmarks.frameworks import OWN, import_dezero, import_twin, installed, set_torch_threads
+from benchmarks.timing import Spread, interleave, ratios, spread
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS_BEFORE_PEAK = 3  # the optimizer's memory and the allocator's spare blocks are there after the first
+
+
+def peak_bytes() -> int:
+    """Return the most physical memory this process ever had."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: on Linux its figure is inherited from the process that started this one.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+
+
+def measure_peak(torch_threads: int, framework: str, workload: str, shape: tuple[int, ...]) -> dict[str, int]:
+    """Run three steps of a workload, `train_step` of (N, size) or `block` of (N, C, size)."""
+    import numpy as np
+
+    from benchmarks import blocks, networks
+
+    if framework == "PyTorch":
+        import_twin()
+        set_torch_threads(torch_threads)
+    elif framework == "DeZero":
+        import_dezero()
+    elif framework == "MyGrad":
+        import mygrad.nnet  # noqa: F401
+    imported = peak_bytes()
+    drawn = {"block": blocks, "train_step": networks}[workload].draw(*shape, np.random.default_rng(0))
+    step = blocks.KINDS[framework](drawn) if workload == "block" else networks.KINDS[framework](drawn).step
+    for _ in range(STEPS_BEFORE_PEAK):
+        step()
+    return {"imported": imported, "peak": peak_bytes()}
+
+
+def compare_peaks(
+    torch_threads: int, frameworks: list[str], workload: str, shape: tuple[int, ...], repeats: int
+) -> dict[str, dict[str, Spread]]:
+    """Return each framework's peak memory in bytes, absolute and above the imports, with our ratios."""
+    absolute: dict[str, list[float]] = {name: [] for name in frameworks}
+    above: dict[str, list[float]] = {name: [] for name in frameworks}
+    for _ in range(repeats):
+        for name in frameworks:
+            command = [sys.executable, "-m", "benchmarks.processes", str(torch_threads), name, workload]
+            answer = _run([*command, *map(str, shape)])
+            measured = json.loads(answer)
+            absolute[name].append(measured["peak"])
+            above[name].append(measured["peak"] - measured["imported"])
+    return {
+        "absolute": {name: spread(values) for name, values in absolute.items()},
+        "above_import": {name: spread(values) for name, values in above.items()},
+        "ratios": ratios(above, OWN),
+    }
+
+
+def start_up(repeats: int) -> dict[str, dict[str, Spread]]:
+    """Return the seconds from the start of a process to its end, for a few short ones."""
+    python = [sys.executable]
+    commands = {
+        "python": [*python, "-c", "pass"],
+        "import numpy": [*python, "-c", "import numpy"],
+        "import r2unet": [*python, "-c", "import r2unet"],
+        "import r2unet.train": [*python, "-c", "import r2unet.train"],
+        "r2unet --help": [*python, "-m", "r2unet.cli", "--help"],
+    }
+    if "PyTorch" in installed():
+        commands["import torch"] = [*python, "-c", "import torch"]
+    calls = {name: partial(_run, command) for name, command in commands.items()}
+    return {"times": {name: spread(s) for name, s in interleave(calls, repeats).items()}}
+
+
+def _run(command: list[str]) -> str:
+    """Run a process in the repository's root and return what it printed."""
+    try:
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    except subprocess.CalledProcessError as fault:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{fault.stderr}") from None
+
+
+if __name__ == "__main__":
+    threads, chosen, kind, *numbers = sys.argv[1:]
+    print(json.dumps(measure_peak(int(threads), chosen, kind, tuple(map(int, numbers)))))

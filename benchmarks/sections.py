@@ -1,0 +1,112 @@
+"""The parts of the comparison: each takes the plan, checks that the numbers agree, and measures.
+
+A measurement is [median, least, most] in seconds, bytes, or as a ratio of ours over theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks import blocks, loading, networks, processes
+from benchmarks.agreement import SMALL, check_blocks, check_networks
+from benchmarks.frameworks import OWN, installed
+from benchmarks.plan import Plan
+from benchmarks.timing import exponent, interleave, ratios, spread
+
+
+def compare(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
+    """Return each contender's seconds, and our ratio to each of the others."""
+    seconds = interleave(contenders, repeats)
+    times = {name: spread(values) for name, values in seconds.items()}
+    return {"times": times, "ratios": ratios(seconds, OWN)}
+
+
+def block(plan: Plan) -> dict[str, Any]:
+    """Time a recurrent convolution, forward and backward, in every framework."""
+    measured = {}
+    for channels, size in plan.blocks:
+        rng = np.random.default_rng(0)
+        check_blocks(blocks.make(blocks.draw(plan.block_batch, channels, SMALL, rng)), small=True)
+        contenders = blocks.make(blocks.draw(plan.block_batch, channels, size, rng))
+        check_blocks(contenders, small=False)
+        label = f"{channels} channels, {size} x {size}, batch {plan.block_batch}"
+        measured[label] = compare(contenders, plan.repeats)
+    return measured
+
+
+def checked_networks(size: int, batch: int, steps: int = 3) -> dict[str, Any]:
+    """Return the network in every framework that has it, after they have shown that they agree."""
+    made = networks.make(networks.draw(batch, size, np.random.default_rng(0)))
+    check_networks(made, steps)
+    return made
+
+
+def train_step(plan: Plan) -> dict[str, Any]:
+    """Time one training step of the network."""
+    return _on_networks(plan, "step")
+
+
+def inference(plan: Plan) -> dict[str, Any]:
+    """Time the network in evaluation mode, without a graph."""
+    return _on_networks(plan, "infer")
+
+
+def _on_networks(plan: Plan, method: str) -> dict[str, Any]:
+    measured = {}
+    for size, batch in plan.networks:
+        calls = {name: getattr(n, method) for name, n in checked_networks(size, batch).items()}
+        measured[f"{size} x {size}, batch {batch}"] = compare(calls, plan.repeats)
+    return measured
+
+
+def scaling(plan: Plan) -> dict[str, Any]:
+    """Time a training step against the pixels of one image and against the batch; fit the exponents."""
+    by_pixels = {size**2: (size, 1) for size in plan.sizes}
+    by_batch = {batch: (plan.batch_size, batch) for batch in plan.batches}
+    return {"pixels": _grow(by_pixels, plan.few), "batch": _grow(by_batch, plan.few)}
+
+
+def _grow(work: Mapping[int, tuple[int, int]], repeats: int) -> dict[str, Any]:
+    """Time a step for each amount of work, given as (size, batch)."""
+    times: dict[str, dict[int, Any]] = {}
+    for amount, (size, batch) in work.items():
+        steps = {name: network.step for name, network in checked_networks(size, batch, steps=1).items()}
+        for name, seconds in interleave(steps, repeats).items():
+            times.setdefault(name, {})[amount] = spread(seconds)
+    fits = {
+        name: exponent(list(points), [s.median for s in points.values()]) for name, points in times.items()
+    }
+    return {"times": times, "exponent": fits}
+
+
+def memory(plan: Plan, torch_threads: int) -> dict[str, Any]:
+    """Measure the peak memory of a training step, and of a block, each framework in its own process."""
+    measured = {}
+    for size, batch in plan.networks:
+        frameworks = [name for name in (OWN, *installed()) if name in networks.KINDS]
+        measured[f"training step, {size} x {size}, batch {batch}"] = processes.compare_peaks(
+            torch_threads, frameworks, "train_step", (batch, size), plan.few
+        )
+    for channels, size in plan.blocks:
+        label = f"block, {channels} channels, {size} x {size}, batch {plan.block_batch}"
+        measured[label] = processes.compare_peaks(
+            torch_threads, [OWN, *installed()], "block", (plan.block_batch, channels, size), plan.few
+        )
+    return measured
+
+
+def all_sections(torch_threads: int) -> dict[str, Callable[[Plan], dict[str, Any]]]:
+    """Return what can be measured, by name, in the order in which it is."""
+    return {
+        "block": block,
+        "train_step": train_step,
+        "inference": inference,
+        "loading": lambda plan: loading.measure(*plan.loaded, plan.few),
+        "memory": partial(memory, torch_threads=torch_threads),
+        "scaling": scaling,
+        "startup": lambda plan: processes.start_up(plan.repeats),
+    }
