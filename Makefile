@@ -2,11 +2,14 @@
 # make test    creates the environment, installs, runs the whole test suite
 # make lint    checks style and format
 # make clean   removes the environment
+#
+# make gpu-check            with CUDA: tests, gradients, training and speed on the GPU; uses what is installed
+# make gpu-check OUT=dir    writes its results there instead of docs/gpu
 
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: train test lint gradcheck clean
+.PHONY: train test lint gradcheck gpu-check clean
 
 train: .venv/installed
 	$(BIN)/r2unet train --size 64 --images 360 --epochs 6 --lr 3e-3 --augment 0.25 --out runs/generated --resume
@@ -20,6 +23,9 @@ lint: .venv/installed-test
 
 gradcheck: .venv/installed
 	$(BIN)/python -m minidl.gradcheck
+
+gpu-check:
+	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu_check --out $(or $(OUT),docs/gpu)
 
 clean:
 	rm -rf .venv

@@ -15,16 +15,21 @@ ROOT = Path(__file__).parents[1]
 
 # What each module of the engine may import of this project.
 ENGINE = {
-    "minidl.backend": [],
+    "minidl.backend": ["minidl.cuda_on_cpu", "minidl.cuda_on_cpu.array"],
+    "minidl.cuda_on_cpu": ["minidl.cuda_on_cpu.*"],  # it knows CUDA and NumPy, and nothing of the engine
+    "minidl.cuda_on_cpu.*": ["minidl.cuda_on_cpu.*"],
     "minidl.init": [],
-    "minidl.data": [],
+    "minidl.data": ["minidl.backend"],
     "minidl.tensor": ["minidl.backend", "minidl.ops"],  # minidl.ops as the last statement: see below
     "minidl.ops": ["minidl.ops.*"],
-    "minidl.ops.*": ["minidl.tensor", "minidl.backend", "minidl.ops.*"],
+    "minidl.ops.*": ["minidl.tensor", "minidl.backend", "minidl.threads", "minidl.ops.*"],
+    "minidl.threads": [],
+    "minidl.allocator": [],
+    "minidl.profiler": ["minidl.tensor", "minidl.backend"],
     "minidl.checkpoint": ["minidl.backend"],
     "minidl.optim": ["minidl.tensor", "minidl.backend"],
     "minidl.nn": ["minidl.init", "minidl.ops", "minidl.ops.*", "minidl.tensor", "minidl.backend"],
-    "minidl.gradcheck_cases": ["minidl.ops", "minidl.tensor"],
+    "minidl.gradcheck_cases": ["minidl.ops", "minidl.ops.conv", "minidl.tensor", "minidl.backend"],
     "minidl.gradcheck": [
         "minidl.gradcheck_cases",
         "minidl.ops",

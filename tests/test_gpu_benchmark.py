@@ -1,0 +1,242 @@
+"""The measurements for a GPU, as far as a machine without one can run them: same code, tiny shapes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import gpu_check
+from benchmarks.gpu import Benchmark, difference
+from benchmarks.gpu_agreement import FLOAT64, one_step, step_numbers, worst
+from benchmarks.gpu_clock import HostClock, rounds
+from benchmarks.gpu_kernels import Record, measure, moved, operations, row, watched
+from benchmarks.gpu_networks import OwnNetwork, draw
+from benchmarks.gpu_report import as_markdown
+from benchmarks.timing import Spread
+from minidl.backend import Kernels, cuda_problem, problem_of, to_device
+from minidl.ops.activation import stable_sigmoid
+
+ROOT = Path(__file__).parents[1]
+without_cuda = pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
+with_kernels = pytest.mark.skipif(
+    problem_of("cuda-on-cpu") is not None, reason="kernels cannot be run on this CPU"
+)
+
+
+class SlowClock(HostClock):
+    """A clock on which every second mark is 2 ms after the one before."""
+
+    def seconds(self, begin, end):
+        return 2e-3
+
+
+class TestRounds:
+    def test_all_take_their_turn_in_each_round(self):
+        calls = []
+        contenders = {name: lambda name=name: calls.append(name) for name in "ab"}
+        seconds = rounds(contenders, repeats=2, warmup=1, clock=HostClock())
+        assert calls == list("ababab")
+        assert [len(seconds[name]) for name in "ab"] == [2, 2]
+
+
+class TestCounting:
+    """The operations of a convolution, counted by a loop over its output."""
+
+    x, w, b, y = np.zeros((2, 3, 5, 4)), np.zeros((6, 3, 3, 2)), np.zeros(6), np.zeros((2, 6, 5, 3))
+
+    def count(self) -> int:
+        return sum(2 * 3 * 3 * 2 for _ in np.ndindex(self.y.shape))
+
+    def test_of_the_forward_pass(self):
+        assert operations("direct_forward_8", [self.x, self.w, self.b, self.y]) == self.count()
+
+    def test_of_the_adjoint_which_takes_y_to_x(self):
+        assert operations("direct_adjoint_8", [self.y, self.w, self.b, self.x]) == self.count()
+
+    def test_of_the_weight_gradient_however_many_pieces_it_is_summed_from(self):
+        parts = np.zeros((7, *self.w.shape))
+        assert operations("direct_weight_gradient", [self.x, self.y, parts]) == self.count()
+
+    def test_another_kernel_takes_one_a_number(self):
+        assert operations("relu_forward", [self.x, self.x]) == self.x.size
+
+    def test_bytes_are_those_of_all_arrays(self):
+        assert moved("relu_forward", [self.x, self.x]) == 2 * 8 * self.x.size
+
+    def test_what_tables_lead_to_is_not_guessed(self):
+        assert moved("scale_to_norm", [self.b]) is None
+
+
+class TestRow:
+    limits = {"copy": Spread(1e10, 1e10, 1e10), "product": Spread(1e12, 1e12, 1e12)}
+
+    def row(self, name: str, count: float):
+        record = Record(name, ((1,),), count, 4e9, marks=[(0.0, 0.0)] * 6)
+        return row(record, SlowClock(), steps=3, limits=self.limits)
+
+    def test_rates_and_shares(self):
+        measured = self.row("relu_forward", 16e6)  # in 2 ms
+        assert measured["launches"] == 2
+        assert measured["seconds_a_step"] == pytest.approx(4e-3)
+        assert measured["bytes_a_second"] == pytest.approx(8e9)
+        assert measured["share_of_copy"] == pytest.approx(0.8)
+        assert measured["share_of_product"] == pytest.approx(2.0)
+
+    @pytest.mark.parametrize(
+        ("name", "count", "slow"),
+        [
+            ("relu_forward", 16e6, False),
+            ("relu_forward", 9e6, True),  # 45 % of the copy
+            ("relu_forward", 1e6, False),  # too small to tell
+            ("direct_forward_8", 9e6, False),  # limited by arithmetic
+            ("scale_to_norm", None, False),
+        ],
+    )
+    def test_slow_is_who_only_moves_numbers_and_needs_twice_as_long_as_a_copy(self, name, count, slow):
+        assert self.row(name, count)["slow"] is slow
+
+
+@with_kernels
+class TestWatched:
+    def test_every_launch_is_recorded_by_name_and_shapes(self):
+        x = to_device(np.ones((2, 3), np.float32), "cuda-on-cpu")
+        with watched(HostClock()) as records:
+            stable_sigmoid(x)
+            stable_sigmoid(x)
+        (record,) = records.values()
+        assert (record.name, record.shapes, len(record.marks)) == ("sigmoid_forward", ((2, 3), (2, 3)), 2)
+        assert record.bytes == 2 * 24
+
+    def test_afterwards_nobody_watches(self):
+        launch = Kernels.launch
+        with pytest.raises(ZeroDivisionError), watched(HostClock()):
+            raise ZeroDivisionError
+        assert Kernels.launch is launch
+
+    def test_a_training_step_s_kernels_are_all_there(self):
+        inputs = draw((2, 3), 1, 4, np.random.default_rng(0))
+        found = measure(OwnNetwork(inputs, "cuda-on-cpu", "im2col").step, "cuda-on-cpu", steps=1, quick=True)
+        names = {r["name"] for r in found["kernels"]}
+        assert {"im2col", "col2im", "max_pool2d_forward", "cross_entropy", "adam"} <= names
+        assert 0 < found["in_kernels"] < 2 * found["step"].median
+        assert found["kernels"][0]["seconds_a_step"] >= found["kernels"][-1]["seconds_a_step"]
+
+
+class TestBenchmark:
+    def run(self, part: str) -> dict:
+        benchmark = Benchmark("cpu", quick=True, minutes=0.0, say=lambda line: None)  # no time to compile
+        benchmark.results[part] = dict(benchmark.parts())[part]()
+        return benchmark.results
+
+    def test_each_way_to_convolve_is_timed_in_each_call_and_told(self):
+        results = self.run("small, float32")
+        times = results["small, float32"]["times"]
+        assert list(times) == ["forward", "forward_backward", "step"]
+        assert {"r2unet, auto", "r2unet, im2col", "r2unet, direct"} <= times["step"].keys()
+        assert "| training step | r2unet, im2col |" in as_markdown(results)
+        json.dumps(results)
+
+    def test_who_computes_something_else_is_told_and_not_timed(self, monkeypatch):
+        def makers(inputs, device):
+            wrong = inputs._replace(state={name: 1.5 * a for name, a in inputs.state.items()})
+            return {"right": lambda: OwnNetwork(inputs, device), "wrong": lambda: OwnNetwork(wrong, device)}
+
+        monkeypatch.setattr("benchmarks.gpu.makers", makers)
+        results = self.run("small, float32")
+        assert list(results["small, float32"]["times"]["step"]) == ["right"]
+        (problem,) = results["problems"]
+        assert problem.startswith("small, wrong: ValueError: not timed: logits differs by")
+
+    def test_a_part_that_breaks_does_not_stop_the_others(self):
+        class Broken(Benchmark):
+            def parts(self):
+                yield "first", lambda: 1 / 0
+                yield "second", lambda: "measured"
+
+        *_, results = Broken("cpu", quick=True, minutes=1.0, say=lambda line: None).run()
+        assert results["second"] == "measured"
+        assert results["problems"] == ["first: ZeroDivisionError: division by zero"]
+
+    def test_a_difference_is_a_share_of_the_length(self):
+        assert difference(np.array([3.0, 4.0]), np.array([3.0, 4.5])) == pytest.approx(0.1)
+
+
+class TestAgreement:
+    @with_kernels
+    def test_a_step_on_the_kernels_is_the_cpu_s(self):
+        found = one_step("cuda-on-cpu", quick=True)
+        assert found["passed"], found
+        assert len(found["checks"]) == 6
+
+    @pytest.mark.parametrize("kind", ["gradient", "weight"])
+    @pytest.mark.parametrize(
+        "name", ["encoder.0.first.conv.weight", "encoder.0.first.conv.bias", "head.bias"]
+    )
+    def test_any_number_that_differs_is_seen(self, kind, name):
+        inputs = draw((2, 3), 1, 4, np.random.default_rng(0))
+        expected = step_numbers(inputs, "cpu", np.float64, "im2col")
+        found = step_numbers(inputs, "cpu", np.float64, "im2col")
+        assert worst(expected, found, kind, np.float64)[0] == 0.0
+        found[kind][name] = found[kind][name].copy()
+        found[kind][name].flat[0] += 1e-6
+        error, where = worst(expected, found, kind, np.float64)
+        assert where == name
+        assert error > FLOAT64
+
+
+class TestGpuCheck:
+    def run(self, *words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "benchmarks.gpu_check", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    @without_cuda
+    def test_without_cuda_it_says_why_in_one_line(self, tmp_path):
+        done = self.run("--out", str(tmp_path))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"gpu-check: cuda does not work here: {cuda_problem()}\n"
+        assert list(tmp_path.iterdir()) == []
+
+    @with_kernels
+    def test_parts_are_run_and_written_down(self, tmp_path):
+        done = self.run(
+            *("--device", "cuda-on-cpu", "--quick", "--only", "tests", "training"), "--out", str(tmp_path)
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads((tmp_path / "cuda-on-cpu.json").read_text())
+        assert found["parts"]["tests"]["passed_tests"] > 10
+        assert len(found["parts"]["training"]["losses"]) == 12
+        page = (tmp_path / "cuda-on-cpu.md").read_text()
+        assert "| Tests of the operations | passed |" in page
+        assert "| first loss, apart from the CPU's |" in page
+
+    def checker(self, tmp_path: Path) -> gpu_check.Checker:
+        return gpu_check.Checker("cpu", quick=True, out=tmp_path, minutes=5.0)
+
+    def test_a_part_that_fails_is_told_and_the_others_go_on(self, tmp_path, monkeypatch):
+        parts = {"gradients": lambda checker: 1 / 0, "agreement": lambda checker: {"passed": True}}
+        monkeypatch.setattr(gpu_check, "PARTS", parts)
+        assert not self.checker(tmp_path).run(list(parts))
+        page = (tmp_path / "cpu.md").read_text()
+        assert "| Gradient checks | **failed** |" in page
+        assert "ZeroDivisionError: division by zero" in page
+        assert "| One training step beside the CPU | passed |" in page
+
+    def test_a_process_that_takes_too_long_is_ended_and_what_it_printed_kept(self, tmp_path):
+        program = "import time; print('begun'); time.sleep(60)"
+        done = self.checker(tmp_path).process("-c", program, limit=1.0)
+        assert done.code is None
+        assert done.output == "begun\n"
+        assert gpu_check.from_json(done)["problem"].endswith("took more than 1 s")
+
+    @without_cuda
+    def test_tests_that_a_device_is_asked_of_fail_where_it_does_not_work(self, tmp_path):
+        words = ["tests/minidl/ops/test_activation.py", "--device", "cuda", "-q", "-p", "no:cacheprovider"]
+        done = self.checker(tmp_path).process("-m", "pytest", *words, limit=60.0)
+        assert done.code == 1
+        last = done.output.strip().splitlines()[-1]
+        assert "error" in last
+        assert "passed" not in last
+        assert "skipped" not in last
