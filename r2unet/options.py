@@ -57,6 +57,8 @@ def _add_train(p: argparse.ArgumentParser) -> None:
     _add_setting(p, "warmup_epochs", float, "X", "epochs over which the learning rate rises")
     _add_setting(p, "clip", float, "X", "longest gradient a step may follow")
     _add_setting(p, "augment", float, "X", "strength of augmentation, 0 to 2")
+    _add_setting(p, "ema", float, "X", "decay of the weights' moving average, such as 0.999; 0 is none")
+    _add_setting(p, "patience", int, "N", "stop after N epochs without a better Jaccard; 0 is never")
     _add_setting(p, "images", int, "N", "lesions to generate for training when there is no --data")
     _add_setting(p, "seed", int, "N", "seed of the weights, the order and the augmentation")
     _add_device(p)

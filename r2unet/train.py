@@ -8,6 +8,9 @@ What happens next depends on the weights, the optimizer's memory, the schedule's
 state at the epoch's start with the number of batches done since (`minidl.data` says why that suffices).
 All of it is saved about every minute, at each epoch's end and on Ctrl-C, and never between the halves of
 a step, so a run that was killed continues bit for bit on the path it would have taken.
+
+With `ema`, what is validated, kept as the best and predicted with is a moving average of the weights
+(`minidl.ema`), while the steps go on from the weights themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ import numpy as np
 from minidl import Tensor, checkpoint, no_grad
 from minidl.backend import to_device
 from minidl.data import DataLoader
+from minidl.ema import EMA
 from minidl.ops import binary_cross_entropy_with_logits, soft_dice_loss
 from minidl.optim import AdamW, CosineLR, clip_grad_norm
 from r2unet import baselines, evaluate
@@ -88,6 +92,7 @@ class Trainer:
         steps = len(self.loader) * settings.epochs
         self.optimizer = AdamW(self.model.parameters(), settings.lr, weight_decay=settings.weight_decay)
         self.schedule = CosineLR(self.optimizer, steps, int(len(self.loader) * settings.warmup_epochs))
+        self.ema = EMA(self.model, settings.ema) if settings.ema else None
         # At even distances: the first images of ISIC 2017 hold larger lesions than the others.
         some = np.linspace(0, len(training) - 1, min(len(training), MEAN_MASK_IMAGES)).astype(int)
         self.mean_mask = baselines.MeanMask.fit(training[int(i)].mask for i in some).mask
@@ -101,10 +106,13 @@ class Trainer:
     # The state, and its way to the disk and back
 
     def state(self) -> dict[str, Any]:
-        """Return all that decides how this training goes on."""
+        """Return all that decides how this training goes on; `model` holds the weights to predict with."""
+        weights = {"model": self.model.state_dict()}
+        if self.ema:
+            weights = {"model": self.ema.state_dict()["average"], "trained": weights["model"]}
         return {
             **stamp(self.settings),
-            "model": self.model.state_dict(),
+            **weights,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "random": self.random,
@@ -118,8 +126,10 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up where `state` left off. Raises InputError if it is no state of this training and data."""
         with describing(self.out / LAST):
-            self.model.load_state_dict(state["model"])
+            self.model.load_state_dict(state["trained"] if self.ema else state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema:
+                self.ema.load_state_dict({"average": state["model"], "steps": self.optimizer.steps})
             self.schedule.load_state_dict(state["schedule"])
             self.loader.rng.bit_generator.state = self.random = state["random"]
             self.history = [dict(row) for row in state["history"]]
@@ -150,14 +160,25 @@ class Trainer:
         self.saved_at = time.monotonic()
         # NumPy need not warn of what is not finite: it is looked for, and told with the images it came from.
         with self._stopping_gently(), self._progress() as progress, np.errstate(all="ignore"):
-            while len(self.history) < self.settings.epochs:
+            while not self._finished():
                 started = time.monotonic()
                 train_loss = self._train_epoch(progress)
                 self._finish_epoch(train_loss, started)
         if not (self.out / LAST).exists():  # killed between its last epoch's two checkpoints
             write_history(self.out, self.history)
             self.save()
+        if len(self.history) < self.settings.epochs:
+            self.say(f"no better validation Jaccard in {self.settings.patience} epochs: stopped early")
         return self._report()
+
+    def _finished(self) -> bool:
+        """Whether all epochs are done, or the last `patience` of them brought no better Jaccard."""
+        done, patience = len(self.history), self.settings.patience
+        if 0 < patience < done:
+            jaccards = [row["validation_jaccard"] for row in self.history]
+            if max(jaccards[-patience:]) <= max(jaccards[:-patience]):
+                return True
+        return done >= self.settings.epochs
 
     def _train_epoch(self, progress: Any) -> float:
         """Run this epoch's remaining batches; return the mean loss over all of its images."""
@@ -187,6 +208,8 @@ class Trainer:
         self._check_finite("gradient's length", length, batch)
         self.optimizer.step()
         self.schedule.step()
+        if self.ema:
+            self.ema.update()
         return value
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -205,7 +228,8 @@ class Trainer:
 
     def _finish_epoch(self, train_loss: float, started: float) -> None:
         """Validate, write the epoch down, save, and keep the state if it is the best so far."""
-        scores = self._validate()
+        with self.ema.applied() if self.ema else nullcontext():
+            scores = self._validate()
         lr = self.schedule.base_lr * self.schedule.factor(self.schedule.steps - 1)  # of the epoch's last step
         row = {"epoch": len(self.history) + 1, "lr": lr, "train_loss": train_loss, **scores}
         best = all(row["validation_jaccard"] > earlier["validation_jaccard"] for earlier in self.history)
@@ -222,7 +246,7 @@ class Trainer:
             f"{row['validation_loss']:.4f}  Jaccard {row['validation_jaccard']:.4f}  Dice "
             f"{row['validation_dice']:.4f}  {time.monotonic() - started:.0f} s{'  best' if best else ''}"
         )
-        if self.stop and row["epoch"] < self.settings.epochs:
+        if self.stop and not self._finished():
             self._interrupt()
 
     def _validate(self) -> dict[str, float]:

@@ -24,6 +24,7 @@ ENGINE = {
     "minidl.checkpoint": ["minidl.backend"],
     "minidl.optim": ["minidl.tensor", "minidl.backend"],
     "minidl.nn": ["minidl.init", "minidl.ops", "minidl.ops.*", "minidl.tensor", "minidl.backend"],
+    "minidl.ema": ["minidl.nn", "minidl.tensor", "minidl.backend"],
     "minidl.gradcheck_cases": ["minidl.ops", "minidl.tensor"],
     "minidl.gradcheck": [
         "minidl.gradcheck_cases",
