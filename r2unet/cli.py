@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,13 +105,19 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     model.to(device)
     if options.data is None:
         lesions = _generated(settings, options.split)
-        predict = partial(evaluate.predict_samples, model, batch_size=settings.batch_size, device=device)
+        run = partial(evaluate.predict_samples, model, batch_size=settings.batch_size)
     else:
         lesions = find_pairs(options.data, options.split)
-        predict = partial(evaluate.predict_originals, model, size=settings.size, device=device)
+        run = partial(evaluate.predict_originals, model, size=settings.size)
+
+    def predict(lesions: Sequence[Any]) -> Iterator[evaluate.Prediction]:
+        predictions = run(lesions, device=device, tta=options.tta)
+        return evaluate.cleaned_up(predictions) if options.clean_up else predictions
+
     rng = np.random.default_rng(settings.seed)
     scores = evaluate.report(predict(lesions), state.get("mean_mask"), rng)
     answer = {"checkpoint": str(options.checkpoint), "split": options.split, "scores": scores}
+    answer |= {"tta": options.tta, "clean_up": options.clean_up}
     if options.compare_modes:
         settings.check_batches(len(lesions))
         small = LesionImages(lesions, settings.size) if options.data else lesions
@@ -150,7 +156,8 @@ def predict(options: argparse.Namespace) -> int:
     files = find_images(options.paths)
     check_writable("--out", options.out)
     size, faults = options.size or settings.size, []
-    for file, result in predict_files(model.to(device), size, files, options.out, device, options.overlay):
+    extras = options.overlay, options.tta, options.clean_up
+    for file, result in predict_files(model.to(device), size, files, options.out, device, *extras):
         if isinstance(result, InputError):
             faults.append(result)
         else:

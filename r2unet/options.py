@@ -80,6 +80,7 @@ def _add_evaluate(p: argparse.ArgumentParser) -> None:
     p.add_argument("--checkpoint", required=True, type=Path, metavar="F", help="best.npz of a training")
     p.add_argument("--data", metavar="DIR", help="as in train (default: generated lesions)")
     p.add_argument("--split", choices=SPLITS, default="validation", help="(default %(default)s)")
+    _add_afterwards(p)
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     p.add_argument("--compare-modes", action="store_true", help="also compare train mode with eval mode")
     p.add_argument("--overlays", type=picture, metavar="F.png", help="draw images from the best to the worst")
@@ -93,6 +94,7 @@ def _add_predict(p: argparse.ArgumentParser) -> None:
     p.add_argument("paths", nargs="+", metavar="PATH", help="images, or folders of images, of any size")
     p.add_argument("--checkpoint", required=True, type=Path, metavar="F", help="best.npz of a training")
     p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the masks")
+    _add_afterwards(p)
     p.add_argument("--overlay", action="store_true", help="also draw the outline on each image")
     p.add_argument(
         "--size",
@@ -117,6 +119,12 @@ def _add_setting(
     text = f"{text} (default {as_text(getattr(Settings, name))})"
     # Absent unless given, so that --resume can tell what was asked for from what was left as it is.
     p.add_argument(flag(name), type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def _add_afterwards(p: argparse.ArgumentParser) -> None:
+    """Add what can be done with a trained network's answer."""
+    p.add_argument("--tta", action="store_true", help="mean of 8 flips and quarter turns; 8 times as long")
+    p.add_argument("--clean-up", action="store_true", help="keep the largest lesion and fill its holes")
 
 
 def _add_device(p: argparse.ArgumentParser) -> None:

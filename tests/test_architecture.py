@@ -38,7 +38,7 @@ ENGINE = {
 
 # r2unet from the bottom to the top: a module imports only from rows above its own in this list.
 ROWS = [
-    ["errors", "sample", "metrics", "blocks"],
+    ["errors", "sample", "metrics", "cleanup", "blocks"],
     ["diagnoses", "images", "model"],
     ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary"],
     ["settings"],
@@ -53,6 +53,7 @@ DATA = [
     "errors",
     "sample",
     "metrics",
+    "cleanup",
     "diagnoses",
     "images",
     "augment",
