@@ -1,4 +1,4 @@
-"""The command line: `r2unet train | evaluate | predict | summary`.
+"""The command line: `r2unet train | evaluate | predict | score | summary`.
 
 Only what a command needs is imported, when it runs, so that --help is quick. Results go to stdout; progress
 and faults go to stderr. What a person can mend is one line and exit code 2; a training that was asked to
@@ -169,6 +169,22 @@ def predict(options: argparse.Namespace) -> int:
     return 2 if faults else 0
 
 
+def score(options: argparse.Namespace) -> int:
+    """Run `r2unet score`."""
+    from r2unet.evaluate import as_table
+    from r2unet.images import written_whole
+    from r2unet.score import score_folders
+
+    if options.json:
+        check_writable("--json", options.json.parent)
+    scores = score_folders(options.truth, options.predictions)
+    if options.json:
+        with written_whole(options.json) as file:
+            file.write(json.dumps(scores, indent=2).encode())
+    print(as_table({"model": scores}))
+    return 0
+
+
 def summary(options: argparse.Namespace) -> int:
     """Run `r2unet summary`."""
     from r2unet.summary import as_table, image_of_zeros, summarize
@@ -179,7 +195,7 @@ def summary(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "summary": summary}
+COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "score": score, "summary": summary}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,7 +33,7 @@ def build_parser() -> Parser:
         prog="r2unet", description=f"Outline skin lesions in dermoscopy images with R2U-Net. {NOTE}"
     )
     parser.add_argument("--version", action="version", version=f"r2unet {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train|evaluate|predict|summary")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     for name, (add_options, text, more) in COMMANDS.items():
         description = f"{text[0].upper()}{text[1:]}. {more}"
         add_options(commands.add_parser(name, help=text, description=description))
@@ -105,6 +105,14 @@ def _add_predict(p: argparse.ArgumentParser) -> None:
     _add_device(p)
 
 
+def _add_score(p: argparse.ArgumentParser) -> None:
+    p.add_argument("truth", type=Path, metavar="TRUTH_DIR", help="folder of true masks, ISIC_0000000*.png")
+    p.add_argument("predictions", type=Path, metavar="PREDICTION_DIR", help="folder that predict wrote")
+    p.add_argument(
+        "--json", type=Path, metavar="F", help="also write all scores, of every image, into a file"
+    )
+
+
 def _add_summary(p: argparse.ArgumentParser) -> None:
     _add_setting(p, "widths", widths, "A,B,...", "channels of each level")
     _add_setting(p, "size", int, "N", "pixels a side")
@@ -146,6 +154,11 @@ COMMANDS = {
         _add_predict,
         "write a mask for every image",
         "A file that is no image does not stop the others: it is named at the end, with exit code 2. " + NOTE,
+    ),
+    "score": (
+        _add_score,
+        "score a folder of masks as the ISIC challenge does",
+        "The numbers are those of the official tool, isic-challenge-scoring.",
     ),
     "summary": (_add_summary, "list a network's layers, parameters and multiply-adds", ""),
 }

@@ -41,7 +41,7 @@ ROWS = [
     ["errors", "sample", "metrics", "cleanup", "blocks"],
     ["diagnoses", "images", "model"],
     ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary"],
-    ["settings"],
+    ["settings", "score"],
     ["run"],
     ["options", "predict"],
     ["evaluate"],
@@ -60,6 +60,7 @@ DATA = [
     "baselines",
     "isic",
     "plots",
+    "score",
     "synthetic",
 ]
 

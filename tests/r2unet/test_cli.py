@@ -1,4 +1,4 @@
-"""The four commands from end to end, as a person types them."""
+"""The five commands from end to end, as a person types them."""
 
 import json
 import os

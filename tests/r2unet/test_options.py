@@ -40,14 +40,19 @@ class TestUnderstood:
         assert options.overlays == Path("o.png") and parse("evaluate --checkpoint F").split == "validation"
         options = parse("predict --checkpoint F a.jpg folder --out DIR --overlay --size 99")
         assert (options.paths, options.overlay, options.size) == (["a.jpg", "folder"], True, 99)
+        assert (options.tta, options.clean_up) == (False, False)
+        assert parse("evaluate --checkpoint F --tta --clean-up").tta
         assert parse("summary --widths 3 --size 7").widths == (3,)
+        options = parse("score TRUTH PREDICTIONS --json F.json")
+        assert (options.truth, options.predictions) == (Path("TRUTH"), Path("PREDICTIONS"))
+        assert options.json == Path("F.json")
 
 
 class TestRefused:
     @pytest.mark.parametrize(
         "line, words",
         [
-            ("", "train|evaluate|predict|summary"),
+            ("", "train|evaluate|predict|score|summary"),
             ("trian", "trian"),
             ("train --batchsize 8", "--batchsize"),
             ("train --size big", "--size: want a whole number from 1 to 4096, got 'big'"),
@@ -76,6 +81,7 @@ class TestRefused:
             ("predict --checkpoint F --out o", "PATH"),
             ("predict --checkpoint F a.jpg", "--out"),
             ("predict --checkpoint F a.jpg --out o --size 0", "--size: want"),
+            ("score TRUTH", "PREDICTION_DIR"),
             ("summary --widths x", "--widths"),
         ],
     )
@@ -89,7 +95,7 @@ class TestRefused:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "summary"])
+    @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "score", "summary"])
     def test_of_each_command(self, capsys, command):
         with pytest.raises(SystemExit) as stop:
             parse(f"{command} --help")
