@@ -1,4 +1,4 @@
-"""The command line: `r2unet train | evaluate | predict | score | summary`.
+"""The command line: `r2unet train | evaluate | predict | score | explain | summary`.
 
 Only what a command needs is imported, when it runs, so that --help is quick. Results go to stdout; progress
 and faults go to stderr. What a person can mend is one line and exit code 2; a training that was asked to
@@ -181,7 +181,21 @@ def score(options: argparse.Namespace) -> int:
     if options.json:
         with written_whole(options.json) as file:
             file.write(json.dumps(scores, indent=2).encode())
-    print(as_table({"model": scores}))
+    print(as_table({"predictions": scores}))
+    return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Run `r2unet explain`."""
+    from r2unet.explain import explain, plot_explanation
+    from r2unet.predict import read_photograph
+
+    device = resolve_device(options.device)
+    check_writable("--out", options.out.parent)
+    model, settings, _ = load_model(options.checkpoint)
+    explanation = explain(model.to(device), read_photograph(options.image), settings.size, device)
+    plot_explanation(explanation, options.out)
+    print(f"the figure is in {options.out}")
     return 0
 
 
@@ -195,7 +209,14 @@ def summary(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "score": score, "summary": summary}
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "score": score,
+    "explain": explain,
+    "summary": summary,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

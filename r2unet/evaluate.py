@@ -100,7 +100,7 @@ def as_table(scores: dict[str, dict[str, Any]]) -> str:
         "specificity": "specif.",
     }
     head = f"{'':18}" + "".join(f"{title:>10}" for title in columns.values()) + "    95 % of Jaccard"
-    lines = [f"mean over {scores['model']['images']} images", head]
+    lines = [f"mean over {next(iter(scores.values()))['images']} images", head]
     for name, score in scores.items():
         low, high = score["jaccard_interval"]
         cells = "".join(f"{score['mean'][key]:10.4f}" for key in columns)

@@ -113,6 +113,13 @@ def _add_score(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_explain(p: argparse.ArgumentParser) -> None:
+    p.add_argument("image", type=Path, metavar="IMAGE", help="an image of any size")
+    p.add_argument("--checkpoint", required=True, type=Path, metavar="F", help="best.npz of a training")
+    p.add_argument("--out", required=True, type=picture, metavar="F.png", help="the figure to draw")
+    _add_device(p)
+
+
 def _add_summary(p: argparse.ArgumentParser) -> None:
     _add_setting(p, "widths", widths, "A,B,...", "channels of each level")
     _add_setting(p, "size", int, "N", "pixels a side")
@@ -159,6 +166,11 @@ COMMANDS = {
         _add_score,
         "score a folder of masks as the ISIC challenge does",
         "The numbers are those of the official tool, isic-challenge-scoring.",
+    ),
+    "explain": (
+        _add_explain,
+        "draw what the network does with an image",
+        "Features of every level, of the recurrence step by step, and of both halves on the way up.",
     ),
     "summary": (_add_summary, "list a network's layers, parameters and multiply-adds", ""),
 }

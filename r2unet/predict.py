@@ -81,6 +81,12 @@ def predict_image(
     return images.resize_probability(probability, picture.shape[:2])
 
 
+def read_photograph(file: Path) -> np.ndarray:
+    """Read an image to predict, (H, W, 3) uint8. Raises InputError where it cannot be read."""
+    # A camera says how it was held. Masks of the ISIC archive were drawn without listening to it.
+    return images.read_image(file, exif=isic_number(file.stem) is None)
+
+
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
     """Return the image files among the paths, and in the folders among them, in order, each once.
 
@@ -132,8 +138,7 @@ def predict_files(
     """
     for file in files:
         try:
-            # A camera says how it was held. Masks of the ISIC archive were drawn without listening to it.
-            picture = images.read_image(file, exif=isic_number(file.stem) is None)
+            picture = read_photograph(file)
         except InputError as fault:
             yield file, fault
             continue

@@ -38,13 +38,13 @@ ENGINE = {
 
 # r2unet from the bottom to the top: a module imports only from rows above its own in this list.
 ROWS = [
-    ["errors", "sample", "metrics", "cleanup", "blocks"],
+    ["errors", "sample", "metrics", "cleanup", "blocks", "watch"],
     ["diagnoses", "images", "model"],
     ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary"],
     ["settings", "score"],
     ["run"],
     ["options", "predict"],
-    ["evaluate"],
+    ["evaluate", "explain"],
     ["train"],
     ["cli"],
 ]

@@ -1,4 +1,4 @@
-"""The five commands from end to end, as a person types them."""
+"""The commands from end to end, as a person types them."""
 
 import json
 import os
@@ -197,6 +197,21 @@ class TestPredict:
         assert first.startswith(f"r2unet: error: {folder / 'ISIC_0000004.jpg'}: ")
         assert second.startswith(f"r2unet: error: {bad}: ")
         assert len(list((tmp_path / "masks").iterdir())) == 2
+
+
+class TestExplain:
+    def test_draws_a_figure(self, r2unet, trained, isic, tmp_path):
+        image, out = isic / "ISIC-2017_Validation_Data" / "ISIC_0000006.jpg", tmp_path / "new" / "figure.png"
+        code, stdout, stderr = r2unet("explain", image, "--checkpoint", trained / "best.npz", "--out", out)
+        assert (code, stdout, stderr) == (0, f"the figure is in {out}\n", "")
+        with Image.open(out) as picture:
+            assert picture.format == "PNG" and min(picture.size) > 1000
+
+    def test_refuses_what_is_no_image_in_one_line(self, r2unet, trained, tmp_path):
+        words = ("--checkpoint", trained / "best.npz", "--out", tmp_path / "figure.png")
+        code, stdout, stderr = r2unet("explain", tmp_path / "nothing.jpg", *words)
+        assert code == 2 and stdout == "" and stderr.count("\n") == 1 and "nothing.jpg" in stderr
+        assert not (tmp_path / "figure.png").exists()
 
 
 class TestSummary:

@@ -52,7 +52,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         "line, words",
         [
-            ("", "train|evaluate|predict|score|summary"),
+            ("", "train|evaluate|predict|score|explain|summary"),
             ("trian", "trian"),
             ("train --batchsize 8", "--batchsize"),
             ("train --size big", "--size: want a whole number from 1 to 4096, got 'big'"),
@@ -82,6 +82,7 @@ class TestRefused:
             ("predict --checkpoint F a.jpg", "--out"),
             ("predict --checkpoint F a.jpg --out o --size 0", "--size: want"),
             ("score TRUTH", "PREDICTION_DIR"),
+            ("explain a.jpg --checkpoint F --out f.gif", "--out: want a name ending in .png"),
             ("summary --widths x", "--widths"),
         ],
     )
@@ -95,7 +96,7 @@ class TestRefused:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "score", "summary"])
+    @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "score", "explain", "summary"])
     def test_of_each_command(self, capsys, command):
         with pytest.raises(SystemExit) as stop:
             parse(f"{command} --help")
