@@ -11,8 +11,14 @@ Each change below is such a symmetry of dermoscopy, and nothing else is done:
   square on itself. They only move pixels, so nothing is interpolated and nothing lost. The two coins
   of `flip` give four of them and `quarter_turn` the four r^k; each of the eight is then hit by two of
   the sixteen outcomes, so all eight are equally likely.
-- crop and resize. The lens stands nearer or farther and is centred by hand. A crop that is not quite
-  square also undoes the habit of resizing 4:3 photographs to squares, which stretches every lesion alike.
+- one affine map. The lens stands nearer or farther, is centred by hand, turned by any angle and held a little
+  aslant. Seen from the centre, the pixel u of the new image is taken from
+
+      x = shift + A u,    A = 1/zoom * R(angle) * [1 shear; 0 1] * diag(sqrt(r), 1/sqrt(r)),
+
+  with r the stretch, which also undoes the habit of resizing 4:3 photographs to squares. What lies beyond the
+  image is its mirror image: skin goes on as skin, and a lesion that touches the border goes on as lesion, in
+  image and mask alike. Black there would be the one thing that real skin never is.
 - colour. Lamp, filter, camera and white balance differ between hospitals, and a lesion is the same under
   all of them. Brightness, contrast, saturation and a gain per channel are affine in the pixel x = (r, g, b),
 
@@ -20,9 +26,12 @@ Each change below is such a symmetry of dermoscopy, and nothing else is done:
 
   with m the image's mean colour and w the luminance weights, so the four together cost one 3x3 product
   a pixel. A lamp lights skin and lesion alike: colour never touches the mask.
+- tone and focus. Cameras bend the grey scale differently, y = x^gamma, and not every photograph is sharp. The
+  network meets both as changes of contrast at a lesion's edge, where its decision lies.
 
-The whole chain takes one or two milliseconds at 128x128 pixels, so it is done anew at every visit and
-never stored.
+Noise and drawn hairs are left out: shrinking to some hundred pixels averages a sensor's noise away, and the
+data sets hold hairs enough. The whole chain takes one or two milliseconds at 128x128 pixels, so it is done
+anew at every visit and never stored.
 """
 
 import numpy as np
@@ -31,7 +40,7 @@ from r2unet.errors import InputError
 from r2unet.sample import Sample
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, red green blue
-STRONGEST = 2.0  # beyond this the crops cut most lesions away
+STRONGEST = 2.0  # beyond this the zoom cuts most lesions away
 
 
 def flip(sample: Sample, rng: np.random.Generator) -> Sample:
@@ -48,28 +57,33 @@ def quarter_turn(sample: Sample, rng: np.random.Generator) -> Sample:
     return _with_arrays(sample, np.rot90(sample.image, turns), np.rot90(sample.mask, turns))
 
 
-def random_crop_resize(
+def random_affine(
     sample: Sample,
     rng: np.random.Generator,
-    scale: tuple[float, float] = (0.7, 1.0),
+    angle: float = 45.0,
+    zoom: float = 1.4,
+    shift: float = 0.1,
+    shear: float = 0.1,
     stretch: float = 0.1,
 ) -> Sample:
-    """Cut a random window and resize it back to (H, W), bilinearly.
+    """Turn, zoom, shift, shear and stretch by one affine map: (H, W) stays (H, W).
 
-    `scale` bounds the window's side as a share of the image's. `stretch` bounds how far the window is
-    from square: width/height lies in [1 - stretch, 1 + stretch]. The window always lies inside the
-    image, because a border would have to be invented. The mask is resized as greys and cut at one
-    half, which moves its edge by less than a pixel; nearest-neighbour would leave stairs.
+    The angle, in degrees, lies in [-angle, angle]; the zoom in [1/zoom, zoom], its logarithm uniform, so that
+    larger is as likely as smaller; the shift, as a share of the side, in [-shift, shift] along each axis; the
+    shear in [-shear, shear]; width/height of what was square in [1 - stretch, 1 + stretch]. Interpolation is
+    bilinear. The mask is moved as greys and cut at one half, which moves its edge by less than a pixel;
+    nearest-neighbour would leave stairs.
     """
-    height, width = sample.mask.shape
-    side = rng.uniform(*scale)
+    H, W = sample.mask.shape
+    turn = np.deg2rad(rng.uniform(-angle, angle))
+    factor = np.exp(rng.uniform(-1, 1) * np.log(zoom))
+    offset = rng.uniform(-shift, shift, size=2) * (W, H)  # (x, y), in pixels
+    slant = rng.uniform(-shear, shear)
     ratio = np.sqrt(rng.uniform(1 - stretch, 1 + stretch))
-    window_height, window_width = height * min(side / ratio, 1.0), width * min(side * ratio, 1.0)
-    top, left = rng.uniform(0, height - window_height), rng.uniform(0, width - window_width)
-    # sums of rounded numbers may pass the border by one unit in the last place, which Pillow refuses
-    box = (left, top, min(left + window_width, width), min(top + window_height, height))
-    image = _resized_window(sample.image, box)  # (H, W, 3)
-    mask = _resized_window(sample.mask * np.uint8(255), box) >= 128  # (H, W)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    matrix = rotation @ [[1, slant], [0, 1]] @ np.diag([1 / ratio, ratio]) / factor  # A: (2, 2)
+    image = _transformed(sample.image, matrix, offset)  # (H, W, 3)
+    mask = _transformed(sample.mask * np.uint8(255), matrix, offset) >= 128  # (H, W)
     return _with_arrays(sample, image, mask.view(np.uint8))
 
 
@@ -102,12 +116,38 @@ def colour_jitter(
     return _with_arrays(sample, pixels.astype(np.uint8).reshape(sample.image.shape), sample.mask)
 
 
+def gamma_curve(sample: Sample, rng: np.random.Generator, gamma: float = 1.2) -> Sample:
+    """Bend the grey scale, y = 255 (x / 255)^g with g in [1/gamma, gamma]; black and white stay, as does the
+    mask.
+    """
+    exponent = np.exp(rng.uniform(-1, 1) * np.log(gamma))
+    table = 255 * (np.arange(256) / 255) ** exponent + 0.5  # the half turns the cast into rounding
+    return _with_arrays(sample, table.astype(np.uint8)[sample.image], sample.mask)
+
+
+def defocus(sample: Sample, rng: np.random.Generator, blur: float = 0.006) -> Sample:
+    """Blur every second image as a lens out of focus does: (H, W, 3) stays (H, W, 3), the mask is untouched.
+
+    The Gaussian's standard deviation, as a share of the image's height, is uniform in [0, blur]: the default
+    is at most 0.8 pixels of 128.
+    """
+    from PIL import Image, ImageFilter
+
+    blurred, share = rng.random() < 0.5, rng.uniform(0, blur)
+    if not blurred:
+        return sample
+    radius = share * sample.image.shape[0]
+    image = np.array(Image.fromarray(sample.image).filter(ImageFilter.GaussianBlur(radius)))
+    return _with_arrays(sample, image, sample.mask)
+
+
 def augment(sample: Sample, rng: np.random.Generator, strength: float = 1.0) -> Sample:
     """Apply every change of this module, drawn anew from `rng`: the chain used in training.
 
-    `strength` scales how far crops and colours go; flips and turns are exact symmetries, so they are
-    either on (any strength above 0) or off. Strength 0 returns the sample itself. Raises InputError
-    outside [0, 2]. The arrays returned are contiguous uint8 of the sample's shapes.
+    `strength` scales how far each change goes; flips and quarter turns are exact symmetries, so they are
+    either on (any strength above 0) or off. Up to 45 degrees either way and the quarter turns make every
+    angle, so from strength 1 on the angle grows no more. Strength 0 returns the sample itself. Raises
+    InputError outside [0, 2]. The arrays returned are contiguous uint8 of the sample's shapes.
     """
     if not 0 <= strength <= STRONGEST:
         raise InputError(
@@ -116,8 +156,16 @@ def augment(sample: Sample, rng: np.random.Generator, strength: float = 1.0) -> 
     if strength == 0:
         return sample
     sample = quarter_turn(flip(sample, rng), rng)
-    sample = random_crop_resize(sample, rng, scale=(1 - 0.3 * strength, 1.0), stretch=0.1 * strength)
-    return colour_jitter(
+    sample = random_affine(
+        sample,
+        rng,
+        angle=min(45.0 * strength, 45.0),
+        zoom=1.4**strength,
+        shift=0.1 * strength,
+        shear=0.1 * strength,
+        stretch=0.1 * strength,
+    )
+    sample = colour_jitter(
         sample,
         rng,
         brightness=0.2 * strength,
@@ -125,15 +173,23 @@ def augment(sample: Sample, rng: np.random.Generator, strength: float = 1.0) -> 
         saturation=0.2 * strength,
         channel_gain=0.08 * strength,
     )
+    sample = gamma_curve(sample, rng, gamma=1.2**strength)
+    return defocus(sample, rng, blur=0.006 * strength)
 
 
-def _resized_window(array: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Resample box = (left, top, right, bottom), in pixels, to the array's own height and width."""
+def _transformed(array: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Take each pixel u of (H, W) or (H, W, 3) from offset + matrix u, both (x, y) seen from the centre."""
     from PIL import Image
 
-    height, width = array.shape[:2]
-    window = Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR, box=box)
-    return np.array(window)
+    H, W = array.shape[:2]
+    centre = np.array([W, H]) / 2
+    reach = np.abs(matrix) @ centre + np.abs(offset)  # the farthest that a corner is taken from
+    x, y = np.ceil(np.maximum(reach - centre, 0)).astype(int) + 1
+    padded = np.pad(array, ((y, y), (x, x), (0, 0))[: array.ndim], mode="symmetric")
+    start = centre + (x, y) + offset - matrix @ centre  # where the new image's corner is taken from
+    rows = (*matrix[0], start[0], *matrix[1], start[1])
+    moved = Image.fromarray(padded).transform((W, H), Image.Transform.AFFINE, rows, Image.Resampling.BILINEAR)
+    return np.array(moved)
 
 
 def _with_arrays(sample: Sample, image: np.ndarray, mask: np.ndarray) -> Sample:

@@ -1,4 +1,4 @@
-"""The command line: `r2unet train | evaluate | predict | summary`.
+"""The command line: `r2unet train | evaluate | predict | score | explain | summary`.
 
 Only what a command needs is imported, when it runs, so that --help is quick. Results go to stdout; progress
 and faults go to stderr. What a person can mend is one line and exit code 2; a training that was asked to
@@ -128,13 +128,19 @@ def _scores(
 
     if options.data is None:
         lesions = _generated(settings, options.split)
-        predict = partial(evaluate.predict_samples, model, batch_size=settings.batch_size, device=device)
+        run = partial(evaluate.predict_samples, model, batch_size=settings.batch_size)
     else:
         lesions = find_pairs(options.data, options.split)
-        predict = partial(evaluate.predict_originals, model, size=settings.size, device=device)
+        run = partial(evaluate.predict_originals, model, size=settings.size)
+
+    def predict(lesions: Sequence[Any]) -> Iterator[evaluate.Prediction]:
+        predictions = run(lesions, device=device, tta=options.tta)
+        return evaluate.cleaned_up(predictions) if options.clean_up else predictions
+
     rng = np.random.default_rng(settings.seed)
     scores = evaluate.report(predict(lesions), state.get("mean_mask"), rng)
     answer = {"checkpoint": str(options.checkpoint), "split": options.split, "scores": scores}
+    answer |= {"tta": options.tta, "clean_up": options.clean_up}
     if options.compare_modes:
         settings.check_batches(len(lesions))
         small = LesionImages(lesions, settings.size) if options.data else lesions
@@ -173,11 +179,10 @@ def predict(options: argparse.Namespace) -> int:
     files = find_images(options.paths)
     check_writable("--out", options.out)
     size, faults = options.size or settings.size, []
+    extras = options.overlay, options.tta, options.clean_up
     remedy = "lower it" + (", or use --device cpu" if device == "cuda" else "")
     with _enough_memory(f"--size {size}", 1, size, device, remedy):
-        for file, result in predict_files(
-            model.to(device), size, files, options.out, device, options.overlay
-        ):
+        for file, result in predict_files(model.to(device), size, files, options.out, device, *extras):
             if isinstance(result, InputError):
                 faults.append(result)
             else:
@@ -187,6 +192,36 @@ def predict(options: argparse.Namespace) -> int:
     for fault in faults:
         _complain(fault)
     return 2 if faults else 0
+
+
+def score(options: argparse.Namespace) -> int:
+    """Run `r2unet score`."""
+    from r2unet.evaluate import as_table
+    from r2unet.images import written_whole
+    from r2unet.score import score_folders
+
+    if options.json:
+        check_writable("--json", options.json.parent)
+    scores = score_folders(options.truth, options.predictions)
+    if options.json:
+        with written_whole(options.json) as file:
+            file.write(json.dumps(scores, indent=2).encode())
+    print(as_table({"predictions": scores}))
+    return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Run `r2unet explain`."""
+    from r2unet.explain import explain, plot_explanation
+    from r2unet.predict import read_photograph
+
+    device = resolve_device(options.device)
+    check_writable("--out", options.out.parent)
+    model, settings, _ = load_model(options.checkpoint)
+    explanation = explain(model.to(device), read_photograph(options.image), settings.size, device)
+    plot_explanation(explanation, options.out)
+    print(f"the figure is in {options.out}")
+    return 0
 
 
 def summary(options: argparse.Namespace) -> int:
@@ -199,7 +234,14 @@ def summary(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "summary": summary}
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "score": score,
+    "explain": explain,
+    "summary": summary,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from minidl.backend import Array, to_device, to_numpy
 from minidl.data import DataLoader
 from minidl.nn import BatchNorm2d
 from r2unet import baselines
+from r2unet.cleanup import clean_up
 from r2unet.isic import Pair, read_pair
 from r2unet.metrics import Confusion, confusion, jaccard, summarize
 from r2unet.model import R2UNet
@@ -27,15 +28,16 @@ Prediction = tuple[Sample, np.ndarray]  # and the lesion probability of its pixe
 
 
 def predict_samples(
-    model: R2UNet, dataset: Sequence[Sample], batch_size: int, device: str = "cpu"
+    model: R2UNet, dataset: Sequence[Sample], batch_size: int, device: str = "cpu", tta: bool = False
 ) -> Iterator[Prediction]:
     """Yield every sample with the lesion probability of its pixels, (H, W) float32."""
     for samples in DataLoader(dataset, batch_size):
-        yield from zip(samples, probabilities(model, [s.image for s in samples], device), strict=True)
+        pictures = [s.image for s in samples]
+        yield from zip(samples, probabilities(model, pictures, device, tta), strict=True)
 
 
 def predict_originals(
-    model: R2UNet, pairs: Iterable[Pair], size: int, device: str = "cpu"
+    model: R2UNet, pairs: Iterable[Pair], size: int, device: str = "cpu", tta: bool = False
 ) -> Iterator[Prediction]:
     """Yield every pair of files as a sample of the *original* size, with its probability, (H, W) float32.
 
@@ -43,7 +45,13 @@ def predict_originals(
     """
     for pair in pairs:
         sample = read_pair(pair)
-        yield sample, predict_image(model, sample.image, size, device)
+        yield sample, predict_image(model, sample.image, size, device, tta)
+
+
+def cleaned_up(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """Yield every sample with the mask of its one lesion without holes, (H, W) uint8, as its probability."""
+    for sample, probability in predictions:
+        yield sample, clean_up(probability > THRESHOLD)
 
 
 def report(
@@ -92,7 +100,7 @@ def as_table(scores: dict[str, dict[str, Any]]) -> str:
         "specificity": "specif.",
     }
     head = f"{'':18}" + "".join(f"{title:>10}" for title in columns.values()) + "    95 % of Jaccard"
-    lines = [f"mean over {scores['model']['images']} images", head]
+    lines = [f"mean over {next(iter(scores.values()))['images']} images", head]
     for name, score in scores.items():
         low, high = score["jaccard_interval"]
         cells = "".join(f"{score['mean'][key]:10.4f}" for key in columns)

@@ -152,7 +152,7 @@ def _hint(root: Path) -> str:
     known = {name for layout in (*LAYOUTS, PLAIN) for name in (layout.images, layout.masks)}
     if root.resolve().name in known:
         return f"this is one folder of a data set: give the folder that contains it, {root.resolve().parent}"
-    for child in _files(root, folders=True):
+    for child in visible_files(root, folders=True):
         if _layouts_in(child):
             return f"the data set lies one folder deeper: give {child}"
     return f"no data set found: {_expected()}"
@@ -164,7 +164,7 @@ def _expected() -> str:
     return f"expected images/ and masks/, or an ISIC folder such as {', '.join(folders)}"
 
 
-def _files(folder: Path, folders: bool = False) -> list[Path]:
+def visible_files(folder: Path, folders: bool = False) -> list[Path]:
     """The visible files (or folders) in a folder, sorted: macOS leaves `._ISIC_...jpg` among the images."""
     try:
         entries = sorted(folder.iterdir())
@@ -190,7 +190,7 @@ def _by_key(folder: Path, layout: Layout) -> dict[str, Path]:
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: this folder of {layout.release} is missing: put it beside the others")
     found: dict[str, Path] = {}
-    for path in _files(folder):
+    for path in visible_files(folder):
         if path.suffix.lower() not in SUFFIXES or path.stem.lower().endswith("_superpixels"):
             continue
         # A plain mask may be called as its image is, or carry an ending besides.

@@ -34,7 +34,7 @@ def build_parser() -> Parser:
         prog="r2unet", description=f"Outline skin lesions in dermoscopy images with R2U-Net. {NOTE}"
     )
     parser.add_argument("--version", action="version", version=f"r2unet {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train|evaluate|predict|summary")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     for name, (add_options, text, more) in COMMANDS.items():
         description = f"{text[0].upper()}{text[1:]}. {more}"
         add_options(commands.add_parser(name, help=text, description=description))
@@ -58,6 +58,8 @@ def _add_train(p: argparse.ArgumentParser) -> None:
     _add_setting(p, "warmup_epochs", float, "X", "epochs over which the learning rate rises")
     _add_setting(p, "clip", float, "X", "longest gradient a step may follow")
     _add_setting(p, "augment", float, "X", "strength of augmentation, 0 to 2")
+    _add_setting(p, "ema", float, "X", "decay of the weights' moving average, such as 0.999; 0 is none")
+    _add_setting(p, "patience", int, "N", "stop after N epochs without a better Jaccard; 0 is never")
     _add_setting(p, "images", int, "N", "lesions to generate for training when there is no --data")
     _add_setting(p, "seed", int, "N", "seed of the weights, the order and the augmentation")
     _add_device(p)
@@ -79,6 +81,7 @@ def _add_evaluate(p: argparse.ArgumentParser) -> None:
     p.add_argument("--checkpoint", required=True, type=Path, metavar="F", help="best.npz of a training")
     p.add_argument("--data", metavar="DIR", help="as in train (default: generated lesions)")
     p.add_argument("--split", choices=SPLITS, default="validation", help="(default %(default)s)")
+    _add_afterwards(p)
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     p.add_argument("--compare-modes", action="store_true", help="also compare train mode with eval mode")
     p.add_argument("--overlays", type=picture, metavar="F.png", help="draw images from the best to the worst")
@@ -92,6 +95,7 @@ def _add_predict(p: argparse.ArgumentParser) -> None:
     p.add_argument("paths", nargs="+", metavar="PATH", help="images, or folders of images, of any size")
     p.add_argument("--checkpoint", required=True, type=Path, metavar="F", help="best.npz of a training")
     p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the masks")
+    _add_afterwards(p)
     p.add_argument("--overlay", action="store_true", help="also draw the outline on each image")
     p.add_argument(
         "--size",
@@ -99,6 +103,21 @@ def _add_predict(p: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pixels a side for the network (default: as trained)",
     )
+    _add_device(p)
+
+
+def _add_score(p: argparse.ArgumentParser) -> None:
+    p.add_argument("truth", type=Path, metavar="TRUTH_DIR", help="folder of true masks, ISIC_0000000*.png")
+    p.add_argument("predictions", type=Path, metavar="PREDICTION_DIR", help="folder that predict wrote")
+    p.add_argument(
+        "--json", type=Path, metavar="F", help="also write all scores, of every image, into a file"
+    )
+
+
+def _add_explain(p: argparse.ArgumentParser) -> None:
+    p.add_argument("image", type=Path, metavar="IMAGE", help="an image of any size")
+    p.add_argument("--checkpoint", required=True, type=Path, metavar="F", help="best.npz of a training")
+    p.add_argument("--out", required=True, type=picture, metavar="F.png", help="the figure to draw")
     _add_device(p)
 
 
@@ -116,6 +135,12 @@ def _add_setting(
     text = f"{text} (default {as_text(getattr(Settings, name))})"
     # Absent unless given, so that --resume can tell what was asked for from what was left as it is.
     p.add_argument(flag(name), type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def _add_afterwards(p: argparse.ArgumentParser) -> None:
+    """Add what can be done with a trained network's answer."""
+    p.add_argument("--tta", action="store_true", help="mean of 8 flips and quarter turns; 8 times as long")
+    p.add_argument("--clean-up", action="store_true", help="keep the largest lesion and fill its holes")
 
 
 def _add_device(p: argparse.ArgumentParser) -> None:
@@ -140,6 +165,16 @@ COMMANDS = {
         _add_predict,
         "write a mask for every image",
         "A file that is no image does not stop the others: it is named at the end, with exit code 2. " + NOTE,
+    ),
+    "score": (
+        _add_score,
+        "score a folder of masks as the ISIC challenge does",
+        "The numbers are those of the official tool, isic-challenge-scoring.",
+    ),
+    "explain": (
+        _add_explain,
+        "draw what the network does with an image",
+        "Features of every level, of the recurrence step by step, and of both halves on the way up.",
     ),
     "summary": (_add_summary, "list a network's layers, parameters and multiply-adds", ""),
 }

@@ -53,7 +53,7 @@ def plot_curves(history: Sequence[dict], path: str | Path) -> None:
     Every row of `history` holds an epoch and any of train_loss, validation_loss, validation_jaccard and
     validation_dice. Raises InputError where `path` cannot be written.
     """
-    figure = _new_figure(10.0, 3.8)
+    figure = new_figure(10.0, 3.8)
     losses, scores = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.075, right=0.98, top=0.82, bottom=0.15, wspace=0.2)
 
@@ -66,7 +66,7 @@ def plot_curves(history: Sequence[dict], path: str | Path) -> None:
     scores.set_ylim(0, 1)
     _mark_best_epoch(losses, scores, history)
     _style_curves(scores, "Validation scores, mean over images")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_series(axes: "Axes", history: Sequence[dict], key: str, label: str, colour: str) -> None:
@@ -130,7 +130,7 @@ def plot_overlays(rows: Sequence[OverlayRow], path: str | Path, threshold: float
     heights = [COLUMN_WIDTH * row.image.shape[0] / row.image.shape[1] for row in rows]
     width = LEFT_MARGIN + 4 * COLUMN_WIDTH + 4 * GAP
     height = TOP_MARGIN + sum(heights) + GAP * (len(rows) - 1) + BOTTOM_MARGIN
-    figure = _new_figure(width, height)
+    figure = new_figure(width, height)
 
     top = height - TOP_MARGIN
     for number, (row, row_height) in enumerate(zip(rows, heights, strict=True)):
@@ -146,7 +146,7 @@ def plot_overlays(rows: Sequence[OverlayRow], path: str | Path, threshold: float
                 axes.set_title(title, fontsize=11)
         top -= GAP
     _add_outline_legend(figure)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_overlay_row(cells: "Sequence[Axes]", row: OverlayRow, threshold: float) -> None:
@@ -154,12 +154,12 @@ def _draw_overlay_row(cells: "Sequence[Axes]", row: OverlayRow, threshold: float
     cells[1].imshow(row.truth, cmap="gray", vmin=0, vmax=1)
     cells[2].imshow(row.probability, cmap="gray", vmin=0, vmax=1)
     cells[3].imshow(row.image)
-    _draw_outline(cells[3], row.truth, 0.5, TRUTH)
-    _draw_outline(cells[3], row.probability, threshold, PREDICTION)
+    draw_outline(cells[3], row.truth, 0.5, TRUTH)
+    draw_outline(cells[3], row.probability, threshold, PREDICTION)
     cells[0].set_ylabel(f"{row.name}\nJaccard {row.jaccard:.2f}", fontsize=9)
 
 
-def _draw_outline(axes: "Axes", values: np.ndarray, level: float, colour: str) -> None:
+def draw_outline(axes: "Axes", values: np.ndarray, level: float, colour: str) -> None:
     from matplotlib.patheffects import withStroke
 
     if values.min() < level < values.max():  # older matplotlib warns where nothing does
@@ -217,7 +217,8 @@ def _erode(mask: np.ndarray) -> np.ndarray:
     return mask & vertical & horizontal
 
 
-def _new_figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty page, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -226,7 +227,7 @@ def _new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def _save(figure: "Figure", path: str | Path) -> None:
+def save_figure(figure: "Figure", path: str | Path) -> None:
     """Write the figure in the format that the ending of its name asks for."""
     kind = Path(path).suffix[1:].lower()
     if kind not in figure.canvas.get_supported_filetypes():

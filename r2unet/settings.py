@@ -21,6 +21,8 @@ LIMITS = {
     "warmup_epochs": (0.0, 100_000.0),
     "clip": (1e-12, 1e12),
     "augment": (0.0, STRONGEST),
+    "ema": (0.0, 0.999999),
+    "patience": (0, 100_000),
     "images": (1, 1_000_000),
     "seed": (0, 2**63 - 1),
 }
@@ -41,6 +43,8 @@ class Settings:
     warmup_epochs: float = 1.0
     clip: float = 1.0  # the longest gradient a step may follow
     augment: float = 1.0  # strength; 0 is none
+    ema: float = 0.0  # decay of the weights' moving average, such as 0.999; 0 is none
+    patience: int = 0  # epochs without a better validation Jaccard after which to stop; 0 is never
     images: int = 800  # how many lesions to generate for training, where there is no data
     seed: int = 0
 

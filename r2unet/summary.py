@@ -10,13 +10,13 @@ convolution applied three times has its parameters once and its multiply-adds th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from minidl import Tensor, no_grad
 from minidl.nn import BatchNorm2d, Conv2d, ConvTranspose2d, Module
+from r2unet.watch import watching
 
 
 @dataclass
@@ -51,33 +51,22 @@ def summarize(model: Module, x: Tensor) -> list[Line]:
     lines: dict[str, Line] = {}
     counted: set[int] = set()
 
-    def watch(name: str, layer: Module) -> Callable[[Tensor], Tensor]:
-        forward = layer.forward
-
-        def watched(x: Tensor) -> Tensor:
-            y = forward(x)
-            if name in lines:
-                lines[name].calls += 1
-                lines[name].multiply_adds += multiply_adds(layer, x, y)
-            else:
-                fresh = [p for p in layer.parameters() if id(p) not in counted]
-                counted.update(id(p) for p in fresh)
-                kind, parameters = type(layer).__name__, sum(p.size for p in fresh)
-                lines[name] = Line(name, kind, y.shape, parameters, multiply_adds(layer, x, y))
-            return y
-
-        return watched
+    def see(name: str, layer: Module, x: Tensor, y: Tensor) -> None:
+        if name in lines:
+            lines[name].calls += 1
+            lines[name].multiply_adds += multiply_adds(layer, x, y)
+        else:
+            fresh = [p for p in layer.parameters() if id(p) not in counted]
+            counted.update(id(p) for p in fresh)
+            kind, parameters = type(layer).__name__, sum(p.size for p in fresh)
+            lines[name] = Line(name, kind, y.shape, parameters, multiply_adds(layer, x, y))
 
     leaves = [(n, m) for n, m in model.named_modules() if not any(m.named_children())]
-    for name, layer in leaves:
-        layer.forward = watch(name, layer)
     try:
-        with no_grad():
+        with watching(leaves, see), no_grad():
             model.eval()(x)
     finally:
         model.train(mode)
-        for _, layer in leaves:
-            del layer.forward
     return list(lines.values())
 
 

@@ -12,6 +12,9 @@ a step, so a run that was killed continues bit for bit on the path it would have
 On a GPU nothing in a step waits for its result: whoever looks at a number waits until it is computed, and the
 GPU then waits for new work. So the losses stay there and are looked at every twenty steps, in one copy, and
 before anything is saved: a state that is not finite never replaces a good one.
+
+With `ema`, what is validated, kept as the best and predicted with is a moving average of the weights
+(`minidl.ema`), while the steps go on from the weights themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import tee
 from pathlib import Path
@@ -34,6 +37,7 @@ import numpy as np
 from minidl import Tensor, checkpoint, no_grad
 from minidl.backend import Array, to_device, to_floats
 from minidl.data import DataLoader, carried
+from minidl.ema import EMA
 from minidl.ops import binary_cross_entropy_with_logits, soft_dice_loss
 from minidl.optim import AdamW, CosineLR, clip_grad_norm
 from r2unet import baselines, evaluate
@@ -94,6 +98,7 @@ class Trainer:
         steps = len(self.loader) * settings.epochs
         self.optimizer = AdamW(self.model.parameters(), settings.lr, weight_decay=settings.weight_decay)
         self.schedule = CosineLR(self.optimizer, steps, int(len(self.loader) * settings.warmup_epochs))
+        self.ema = EMA(self.model, settings.ema) if settings.ema else None
         # At even distances: the first images of ISIC 2017 hold larger lesions than the others.
         some = np.linspace(0, len(training) - 1, min(len(training), MEAN_MASK_IMAGES)).astype(int)
         self.mean_mask = baselines.MeanMask.fit(training[int(i)].mask for i in some).mask
@@ -108,10 +113,13 @@ class Trainer:
     # The state, and its way to the disk and back
 
     def state(self) -> dict[str, Any]:
-        """Return all that decides how this training goes on."""
+        """Return all that decides how this training goes on; `model` holds the weights to predict with."""
+        weights = {"model": self.model.state_dict()}
+        if self.ema:
+            weights = {"model": self.ema.state_dict()["average"], "trained": weights["model"]}
         return {
             **stamp(self.settings),
-            "model": self.model.state_dict(),
+            **weights,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "random": self.random,
@@ -125,8 +133,10 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up where `state` left off. Raises InputError if it is no state of this training and data."""
         with describing(self.out / LAST):
-            self.model.load_state_dict(state["model"])
+            self.model.load_state_dict(state["trained"] if self.ema else state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema:
+                self.ema.load_state_dict({"average": state["model"], "steps": self.optimizer.steps})
             self.schedule.load_state_dict(state["schedule"])
             self.loader.rng.bit_generator.state = self.random = state["random"]
             self.history = [dict(row) for row in state["history"]]
@@ -158,14 +168,25 @@ class Trainer:
         self.saved_at = time.monotonic()
         # NumPy need not warn of what is not finite: it is looked for, and told with the images it came from.
         with self._stopping_gently(), self._progress() as progress, np.errstate(all="ignore"):
-            while len(self.history) < self.settings.epochs:
+            while not self._finished():
                 started = time.monotonic()
                 train_loss = self._train_epoch(progress)
                 self._finish_epoch(train_loss, started)
         if not (self.out / LAST).exists():  # killed between its last epoch's two checkpoints
             write_history(self.out, self.history)
             self.save()
+        if len(self.history) < self.settings.epochs:
+            self.say(f"no better validation Jaccard in {self.settings.patience} epochs: stopped early")
         return self._report()
+
+    def _finished(self) -> bool:
+        """Whether all epochs are done, or the last `patience` of them brought no better Jaccard."""
+        done, patience = len(self.history), self.settings.patience
+        if 0 < patience < done:
+            jaccards = [row["validation_jaccard"] for row in self.history]
+            if max(jaccards[-patience:]) <= max(jaccards[:-patience]):
+                return True
+        return done >= self.settings.epochs
 
     def _train_epoch(self, progress: Any) -> float:
         """Run this epoch's remaining batches; return the mean loss over all of its images."""
@@ -193,6 +214,8 @@ class Trainer:
         length = clip_grad_norm(self.optimizer.parameters, self.settings.clip)
         self.optimizer.step()
         self.schedule.step()
+        if self.ema:
+            self.ema.update()
         self.unseen.append((loss.data, length, batch.names))
 
     def _look(self) -> float:
@@ -227,7 +250,8 @@ class Trainer:
 
     def _finish_epoch(self, train_loss: float, started: float) -> None:
         """Validate, write the epoch down, save, and keep the state if it is the best so far."""
-        scores = self._validate()
+        with self.ema.applied() if self.ema else nullcontext():
+            scores = self._validate()
         lr = self.schedule.base_lr * self.schedule.factor(self.schedule.steps - 1)  # of the epoch's last step
         row = {"epoch": len(self.history) + 1, "lr": lr, "train_loss": train_loss, **scores}
         best = all(row["validation_jaccard"] > earlier["validation_jaccard"] for earlier in self.history)
@@ -244,7 +268,7 @@ class Trainer:
             f"{row['validation_loss']:.4f}  Jaccard {row['validation_jaccard']:.4f}  Dice "
             f"{row['validation_dice']:.4f}  {time.monotonic() - started:.0f} s{'  best' if best else ''}"
         )
-        if self.stop and row["epoch"] < self.settings.epochs:
+        if self.stop and not self._finished():
             self._interrupt()
 
     def _validate(self) -> dict[str, float]:

@@ -30,6 +30,7 @@ ENGINE = {
     "minidl.optim": ["minidl.tensor", "minidl.backend"],
     "minidl.nn": ["minidl.init", "minidl.ops", "minidl.ops.*", "minidl.tensor", "minidl.backend"],
     "minidl.gradcheck_cases": ["minidl.ops", "minidl.ops.conv", "minidl.tensor", "minidl.backend"],
+    "minidl.ema": ["minidl.nn", "minidl.tensor", "minidl.backend"],
     "minidl.gradcheck": [
         "minidl.gradcheck_cases",
         "minidl.ops",
@@ -42,13 +43,13 @@ ENGINE = {
 
 # r2unet from the bottom to the top: a module imports only from rows above its own in this list.
 ROWS = [
-    ["errors", "sample", "metrics", "blocks"],
+    ["errors", "sample", "metrics", "cleanup", "blocks", "watch"],
     ["diagnoses", "images", "model"],
     ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary"],
-    ["settings"],
+    ["settings", "score"],
     ["run"],
     ["options", "predict"],
-    ["evaluate"],
+    ["evaluate", "explain"],
     ["train"],
     ["cli"],
 ]
@@ -57,12 +58,14 @@ DATA = [
     "errors",
     "sample",
     "metrics",
+    "cleanup",
     "diagnoses",
     "images",
     "augment",
     "baselines",
     "isic",
     "plots",
+    "score",
     "synthetic",
 ]
 

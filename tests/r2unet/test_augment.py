@@ -5,12 +5,21 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from r2unet.augment import LUMINANCE, augment, colour_jitter, flip, quarter_turn, random_crop_resize
+from r2unet.augment import (
+    LUMINANCE,
+    augment,
+    colour_jitter,
+    defocus,
+    flip,
+    gamma_curve,
+    quarter_turn,
+    random_affine,
+)
 from r2unet.errors import InputError
 from r2unet.sample import Sample
 
 SIZE = 64
-CHANGES = [flip, quarter_turn, random_crop_resize, colour_jitter, augment]
+CHANGES = [flip, quarter_turn, random_affine, colour_jitter, gamma_curve, defocus, augment]
 
 
 @pytest.fixture
@@ -53,7 +62,7 @@ def test_a_change_is_repeated_by_the_generator_state_and_varies_without_it(chang
     assert any((other != first.image).any() for other in others)
 
 
-@pytest.mark.parametrize("change", [flip, quarter_turn, random_crop_resize])
+@pytest.mark.parametrize("change", [flip, quarter_turn, random_affine])
 def test_image_and_mask_move_together(change, sample, rng):
     for _ in range(20):
         moved = change(painted_mask(sample), rng)
@@ -77,33 +86,90 @@ def test_flip_alone_reaches_four_layouts_and_quarter_turn_four(rng):
     assert len(flips & turns) == 2  # nothing, and the half turn
 
 
-def test_the_whole_image_as_crop_changes_nothing(sample, rng):
-    same = random_crop_resize(sample, rng, scale=(1, 1), stretch=0)
-    np.testing.assert_array_equal(same.image, sample.image)
-    np.testing.assert_array_equal(same.mask, sample.mask)
+STILL = {"angle": 0, "zoom": 1, "shift": 0, "shear": 0, "stretch": 0}
 
 
-def test_a_crop_of_eight_tenths_enlarges_a_lesion_by_the_square_of_five_quarters(sample, rng):
-    for _ in range(10):
-        near = random_crop_resize(sample, rng, scale=(0.8, 0.8), stretch=0)
-        assert near.mask.sum() == pytest.approx(sample.mask.sum() / 0.8**2, rel=0.03)
+def centre(mask):
+    """The middle of a mask's pixels, (x, y), seen from the image's centre."""
+    y, x = np.nonzero(mask)
+    return np.array([x.mean() + 0.5 - SIZE / 2, y.mean() + 0.5 - SIZE / 2])
 
 
-def test_a_crop_of_half_the_side_halves_the_slope_of_a_ramp(rng):
-    ramp = np.broadcast_to(np.arange(0, 4 * SIZE, 4, dtype=np.uint8)[None, :, None], (SIZE, SIZE, 3)).copy()
-    sample = Sample(ramp, np.ones((SIZE, SIZE), np.uint8), "ramp")
-    near = random_crop_resize(sample, rng, scale=(0.5, 0.5), stretch=0)
-    slope = np.diff(near.image[SIZE // 2, 2:-2, 0].astype(float))
-    assert slope.mean() == pytest.approx(2.0, abs=0.05)
-    assert near.mask.all()
+def spread(mask):
+    """Standard deviations of a mask's pixels along x and y."""
+    y, x = np.nonzero(mask)
+    return x.std(), y.std()
 
 
-def test_stretch_makes_discs_into_ovals(sample, rng):
-    ratios = []
-    for _ in range(50):
-        mask = random_crop_resize(sample, rng, scale=(0.8, 0.8), stretch=0.2).mask
-        ratios.append(np.any(mask, axis=0).sum() / np.any(mask, axis=1).sum())
-    assert 0.78 < min(ratios) < 0.92 and 1.08 < max(ratios) < 1.28  # 1 / 1.2 and 1 / 0.8, to a pixel
+class TestAffine:
+    def test_that_does_nothing_changes_nothing(self, sample, rng):
+        same = random_affine(sample, rng, **STILL)
+        np.testing.assert_array_equal(same.image, sample.image)
+        np.testing.assert_array_equal(same.mask, sample.mask)
+
+    def test_zoom_enlarges_and_shrinks_a_lesion_by_its_square_equally_often(self, sample, rng):
+        zooms = [
+            np.sqrt(random_affine(sample, rng, **(STILL | {"zoom": 1.4})).mask.sum() / sample.mask.sum())
+            for _ in range(200)
+        ]
+        assert 1 / 1.43 < min(zooms) < 0.75 and 1.35 < max(zooms) < 1.43
+        assert 75 < sum(zoom > 1 for zoom in zooms) < 125
+
+    def test_zoom_of_two_halves_the_slope_of_a_ramp(self, rng):
+        ramp = np.broadcast_to(np.arange(0, 4 * SIZE, 4, dtype=np.uint8)[:, None], (SIZE, SIZE, 3)[:2])
+        sample = Sample(np.repeat(ramp[..., None], 3, axis=-1), np.ones((SIZE, SIZE), np.uint8), "ramp")
+        slopes = []
+        for _ in range(200):
+            near = random_affine(sample, rng, **(STILL | {"zoom": 2})).image[:, SIZE // 2, 0]
+            slopes.append(np.diff(near[SIZE // 2 - 8 : SIZE // 2 + 8].astype(float)).mean())
+        assert min(slopes) == pytest.approx(2, abs=0.1) and max(slopes) == pytest.approx(8, abs=0.4)
+
+    def test_angle_turns_about_the_centre(self, sample, rng):
+        start, angles = centre(sample.mask), []
+        for _ in range(200):
+            moved = centre(random_affine(sample, rng, **(STILL | {"angle": 45})).mask)
+            assert np.hypot(*moved) == pytest.approx(np.hypot(*start), abs=0.4)
+            angles.append(np.degrees(np.arctan2(*moved[::-1]) - np.arctan2(*start[::-1])))
+        assert -48 < min(angles) < -40 and 40 < max(angles) < 48  # a pixel is 4 degrees there
+
+    def test_shift_moves_along_both_axes(self, sample, rng):
+        moves = np.array(
+            [
+                centre(random_affine(sample, rng, **(STILL | {"shift": 0.1})).mask) - centre(sample.mask)
+                for _ in range(100)
+            ]
+        )
+        assert (moves.min(axis=0) < -5).all() and (moves.max(axis=0) > 5).all()
+        assert np.abs(moves).max() < 0.1 * SIZE + 0.5
+        assert abs(np.corrcoef(moves.T)[0, 1]) < 0.4
+
+    def test_stretch_makes_discs_into_ovals_of_the_same_area(self, sample, rng):
+        ratios = []
+        for _ in range(50):
+            mask = random_affine(sample, rng, **(STILL | {"stretch": 0.2})).mask
+            assert mask.mean() == pytest.approx(sample.mask.mean(), rel=0.05)
+            ratios.append(np.divide(*spread(mask)))
+        assert 0.77 < min(ratios) < 0.9 and 1.1 < max(ratios) < 1.24  # width / height
+
+    def test_shear_slants_and_keeps_the_area(self, sample, rng):
+        slants = []
+        for _ in range(50):
+            mask = random_affine(sample, rng, **(STILL | {"shear": 0.3})).mask
+            assert mask.mean() == pytest.approx(sample.mask.mean(), rel=0.05)
+            slants.append(np.polyfit(*np.nonzero(mask), 1)[0])  # x by y
+        assert -0.33 < min(slants) < -0.2 and 0.2 < max(slants) < 0.33
+
+    def test_beyond_the_border_image_and_mask_are_mirrored(self, rng):
+        grey = np.repeat(np.arange(100, 100 + SIZE, dtype=np.uint8)[:, None], SIZE, axis=1)
+        sample = Sample(np.repeat(grey[..., None], 3, axis=-1), (grey < 104).astype(np.uint8), "upper border")
+        rows = []
+        for _ in range(50):
+            moved = random_affine(sample, rng, **(STILL | {"shift": 0.2}))
+            grey = moved.image[..., 0]
+            assert grey.min() >= 100  # nothing is black
+            assert moved.mask[grey < 103].all() and not moved.mask[grey > 104].any()
+            rows.append(moved.mask[:, 0].sum())
+        assert min(rows) == 0 and max(rows) == 8  # moved out of sight; four rows and their mirror image
 
 
 def test_colour_leaves_the_mask_alone(sample, rng):
@@ -157,6 +223,40 @@ def test_colours_saturate_at_black_and_white_instead_of_wrapping_around(rng):
     white = Sample(np.full((8, 8, 3), 250, np.uint8), np.ones((8, 8), np.uint8), "white")
     levels = [colour_jitter(white, rng, **(OFF | {"brightness": 0.5})).image.min() for _ in range(50)]
     assert max(levels) == 255 and min(levels) >= 124
+
+
+def test_gamma_bends_the_grey_scale_between_fixed_black_and_white(rng):
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1)
+    sample = Sample(ramp, np.zeros((1, 256), np.uint8), "ramp")
+    exponents = []
+    for _ in range(100):
+        levels = gamma_curve(sample, rng, gamma=1.5).image[0, :, 0].astype(float)
+        assert levels[0] == 0 and levels[255] == 255 and (np.diff(levels) >= 0).all()
+        exponents.append(np.log(levels[128] / 255) / np.log(128 / 255))
+        np.testing.assert_allclose(levels, 255 * (ramp[0, :, 0] / 255) ** exponents[-1], atol=1.5)
+    assert 1 / 1.52 < min(exponents) < 0.72 and 1.4 < max(exponents) < 1.52
+    assert np.median(np.log(exponents)) == pytest.approx(0, abs=0.1)
+
+
+def test_defocus_smooths_every_second_image_and_leaves_its_mask_and_mean(sample, rng):
+    blurred = [defocus(sample, rng, blur=0.02) for _ in range(200)]
+    sharp = sum(changed is sample for changed in blurred)
+    assert 70 < sharp < 130
+    for changed in blurred:
+        assert changed.image.std() <= sample.image.std()
+        np.testing.assert_array_equal(changed.mask, sample.mask)
+        assert changed.image.mean() == pytest.approx(sample.image.mean(), abs=0.6)
+    assert min(changed.image.std() for changed in blurred) < 0.5 * sample.image.std()
+
+
+def test_quarter_turns_and_the_affine_map_reach_every_angle(sample):
+    rng, start = np.random.default_rng(1), np.arctan2(*centre(sample.mask)[::-1])
+    angles = []
+    for _ in range(400):
+        moved = random_affine(quarter_turn(sample, rng), rng, **(STILL | {"angle": 45}))
+        angles.append(np.degrees(np.arctan2(*centre(moved.mask)[::-1]) - start) % 360)
+    counts, _ = np.histogram(angles, bins=8, range=(0, 360))
+    assert counts.min() > 25 and counts.max() < 80  # 50 each
 
 
 def test_strength_zero_returns_the_sample_itself(sample, rng):

@@ -1,4 +1,4 @@
-"""The four commands from end to end, as a person types them."""
+"""The commands from end to end, as a person types them."""
 
 import json
 import os
@@ -107,7 +107,8 @@ class TestEvaluate:
         code, stdout, stderr = r2unet("evaluate", "--checkpoint", trained / "best.npz", *words)
         answer = json.loads(stdout)
         assert code == 0 and stderr == ""
-        assert set(answer) == {"checkpoint", "split", "scores", "modes"} and answer["split"] == "validation"
+        assert set(answer) == {"checkpoint", "split", "scores", "tta", "clean_up", "modes"}
+        assert (answer["split"], answer["tta"], answer["clean_up"]) == ("validation", False, False)
         names = {"relative_rms", "relative_rms_settled", "jaccard_train_mode", "jaccard_eval_mode"}
         assert set(answer["modes"]) == names
         assert set(answer["scores"]["model"]["jaccard_by_image"]) == {f"ISIC_{n:07}" for n in (5, 6, 7)}
@@ -124,6 +125,17 @@ class TestEvaluate:
         words = ["--data", isic, "--split", split, "--json"]
         _, stdout, _ = r2unet("evaluate", "--checkpoint", trained / "best.npz", *words)
         assert json.loads(stdout)["scores"]["model"]["images"] == images
+
+    def test_averages_and_cleans_up_on_request(self, r2unet, trained, isic, tmp_path):
+        accuracy = {}
+        for words in ((), ("--tta",), ("--clean-up",), ("--tta", "--clean-up", "--data", isic)):
+            more = ("--json", "--overlays", tmp_path / "o.png")
+            code, stdout, _ = r2unet("evaluate", "--checkpoint", trained / "best.npz", *words, *more)
+            answer = json.loads(stdout)
+            assert code == 0
+            assert (answer["tta"], answer["clean_up"]) == ("--tta" in words, "--clean-up" in words)
+            accuracy[words] = answer["scores"]["model"]["mean"]["accuracy"]
+        assert len(set(accuracy.values())) == 4
 
     def test_modes_are_printed_as_a_table(self, r2unet, trained):
         _, stdout, _ = r2unet("evaluate", "--checkpoint", trained / "best.npz", "--compare-modes")
@@ -148,6 +160,8 @@ class TestPredict:
                 "--out",
                 out,
                 "--overlay",
+                "--tta",
+                "--clean-up",
                 "--size",
                 21,
             )
@@ -183,6 +197,21 @@ class TestPredict:
         assert first.startswith(f"r2unet: error: {folder / 'ISIC_0000004.jpg'}: ")
         assert second.startswith(f"r2unet: error: {bad}: ")
         assert len(list((tmp_path / "masks").iterdir())) == 2
+
+
+class TestExplain:
+    def test_draws_a_figure(self, r2unet, trained, isic, tmp_path):
+        image, out = isic / "ISIC-2017_Validation_Data" / "ISIC_0000006.jpg", tmp_path / "new" / "figure.png"
+        code, stdout, stderr = r2unet("explain", image, "--checkpoint", trained / "best.npz", "--out", out)
+        assert (code, stdout, stderr) == (0, f"the figure is in {out}\n", "")
+        with Image.open(out) as picture:
+            assert picture.format == "PNG" and min(picture.size) > 1000
+
+    def test_refuses_what_is_no_image_in_one_line(self, r2unet, trained, tmp_path):
+        words = ("--checkpoint", trained / "best.npz", "--out", tmp_path / "figure.png")
+        code, stdout, stderr = r2unet("explain", tmp_path / "nothing.jpg", *words)
+        assert code == 2 and stdout == "" and stderr.count("\n") == 1 and "nothing.jpg" in stderr
+        assert not (tmp_path / "figure.png").exists()
 
 
 class TestSummary:

@@ -14,6 +14,7 @@ from r2unet.blocks import RecurrentConv
 from r2unet.errors import InputError
 from r2unet.evaluate import (
     as_table,
+    cleaned_up,
     compare_modes,
     evenly_ranked,
     from_best_to_worst,
@@ -58,6 +59,14 @@ class TestPredictions:
         write_mask(pairs[0].mask, np.zeros((32, 24)))
         with pytest.raises(InputError, match="a mask has its image's size"):
             list(predict_originals(model, pairs, size=16))
+
+    def test_are_cleaned_up_into_masks(self):
+        probability = np.zeros((16, 16), np.float32)
+        probability[2:9, 2:9] = 0.6
+        probability[4, 4], probability[14, 14] = 0.4, 0.9  # a hole and a speck
+        given = sample(np.zeros((16, 16)))
+        ((returned, mask),) = cleaned_up([(given, probability)])
+        assert returned is given and mask[2:9, 2:9].all() and mask.sum() == 49
 
 
 class TestReport:

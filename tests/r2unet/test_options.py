@@ -41,14 +41,19 @@ class TestUnderstood:
         assert options.overlays == Path("o.png") and parse("evaluate --checkpoint F").split == "validation"
         options = parse("predict --checkpoint F a.jpg folder --out DIR --overlay --size 99")
         assert (options.paths, options.overlay, options.size) == (["a.jpg", "folder"], True, 99)
+        assert (options.tta, options.clean_up) == (False, False)
+        assert parse("evaluate --checkpoint F --tta --clean-up").tta
         assert parse("summary --widths 3 --size 7").widths == (3,)
+        options = parse("score TRUTH PREDICTIONS --json F.json")
+        assert (options.truth, options.predictions) == (Path("TRUTH"), Path("PREDICTIONS"))
+        assert options.json == Path("F.json")
 
 
 class TestRefused:
     @pytest.mark.parametrize(
         "line, words",
         [
-            ("", "train|evaluate|predict|summary"),
+            ("", "train|evaluate|predict|score|explain|summary"),
             ("trian", "trian"),
             ("train --batchsize 8", "--batchsize"),
             ("train --size big", "--size: want a whole number from 1 to 4096, got 'big'"),
@@ -78,6 +83,8 @@ class TestRefused:
             ("predict --checkpoint F --out o", "PATH"),
             ("predict --checkpoint F a.jpg", "--out"),
             ("predict --checkpoint F a.jpg --out o --size 0", "--size: want"),
+            ("score TRUTH", "PREDICTION_DIR"),
+            ("explain a.jpg --checkpoint F --out f.gif", "--out: want a name ending in .png"),
             ("summary --widths x", "--widths"),
         ],
     )
@@ -91,7 +98,7 @@ class TestRefused:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "summary"])
+    @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "score", "explain", "summary"])
     def test_of_each_command(self, capsys, command):
         with pytest.raises(SystemExit) as stop:
             parse(f"{command} --help")

@@ -77,6 +77,36 @@ class TestPadding:
         assert np.array_equal(probabilities(model, [image])[0], probabilities(model, [padded])[0][:9, :14])
 
 
+class TestTestTimeAugmentation:
+    def test_is_the_mean_of_the_eight_answers_laid_back(self, rng):
+        class Slope(DarkIsLesion):
+            """A network whose answer is where a pixel lies: likelier lesion to the right and below."""
+
+            def forward(self, x: Tensor) -> Tensor:
+                y, x = np.mgrid[: x.shape[2], : x.shape[3]]
+                return Tensor((0.3 * x + 0.1 * y).astype(np.float32)[None, None])
+
+        (plain,) = probabilities(Slope(), [np.zeros((8, 8, 3), np.uint8)])
+        (mean,) = probabilities(Slope(), [np.zeros((8, 8, 3), np.uint8)], tta=True)
+        across = (plain + plain.T + plain[::-1] + plain.T[::-1]) / 4
+        assert mean.shape == (8, 8) and mean.dtype == np.float32
+        np.testing.assert_allclose(mean, (across + across[:, ::-1]) / 2, rtol=1e-6)
+
+    def test_turns_and_flips_with_the_image_where_a_single_answer_does_not(self, rng):
+        model = R2UNet(widths=(2, 4), rng=rng).eval()
+        image = rng.integers(0, 256, (16, 16, 3), np.uint8)
+        for change in (np.rot90, np.flipud, np.fliplr, lambda a: np.swapaxes(a, 0, 1)):
+            for tta in (True, False):
+                changed_after = change(probabilities(model, [image], tta=tta)[0])
+                changed_before = probabilities(model, [change(image)], tta=tta)[0]
+                assert np.allclose(changed_after, changed_before, atol=1e-6) == tta
+
+    def test_of_images_that_are_not_square_lays_every_pixel_back(self, rng):
+        images = list(rng.integers(0, 256, (2, 9, 14, 3), np.uint8))
+        plain, mean = (probabilities(DarkIsLesion(), images, tta=tta) for tta in (False, True))
+        np.testing.assert_allclose(mean, plain, atol=1e-6)
+
+
 class TestAnyImage:
     @pytest.mark.parametrize("height, width", [(16, 16), (60, 100), (7, 5), (300, 40)])
     def test_the_mask_lies_where_the_lesion_is(self, height, width):
@@ -160,6 +190,18 @@ class TestFiles:
             assert drawn.size == (50, 30) and drawn.mode == "RGB"
             changed = (np.array(drawn) != picture(30, 50)).any(axis=2)
         assert 0 < changed.mean() < 0.25
+
+    def test_are_cleaned_up_on_request(self, tmp_path):
+        image = np.full((64, 64, 3), LIGHT, np.uint8)
+        image[8:40, 8:40] = DARK  # a lesion, with a hole in it and a speck beside it
+        image[16:24, 16:24] = LIGHT
+        image[48:56, 48:56] = DARK
+        Image.fromarray(image).save(tmp_path / "a.png")
+        for name, clean_up in (("a", False), ("b", True)):
+            predicted([tmp_path / "a.png"], tmp_path / name, size=64, clean_up=clean_up)
+        untouched, clean = (read(tmp_path / n / "a_segmentation_prediction.png") for n in "ab")
+        assert (untouched == 255).sum() == 32 * 32 - 8 * 8 + 8 * 8
+        assert (clean[8:40, 8:40] == 255).all() and (clean == 255).sum() == 32 * 32
 
     def test_one_that_is_bad_does_not_stop_the_others(self, tmp_path):
         files = [tmp_path / f"{name}.png" for name in "abc"]

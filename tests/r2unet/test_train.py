@@ -14,6 +14,13 @@ from r2unet.synthetic import SyntheticLesions
 from r2unet.train import Trainer, loss_of
 
 
+class Scripted(Trainer):
+    """Validates as usual, but reads the Jaccard of each epoch from a script."""
+
+    def _validate(self):
+        return {**super()._validate(), "validation_jaccard": self.script[len(self.history)]}
+
+
 class TestStep:
     def test_the_loss_is_cross_entropy_plus_dice(self):
         masks = Tensor(np.array([[[[1, 0], [0, 0]]]], np.float32))
@@ -103,13 +110,9 @@ class TestFolder:
         assert state["schedule"]["steps"] == state["optimizer"]["steps"] == 6
 
     def test_best_is_the_first_epoch_with_the_best_jaccard(self, new_trainer, tmp_path):
-        jaccards = iter([0.2, 0.6, 0.6, 0.4])
-
-        class Scripted(Trainer):
-            def _validate(self):
-                return {**super()._validate(), "validation_jaccard": next(jaccards)}
-
-        new_trainer(tmp_path, Scripted, epochs=4, images=4).run()
+        run = new_trainer(tmp_path, Scripted, epochs=4, images=4)
+        run.script = [0.2, 0.6, 0.6, 0.4]
+        run.run()
         assert len(read_state(tmp_path / "best.npz")["history"]) == 2
         assert len(read_state(tmp_path / "last.npz")["history"]) == 4
 
@@ -128,6 +131,71 @@ class TestFolder:
         (tmp_path / "out").write_text("in the way")
         with pytest.raises(InputError, match="out/best.npz: cannot be written .*choose another --out"):
             new_trainer(tmp_path / "out").run()
+
+
+class TestMovingAverage:
+    def test_is_what_is_validated_and_kept_to_predict_with(self, new_trainer, tmp_path):
+        seen = []
+
+        class Watching(Trainer):
+            def _validate(self):
+                seen.append(self.model.state_dict())
+                return super()._validate()
+
+        run = new_trainer(tmp_path, Watching, ema=0.9, epochs=1)
+        run.run()
+        average = run.ema.state_dict()["average"]
+        trained = {name: leaf.data for name, leaf in run.ema.leaves.items()}
+        state = read_state(tmp_path / "best.npz")
+        for name, array in load_model(tmp_path / "best.npz")[0].state_dict().items():
+            assert (array == average[name]).all() and (seen[0][name] == average[name]).all(), name
+            assert (state["trained"][name] == trained[name]).all(), name
+        assert (average["head.weight"] != trained["head.weight"]).all()
+        assert run.ema.steps == run.optimizer.steps == 3
+
+    def test_does_not_change_how_the_weights_are_trained(self, new_trainer, tmp_path, trained):
+        new_trainer(tmp_path, ema=0.9).run()
+        with_average, without = read_state(tmp_path / "last.npz"), read_state(trained / "last.npz")
+        for name, array in without["model"].items():
+            assert (with_average["trained"][name] == array).all(), name
+
+    def test_scores_on_its_own_running_statistics(self, new_trainer, tmp_path):
+        run = new_trainer(tmp_path, ema=0.5, epochs=1)
+        run.run()
+        name = "encoder.0.first.norm.1.running_var"
+        state = read_state(tmp_path / "last.npz")
+        assert (state["model"][name] != state["trained"][name]).all()
+
+
+class TestPatience:
+    @pytest.mark.parametrize(
+        "patience, epochs, best",
+        [
+            (0, 6, 5),  # never stops
+            (1, 3, 2),
+            (2, 4, 2),  # as good is not better
+            (3, 6, 5),
+        ],
+    )
+    def test_ends_a_training_that_gets_no_better(self, new_trainer, tmp_path, patience, epochs, best):
+        lines = []
+        run = new_trainer(tmp_path, Scripted, epochs=6, images=4, patience=patience, say=lines.append)
+        run.script = [0.2, 0.5, 0.5, 0.4, 0.6, 0.1]
+        run.run()
+        assert len(run.history) == epochs == len(read_state(tmp_path / "last.npz")["history"])
+        assert len(read_state(tmp_path / "best.npz")["history"]) == best
+        assert (tmp_path / "report.json").exists()
+        early = f"no better validation Jaccard in {patience} epochs: stopped early"
+        assert (lines[-1] == early) == (epochs < 6)
+
+    def test_is_still_over_when_it_is_resumed(self, new_trainer, tmp_path):
+        run = new_trainer(tmp_path, Scripted, epochs=6, images=4, patience=1)
+        run.script = [0.2, 0.1]
+        run.run()
+        again = new_trainer(tmp_path, epochs=6, images=4, patience=1)
+        again.load_state(read_state(tmp_path / "last.npz"))
+        again.run()
+        assert len(again.history) == 2
 
 
 class TestProgress:

@@ -56,6 +56,16 @@ class TestCtrlC:
         resume(new_trainer(tmp_path))
         assert files(tmp_path) == files(trained)
 
+    def test_and_resume_leave_the_same_average(self, new_trainer, tmp_path):
+        new_trainer(tmp_path / "never", ema=0.9).run()
+        for at in (0, 3, 4):
+            run = new_trainer(tmp_path / "stopped", Stopping, ema=0.9)
+            run.at = at
+            with pytest.raises(Interrupted):
+                resume(run) if at else run.run()
+        resume(new_trainer(tmp_path / "stopped", ema=0.9))
+        assert files(tmp_path / "stopped") == files(tmp_path / "never")
+
     def test_while_validating_ends_the_epoch_first(self, new_trainer, tmp_path, trained):
         class Validating(Trainer):
             def _validate(self):
@@ -159,6 +169,10 @@ class TestGoingOn:
         other = Trainer(run.settings, tmp_path, renamed, run.validation, threads=0)
         with pytest.raises(InputError, match="holds other images than when this training began"):
             other.load_state(state)
+
+    def test_without_the_weights_behind_an_average_is_refused(self, new_trainer, tmp_path, trained):
+        with pytest.raises(InputError, match="its parts do not fit together"):
+            new_trainer(tmp_path, ema=0.9).load_state(read_state(trained / "last.npz"))
 
     @pytest.mark.parametrize("part", ["model", "optimizer", "schedule", "random", "history", "batches_done"])
     def test_with_a_state_that_lacks_a_part_is_refused(self, new_trainer, tmp_path, trained, part):
