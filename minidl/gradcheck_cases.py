@@ -94,4 +94,10 @@ def function_cases(rng: np.random.Generator) -> dict[str, tuple[Callable[..., Te
             [logits],
         ),
         "SoftDiceLoss": (lambda x: ops.soft_dice_loss(x, Tensor(mask)), [logits]),
+        "FocalLoss": (lambda x: ops.focal_loss(x, Tensor(mask), gamma=1.5), [logits]),
+        "TverskyLoss": (lambda x: ops.tversky_loss(x, Tensor(mask), 0.2, 0.9), [logits]),
+        "GroupNorm": (
+            lambda x, g, b: ops.group_norm(x, 2, g, b),
+            [other, off_zero(rng, 4), rng.normal(size=4)],
+        ),
     }
