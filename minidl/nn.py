@@ -225,7 +225,7 @@ class BatchNorm2d(Module):
 
 
 class GroupNorm(Module):
-    """Group norm, x (N, C, H, W) -> y (N, C, H, W): the same in training and in evaluation, without a memory."""
+    """Group norm, x (N, C, H, W) -> y (N, C, H, W): no memory, and evaluation is as training."""
 
     def __init__(self, groups: int, channels: int, eps: float = 1e-5) -> None:
         self.groups, self.eps = groups, eps

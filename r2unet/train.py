@@ -2,7 +2,7 @@
 
 A step is: a batch, the loss, its gradients, one move of the optimizer. The loss is binary cross-entropy
 plus soft Dice: the first judges every pixel, the second the region, and small lesions count in it as much
-as large ones.
+as large ones. `r2unet.losses` has others.
 
 What happens next depends on the weights, the optimizer's memory, the schedule's step, and the random
 state at the epoch's start with the number of batches done since (`minidl.data` says why that suffices).
@@ -29,12 +29,12 @@ import numpy as np
 from minidl import Tensor, checkpoint, no_grad
 from minidl.backend import to_device
 from minidl.data import DataLoader
-from minidl.ops import binary_cross_entropy_with_logits, soft_dice_loss
 from minidl.optim import AdamW, CosineLR, clip_grad_norm
 from r2unet import baselines, evaluate
 from r2unet.augment import augment
 from r2unet.errors import InputError
 from r2unet.images import written_whole
+from r2unet.losses import LOSSES
 from r2unet.metrics import confusion, summarize
 from r2unet.run import BEST, LAST, describing, load_model, new_model, stamp, write_history
 from r2unet.sample import Batch, Sample, collate
@@ -43,14 +43,11 @@ from r2unet.settings import Settings
 SAVE_SECONDS = 60.0
 MEAN_MASK_IMAGES = 500  # the mean of so many outlines changes no more
 
+loss_of = LOSSES[Settings.loss]  # the one that is taken unless another is asked for
+
 
 class Interrupted(Exception):
     """A training was asked to stop, and has saved its state."""
-
-
-def loss_of(logits: Tensor, masks: Tensor) -> Tensor:
-    """Return binary cross-entropy + soft Dice, logits and masks (N, 1, H, W) -> one number."""
-    return binary_cross_entropy_with_logits(logits, masks) + soft_dice_loss(logits, masks)
 
 
 class Trainer:
@@ -76,6 +73,7 @@ class Trainer:
         self.training, self.validation = training, validation
         for_weights, for_batches = np.random.default_rng(settings.seed).spawn(2)
         self.model = new_model(settings, for_weights).to(device)
+        self.loss_of = LOSSES[settings.loss]
         self.loader = DataLoader(
             training,
             settings.batch_size,
@@ -178,7 +176,7 @@ class Trainer:
 
     def _step(self, batch: Batch) -> float:
         """Move the weights once, by the gradient of one batch; return its loss."""
-        loss = loss_of(*self._forward(batch))
+        loss = self.loss_of(*self._forward(batch))
         value = loss.item()
         self._check_finite("loss", value, batch)
         self.optimizer.zero_grad()
@@ -232,7 +230,7 @@ class Trainer:
         for batch in DataLoader(self.validation, self.settings.batch_size, collate=collate):
             with no_grad():
                 logits, masks = self._forward(batch)
-                loss = loss_of(logits, masks).item()
+                loss = self.loss_of(logits, masks).item()
             self._check_finite("validation loss", loss, batch)
             total += loss * len(batch.names)
             predicted = logits.numpy() > 0.0  # a logit above 0 is a probability above one half

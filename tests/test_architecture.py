@@ -37,7 +37,8 @@ ENGINE = {
 
 # r2unet from the bottom to the top: a module imports only from rows above its own in this list.
 ROWS = [
-    ["errors", "sample", "metrics", "blocks"],
+    ["errors", "sample", "metrics", "blocks", "losses"],
+    ["attention"],
     ["diagnoses", "images", "model"],
     ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary"],
     ["settings"],
@@ -47,7 +48,11 @@ ROWS = [
     ["train"],
     ["cli"],
 ]
-NETWORK = {"blocks": set(), "model": {"blocks"}}  # these know nothing else of r2unet
+NETWORK = {
+    "blocks": set(),
+    "attention": {"blocks"},
+    "model": {"attention", "blocks"},
+}  # these know nothing else of r2unet
 DATA = [
     "errors",
     "sample",

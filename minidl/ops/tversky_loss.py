@@ -49,7 +49,7 @@ class TverskyLoss(Function):
 def tversky_loss(
     logits: Tensor, target: Tensor, alpha: float = 0.3, beta: float = 0.7, smooth: float = 1.0
 ) -> Tensor:
-    """Return 1 - Tversky's index between sigmoid(logits) and target, (N, ...) each: the mean over the N images.
+    """Return 1 - Tversky's index between sigmoid(logits) and target, (N, ...) each: the mean over N images.
 
     A false pixel costs `alpha`, a missed one `beta`. `smooth` is added above and below the fraction: an
     empty mask that is predicted empty then loses nothing. Raises ValueError for a negative price.

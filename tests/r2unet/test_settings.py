@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from r2unet.errors import InputError
-from r2unet.settings import LIMITS, Settings, as_text, flag
+from r2unet.settings import CHOICES, LIMITS, Settings, as_text, flag
 
 
 def refusal(call) -> str:
@@ -18,7 +18,7 @@ def refusal(call) -> str:
 
 def test_the_defaults_are_allowed_and_every_number_has_limits():
     assert Settings().check() == Settings()
-    assert set(LIMITS) | {"data"} == {field.name for field in dataclasses.fields(Settings)}
+    assert {*LIMITS, *CHOICES, "data"} == {field.name for field in dataclasses.fields(Settings)}
 
 
 @pytest.mark.parametrize("name", LIMITS)

@@ -50,7 +50,7 @@ def test_its_gradients_agree_with_a_central_difference(shape, groups, rng):
 
 
 def test_it_is_batch_norm_of_each_image_whose_channels_lie_in_one_row(rng, value, gradients):
-    """A group's channels, put side by side as one wide channel of one image, are what batch norm normalises."""
+    """A group's channels, put end to end as one long channel, are what batch norm normalises."""
     x, dy = rng.normal(size=(2, 2, 6, 3, 4))
     ones, zeros = np.ones(6), np.zeros(6)
     rows = (1, 2 * 3, 2, 12)  # images and groups as channels
