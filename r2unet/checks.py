@@ -1,4 +1,4 @@
-"""The gradient of R2U-Net as a whole, one row a mode for `python -m minidl.gradcheck`.
+"""The gradients of R2U-Net and its family as wholes, one row a mode for `python -m minidl.gradcheck`.
 
 Every operation may be right and the network still wrong: a gradient added twice, a skip cut off, a step of
 the recurrence left out. So every parameter tensor is moved along a random direction of its own, and the
@@ -17,7 +17,7 @@ import numpy as np
 from minidl.gradcheck import Check, GradientError, relative_error
 from minidl.nn import BatchNorm2d, Module
 from minidl.tensor import Parameter, Tensor, no_grad
-from r2unet.model import R2UNet
+from r2unet.model import CHOICES, NETWORKS, R2UNet
 
 TOLERANCE = 1e-5
 STEP = 1e-7  # the network has thousands of ReLUs: a longer step would carry some of them over their kinks
@@ -33,70 +33,85 @@ def check_parameters(
 ) -> float:
     """Check the gradient of every parameter tensor against a central difference; return the largest error.
 
-    Each is checked at a random input of the given shape, along a random direction. A ReLU whose kink lies
-    within the step spoils the difference, not the derivative; so where the two disagree, another input is
-    drawn, `TRIES` in all. A wrong derivative agrees at none.
+    All are checked at one random input of the given shape, each along a random direction of its own. A ReLU
+    whose kink lies within the step spoils the difference, not the derivative; so those that disagree are
+    checked at another input, `TRIES` in all. A wrong derivative agrees at none.
 
     The model must be float64. Raises GradientError naming the parameter. Running statistics move, as in
     training.
     """
-    worst = 0.0
-    for name, p in model.named_parameters():
-        for _ in range(TRIES):
-            analytic, numeric = directional_derivatives(model, p, shape, rng)
-            error = relative_error(analytic, numeric, FLOOR)
-            if error <= tolerance:
-                break
-        else:
-            raise GradientError(
-                f"{name} {p.shape}: backward gives {analytic:.12g}, a central difference {numeric:.12g}; "
-                f"relative error {error:.1e} > {tolerance:.0e}"
-            )
-        worst = max(worst, error)
-    return worst
+    waiting, worst = dict(model.named_parameters()), 0.0
+    for _ in range(TRIES):
+        found = directional_derivatives(model, waiting, shape, rng)
+        errors = {name: relative_error(*pair, FLOOR) for name, pair in found.items()}
+        worst = max([worst, *(error for error in errors.values() if error <= tolerance)])
+        waiting = {name: p for name, p in waiting.items() if errors[name] > tolerance}
+        if not waiting:
+            return worst
+    name, p = next(iter(waiting.items()))
+    analytic, numeric = found[name]
+    raise GradientError(
+        f"{name} {p.shape}: backward gives {analytic:.12g}, a central difference {numeric:.12g}; "
+        f"relative error {errors[name]:.1e} > {tolerance:.0e}"
+    )
 
 
 def directional_derivatives(
-    model: Module, p: Parameter, shape: tuple[int, ...], rng: np.random.Generator
-) -> tuple[float, float]:
-    """Return the derivative of <u, model(x)> as p moves along v: by backward, and by a central difference.
+    model: Module, parameters: dict[str, Parameter], shape: tuple[int, ...], rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    """Return, for each parameter p, the derivative of <u, model(x)> as p moves along a direction v.
 
-    The input x, the cotangent u and the direction v are random.
+    Twice: by backward, and by a central difference. The input x, the cotangent u and every v are random.
     """
-    x, v = Tensor(rng.normal(size=shape)), rng.normal(size=p.shape)
+    x = Tensor(rng.normal(size=shape))
     model.zero_grad()
     y = model(x)
     u = rng.normal(size=y.shape)
     y.backward(u)
-    if p.grad is None:
-        raise GradientError(f"no gradient arrived at a parameter {p.shape}")
-    value, projected = p.data, []
-    for sign in (1.0, -1.0):
-        p.data = value + sign * STEP * v
-        with no_grad():
-            projected.append(float(np.vdot(u, model(x).data)))
-    p.data = value
-    return float(np.vdot(p.grad, v)), (projected[0] - projected[1]) / (2.0 * STEP)
+    derivatives = {}
+    for name, p in parameters.items():
+        if p.grad is None:
+            raise GradientError(f"no gradient arrived at {name} {p.shape}")
+        v, value, projected = rng.normal(size=p.shape), p.data, []
+        for sign in (1.0, -1.0):
+            p.data = value + sign * STEP * v
+            with no_grad():
+                projected.append(float(np.vdot(u, model(x).data)))
+        p.data = value
+        derivatives[name] = float(np.vdot(p.grad, v)), (projected[0] - projected[1]) / (2.0 * STEP)
+    return derivatives
+
+
+def settled(model: Module, shape: tuple[int, ...], rng: np.random.Generator) -> Module:
+    """Return the model in float64, no parameter at zero or one, with statistics that fit its activations."""
+    model.to(np.float64)
+    for p in model.parameters():
+        p.data = p.data + 0.1 * rng.normal(size=p.shape)  # zeros and ones would hide exchanged roles
+    for _, module in model.named_modules():
+        if isinstance(module, BatchNorm2d):
+            module.momentum = 1.0  # one batch settles the statistics: evaluation is scaled as training is
+    with no_grad():
+        model(Tensor(rng.normal(size=shape)))
+    return model
 
 
 def gradient_checks(rng: np.random.Generator) -> Iterator[Check]:
-    """Yield the rows of the whole network, in training and in evaluation."""
-    for training in (True, False):
-        model = R2UNet(widths=(4, 6, 8), steps=2, rng=rng).to(np.float64)
-        for p in model.parameters():
-            p.data = p.data + 0.1 * rng.normal(size=p.shape)  # zeros and ones would hide exchanged roles
+    """Yield the rows of whole networks: each in training and in evaluation, then each option by itself."""
+    modes = {"in training": True, "in evaluation": False}
+    rows = [(R2UNet, (4, 6, 8), {}, mode) for mode in modes]
+    rows += [(n, (3, 4), {}, mode) for n in NETWORKS.values() if n is not R2UNet for mode in modes]
+    rows += [
+        (R2UNet, (3, 4), {name: choice}, f"with {name} {choice}")
+        for name, choices in CHOICES.items()
+        for choice in choices[1:]  # the first is the default
+    ]
+    for network, widths, options, how in rows:
         shape = (2, 3, 8, 8)
-        for _, module in model.named_modules():
-            if isinstance(module, BatchNorm2d):
-                module.momentum = 1.0  # one batch settles the statistics: evaluation is scaled as training is
-        with no_grad():
-            model(Tensor(rng.normal(size=shape)))
-        model.train(training)
-        mode = "training" if training else "evaluation"
-        count = len(model.parameters())
+        model = settled(network(widths=widths, rng=rng, **options), shape, rng)
+        model.train(modes.get(how, True))
         yield (
-            f"R2UNet in {mode}",
-            f"vjp of {count} parameter tensors",
+            f"{network.__name__} {how}",
+            f"vjp of {len(model.parameters())} parameter tensors",
             TOLERANCE,
             lambda m=model, s=shape: check_parameters(m, s, rng),
         )

@@ -20,7 +20,7 @@ from minidl.ops.activation import stable_sigmoid
 from r2unet import images
 from r2unet.diagnoses import isic_number
 from r2unet.errors import InputError
-from r2unet.model import R2UNet
+from r2unet.model import UShape
 from r2unet.sample import to_input
 
 MASK_SUFFIX = "_segmentation_prediction.png"
@@ -36,7 +36,7 @@ def pad_to_multiple(x: np.ndarray, multiple: int) -> np.ndarray:
     return np.pad(x, ((0, 0), (0, 0), (0, below), (0, right)), mode="edge") if below or right else x
 
 
-def probabilities(model: R2UNet, pictures: Sequence[np.ndarray], device: str = "cpu") -> np.ndarray:
+def probabilities(model: UShape, pictures: Sequence[np.ndarray], device: str = "cpu") -> np.ndarray:
     """Return how likely each pixel is lesion: images of one size, each (H, W, 3) uint8 -> (N, H, W)
     float32."""
     x = to_input(pictures)  # (N, 3, H, W)
@@ -46,7 +46,7 @@ def probabilities(model: R2UNet, pictures: Sequence[np.ndarray], device: str = "
     return to_numpy(stable_sigmoid(logits.data))[:, 0, :H, :W]
 
 
-def predict_image(model: R2UNet, picture: np.ndarray, size: int, device: str = "cpu") -> np.ndarray:
+def predict_image(model: UShape, picture: np.ndarray, size: int, device: str = "cpu") -> np.ndarray:
     """Return the lesion probability of every pixel of one image of any size, (H, W, 3) uint8 -> (H, W)
     float32.
 
@@ -90,7 +90,7 @@ def _is_photograph(path: Path) -> bool:
 
 
 def predict_files(
-    model: R2UNet, size: int, files: Iterable[Path], out: Path, device: str = "cpu", overlay: bool = False
+    model: UShape, size: int, files: Iterable[Path], out: Path, device: str = "cpu", overlay: bool = False
 ) -> Iterator[tuple[Path, float | InputError]]:
     """Write every file's mask, with `overlay` its outline too; yield each file and the lesion's share of it.
 
