@@ -40,7 +40,7 @@ ROWS = [
     ["errors", "sample", "metrics", "blocks", "losses"],
     ["attention"],
     ["diagnoses", "images", "model"],
-    ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary"],
+    ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary", "interop"],
     ["settings"],
     ["run"],
     ["options", "predict"],
