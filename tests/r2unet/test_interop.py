@@ -240,6 +240,7 @@ class TestSafetensors:
         "entry",
         [
             {"shape": [3]},
+            {"shape": [-1]},
             {"shape": [-1, -2]},
             {"data_offsets": [0, 16]},
             {"data_offsets": [8, 0]},
