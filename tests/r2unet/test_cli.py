@@ -83,7 +83,14 @@ class TestTrain:
         for code, _, _ in (
             r2unet("train", "--resume", "--out", out, "--device", "cpu"),
             r2unet("evaluate", "--checkpoint", out / "best.npz", "--compare-modes"),
-            r2unet("predict", isic / "ISIC-2017_Validation_Data", "--checkpoint", out / "best.npz", "--out", tmp_path / "masks"),
+            r2unet(
+                "predict",
+                isic / "ISIC-2017_Validation_Data",
+                "--checkpoint",
+                out / "best.npz",
+                "--out",
+                tmp_path / "masks",
+            ),
         ):
             assert code == 0
         code, _, err = r2unet("train", "--resume", "--out", out, "--model", "unet")
