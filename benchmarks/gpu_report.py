@@ -95,9 +95,9 @@ def kernels(name: str, part: Mapping[str, Any]) -> str:
     head = "kernel", "arrays", "launches", "ms a step", "us each", "GB/s", "of copy", "TFLOP/s", "of product"
     text = (
         f"The GPU works {1e3 * whole:.3g} ms on a step, {1e3 * inside:.3g} ms of them in "
-        f"{part['launches']:.0f} launches of our kernels; the rest, {1e3 * (whole - inside):.3g} ms, is "
-        "CuPy's: sums, additions, products, copies. Kernels below 1 % are left out. Of those that only move numbers, "
-        f"{len(part['slow'])} on large arrays are slower than half a copy."
+        f"{part['launches']:.0f} launches of our kernels. The rest, {1e3 * (whole - inside):.3g} ms, is "
+        "CuPy's: sums, additions, products, copies. Kernels below 1 % are left out. Of those that only move "
+        f"numbers, {len(part['slow'])} on large arrays are slower than half a copy."
     )
     return f"### Kernels of a training step: {name}\n\n{text}\n\n{table(head, rows)}"
 

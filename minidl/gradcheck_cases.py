@@ -127,4 +127,10 @@ def function_cases(
             [logits],
         ),
         "SoftDiceLoss": (lambda x: ops.soft_dice_loss(x, target), [logits]),
+        "FocalLoss": (lambda x: ops.focal_loss(x, target, gamma=1.5), [logits]),
+        "TverskyLoss": (lambda x: ops.tversky_loss(x, target, 0.2, 0.9), [logits]),
+        "GroupNorm": (
+            lambda x, g, b: ops.group_norm(x, 2, g, b),
+            [other, off_zero(rng, 4), rng.normal(size=4)],
+        ),
     }

@@ -5,7 +5,7 @@ trained: running statistics), other modules, and lists of modules. Nothing is re
 access is intercepted. The path of attributes is the name, "encoder.0.first.conv.weight".
 
 A parameter that can be reached in two ways, because two layers share it, is listed once, under the
-first name: it is one array, one gradient and one step of the optimizer.
+first name: it is one array, one gradient and one step of the optimizer. So is a layer that serves twice.
 """
 
 from __future__ import annotations
@@ -51,11 +51,14 @@ class Module:
                     if isinstance(element, Module):
                         yield f"{name}.{i}", element
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Yield this module and all below it, with their names, in the order of definition."""
-        yield prefix, self
-        for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+    def named_modules(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Module]]:
+        """Yield this module and all below it once, with their names, in the order of definition."""
+        seen = set() if seen is None else seen
+        if id(self) not in seen:
+            seen.add(id(self))
+            yield prefix, self
+            for name, child in self.named_children():
+                yield from child.named_modules(f"{prefix}.{name}" if prefix else name, seen)
 
     def _named_leaves(self, kind: type) -> Iterator[tuple[str, Any]]:
         seen = set()
@@ -222,6 +225,19 @@ class BatchNorm2d(Module):
 
     def _remember(self, running: Buffer, batch: Array, factor: float = 1.0) -> None:
         running.data = weighted_sum(1.0 - self.momentum, running.data, self.momentum * factor, batch)
+
+
+class GroupNorm(Module):
+    """Group norm, x (N, C, H, W) -> y (N, C, H, W): no memory, and evaluation is as training."""
+
+    def __init__(self, groups: int, channels: int, eps: float = 1e-5) -> None:
+        self.groups, self.eps = groups, eps
+        self.weight = Parameter(np.ones(channels, np.float32))
+        self.bias = Parameter(np.zeros(channels, np.float32))
+
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        y = ops.group_norm(x, self.groups, self.weight, self.bias, self.eps)
+        return ops.relu(y) if relu else y
 
 
 class ReLU(Module):

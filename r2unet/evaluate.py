@@ -19,7 +19,7 @@ from r2unet import baselines
 from r2unet.cleanup import clean_up
 from r2unet.isic import Pair, read_pair
 from r2unet.metrics import Confusion, confusion, jaccard, summarize
-from r2unet.model import R2UNet
+from r2unet.model import UShape
 from r2unet.plots import OverlayRow
 from r2unet.predict import THRESHOLD, predict_image, probabilities
 from r2unet.sample import Sample, collate
@@ -28,7 +28,7 @@ Prediction = tuple[Sample, np.ndarray]  # and the lesion probability of its pixe
 
 
 def predict_samples(
-    model: R2UNet, dataset: Sequence[Sample], batch_size: int, device: str = "cpu", tta: bool = False
+    model: UShape, dataset: Sequence[Sample], batch_size: int, device: str = "cpu", tta: bool = False
 ) -> Iterator[Prediction]:
     """Yield every sample with the lesion probability of its pixels, (H, W) float32."""
     for samples in DataLoader(dataset, batch_size):
@@ -37,7 +37,7 @@ def predict_samples(
 
 
 def predict_originals(
-    model: R2UNet, pairs: Iterable[Pair], size: int, device: str = "cpu", tta: bool = False
+    model: UShape, pairs: Iterable[Pair], size: int, device: str = "cpu", tta: bool = False
 ) -> Iterator[Prediction]:
     """Yield every pair of files as a sample of the *original* size, with its probability, (H, W) float32.
 
@@ -130,7 +130,7 @@ def from_best_to_worst(predictions: Iterable[Prediction], rows: int) -> list[Ove
     return [scored[name] for name in evenly_ranked({n: row.jaccard for n, row in scored.items()}, rows)]
 
 
-def compare_modes(model: R2UNet, dataset: Sequence[Sample], batch_size: int) -> dict[str, float]:
+def compare_modes(model: UShape, dataset: Sequence[Sample], batch_size: int) -> dict[str, float]:
     """Run the same batches in train mode and in eval mode, and tell how far the two are apart.
 
     Train mode normalises with each batch's own statistics, eval mode with running ones. They may differ for
@@ -168,7 +168,7 @@ def compare_modes(model: R2UNet, dataset: Sequence[Sample], batch_size: int) -> 
     }
 
 
-def _logits(model: R2UNet, x: Array) -> np.ndarray:
+def _logits(model: UShape, x: Array) -> np.ndarray:
     """Return the logits in float64, in which squares are summed without loss."""
     with no_grad():
         return to_numpy(model(Tensor(x)).data).astype(np.float64)

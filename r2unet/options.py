@@ -14,7 +14,7 @@ from minidl.backend import DEVICES
 from minidl.ops.conv import METHODS
 from r2unet import __version__
 from r2unet.isic import SPLITS
-from r2unet.settings import LIMITS, Settings, as_text, flag
+from r2unet.settings import CHOICES, LIMITS, Settings, as_text, flag
 
 MOST_THREADS = 64
 PICTURES = (".png", ".pdf", ".svg")
@@ -49,8 +49,8 @@ def _add_train(p: argparse.ArgumentParser) -> None:
         help="an ISIC 2016, 2017 or 2018 folder, or one with images/ and masks/ (default: generated lesions)",
     )
     _add_setting(p, "size", int, "N", "pixels a side that images are resized to")
-    _add_setting(p, "widths", widths, "A,B,...", "channels of each level")
-    _add_setting(p, "steps", int, "N", "recurrent steps t; each convolution is applied t + 1 times")
+    _add_network(p)
+    _add_choice(p, "loss", "what training makes small")
     _add_setting(p, "epochs", int, "N", "passes through the training images")
     _add_setting(p, "batch_size", int, "N", "images a step")
     _add_setting(p, "lr", float, "X", "learning rate")
@@ -122,9 +122,33 @@ def _add_explain(p: argparse.ArgumentParser) -> None:
 
 
 def _add_summary(p: argparse.ArgumentParser) -> None:
-    _add_setting(p, "widths", widths, "A,B,...", "channels of each level")
+    _add_network(p)
     _add_setting(p, "size", int, "N", "pixels a side")
-    _add_setting(p, "steps", int, "N", "recurrent steps t")
+
+
+def _add_network(p: argparse.ArgumentParser) -> None:
+    """Add the options that say which network is meant."""
+    _add_choice(p, "model", "the network, which is to say its blocks")
+    _add_setting(p, "widths", widths, "A,B,...", "channels of each level")
+    _add_setting(p, "steps", int, "N", "recurrent steps t; each convolution is applied t + 1 times")
+    _add_choice(p, "share_weights", "whether the steps have one convolution, or one each")
+    _add_choice(p, "skips", "how a skip meets what comes from below")
+    _add_choice(p, "up", "up-sampling: a transposed convolution, or pixels repeated and a convolution")
+    _add_choice(p, "norm", "batch norm with statistics per step or shared by the steps, or group norm")
+
+
+def _add_choice(p: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add an option for a field of Settings that is one of a few."""
+    words = {as_text(value): value for value in CHOICES[name]}
+
+    def convert(word: str) -> Any:
+        if word not in words:
+            raise argparse.ArgumentTypeError(f"want one of {', '.join(words)}, got {word!r}")
+        return words[word]
+
+    text = f"{text}: {', '.join(words)} (default {as_text(getattr(Settings, name))})"
+    metavar = "yes|no" if True in CHOICES[name] else "NAME"
+    p.add_argument(flag(name), type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
 
 
 def _add_setting(

@@ -24,7 +24,7 @@ from minidl.ops.activation import stable_sigmoid
 from r2unet import cleanup, images
 from r2unet.diagnoses import isic_number
 from r2unet.errors import InputError
-from r2unet.model import R2UNet
+from r2unet.model import UShape
 from r2unet.sample import to_input
 
 MASK_SUFFIX = "_segmentation_prediction.png"
@@ -41,7 +41,7 @@ def pad_to_multiple(x: np.ndarray, multiple: int) -> np.ndarray:
 
 
 def probabilities(
-    model: R2UNet, pictures: Sequence[np.ndarray], device: str = "cpu", tta: bool = False
+    model: UShape, pictures: Sequence[np.ndarray], device: str = "cpu", tta: bool = False
 ) -> np.ndarray:
     """Return how likely each pixel is lesion: images of one size, each (H, W, 3) uint8 -> (N, H, W)
     float32.
@@ -60,7 +60,7 @@ def probabilities(
     return (total / 8).astype(np.float32)
 
 
-def _probabilities(model: R2UNet, x: np.ndarray, device: str) -> np.ndarray:
+def _probabilities(model: UShape, x: np.ndarray, device: str) -> np.ndarray:
     """Run the network once: x (N, 3, H, W) -> (N, H, W) float32."""
     H, W = x.shape[2:]
     with no_grad():
@@ -69,7 +69,7 @@ def _probabilities(model: R2UNet, x: np.ndarray, device: str) -> np.ndarray:
 
 
 def predict_image(
-    model: R2UNet, picture: np.ndarray, size: int, device: str = "cpu", tta: bool = False
+    model: UShape, picture: np.ndarray, size: int, device: str = "cpu", tta: bool = False
 ) -> np.ndarray:
     """Return the lesion probability of every pixel of one image of any size, (H, W, 3) uint8 -> (H, W)
     float32.
@@ -120,7 +120,7 @@ def _is_photograph(path: Path) -> bool:
 
 
 def predict_files(
-    model: R2UNet,
+    model: UShape,
     size: int,
     files: Iterable[Path],
     out: Path,

@@ -31,7 +31,7 @@ from r2unet import __version__
 from r2unet.errors import InputError
 from r2unet.images import written_whole
 from r2unet.isic import LesionImages, find_pairs
-from r2unet.model import R2UNet
+from r2unet.model import NETWORKS, UShape
 from r2unet.sample import Sample
 from r2unet.settings import Settings, as_text, flag
 from r2unet.synthetic import SyntheticLesions
@@ -40,9 +40,19 @@ LAST, BEST = "last.npz", "best.npz"
 VALIDATION_SHARE = 5  # one generated lesion for validation to so many for training
 
 
-def new_model(settings: Settings, rng: np.random.Generator) -> R2UNet:
+def new_model(settings: Settings, rng: np.random.Generator) -> UShape:
     """Make the network that the settings describe, with fresh weights."""
-    return R2UNet(3, 1, settings.widths, settings.steps, rng=rng)
+    return NETWORKS[settings.model](
+        3,
+        1,
+        settings.widths,
+        settings.steps,
+        share_weights=settings.share_weights,
+        skips=settings.skips,
+        up=settings.up,
+        norm=settings.norm,
+        rng=rng,
+    )
 
 
 def load_datasets(
@@ -127,7 +137,7 @@ def check_writable(name: str, out: Path) -> None:
         raise InputError(f"{name} {out}: no permission to write into {there}; choose another folder")
 
 
-def load_model(path: str | Path) -> tuple[R2UNet, Settings, dict[str, Any]]:
+def load_model(path: str | Path) -> tuple[UShape, Settings, dict[str, Any]]:
     """Return a trained network in evaluation mode, its settings, and all else that the checkpoint holds.
 
     Raises InputError if the file is no checkpoint, or its weights do not fit its settings.

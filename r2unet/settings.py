@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from r2unet import model
 from r2unet.augment import STRONGEST
 from r2unet.errors import InputError
+from r2unet.losses import LOSSES
 
 # The least and the most of each setting. What lies beyond is a slip of the finger, such as 8163264 for
 # 8,16,32,64, and would fill the memory before it fails.
@@ -27,6 +29,9 @@ LIMITS = {
     "seed": (0, 2**63 - 1),
 }
 
+# Settings that are one of a few.
+CHOICES = {"model": tuple(model.NETWORKS), **model.CHOICES, "loss": tuple(LOSSES)}
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -35,7 +40,13 @@ class Settings:
     data: str | None = None
     size: int = 128  # pixels a side
     widths: tuple[int, ...] = (8, 16, 32, 64)  # channels of each level
+    model: str = "r2unet"
     steps: int = 2  # the recurrence's t
+    share_weights: bool = True  # one convolution for all steps
+    skips: str = "concat"
+    up: str = "transposed"
+    norm: str = "per-step"
+    loss: str = "bce+dice"
     epochs: int = 40
     batch_size: int = 8
     lr: float = 1e-3  # AdamW's, after the warm-up
@@ -61,6 +72,7 @@ class Settings:
             kind = (int, float) if isinstance(getattr(Settings, name), float) else int
             if not values or not all(isinstance(v, kind) and least <= v <= most for v in values):
                 raise InputError(f"{flag(name)} {as_text(value)}: want {least:g} to {most:g}")
+        self._check_network()
         if self.data is not None and not (isinstance(self.data, str) and self.data):
             raise InputError("--data: is empty; give a folder, or leave it out for generated lesions")
         if self.size % self.multiple:
@@ -73,10 +85,33 @@ class Settings:
             )
         return self
 
+    def _check_network(self) -> None:
+        """Raise InputError for a choice that there is not, or that would not change this network."""
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise InputError(
+                    f"{flag(name)} {as_text(value)}: want one of {', '.join(map(as_text, choices))}"
+                )
+        network = model.NETWORKS[self.model]
+        for name in ("steps", "share_weights"):
+            value = getattr(self, name)
+            if not network.recurrent and value != getattr(Settings, name):
+                recurrent = ", ".join(name for name, n in model.NETWORKS.items() if n.recurrent)
+                raise InputError(
+                    f"{flag(name)} {as_text(value)}: {self.model} has no recurrence that it would change; "
+                    f"leave it out, or give --model one of {recurrent}"
+                )
+        if network.attention and self.skips == "none":
+            raise InputError(
+                f"--skips none: the gates of {self.model} are on the skips; give concat or add, or another "
+                "--model"
+            )
+
     def check_batches(self, images: int) -> None:
         """Raise InputError if a batch of an epoch over so many images would be too small for batch norm."""
         last = images % self.batch_size or self.batch_size
-        if last == 1 and self.size == self.multiple:
+        if last == 1 and self.size == self.multiple and self.norm != "group":
             raise InputError(
                 f"{images} images in batches of {self.batch_size}: one would be alone, and its deepest level "
                 "would have one value a channel, too few for batch norm; train with another --batch-size, "
@@ -91,4 +126,6 @@ def flag(name: str) -> str:
 
 def as_text(value: Any) -> str:
     """Return a setting's value as it is written on the command line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -6,6 +6,7 @@ convolution applied three times has its parameters once and its multiply-adds th
     conv2d              y has OC OH OW numbers, each a sum of C KH KW products
     conv_transpose2d    x has C H W numbers, each multiplied by OC KH KW weights
     batch norm          one multiply-add an element, in evaluation
+    group norm          two: one for the variance, which it needs in evaluation too
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import Tensor, no_grad
-from minidl.nn import BatchNorm2d, Conv2d, ConvTranspose2d, Module
+from minidl.nn import BatchNorm2d, Conv2d, ConvTranspose2d, GroupNorm, Module
 from r2unet.watch import watching
 
 
@@ -39,6 +40,8 @@ def multiply_adds(layer: Module, x: Tensor, y: Tensor) -> int:
         return x.size * layer.weight.data[0].size
     if isinstance(layer, BatchNorm2d):
         return y.size
+    if isinstance(layer, GroupNorm):
+        return 2 * y.size
     return 0
 
 

@@ -2,7 +2,7 @@
 
 A step is: a batch, the loss, its gradients, one move of the optimizer. The loss is binary cross-entropy
 plus soft Dice: the first judges every pixel, the second the region, and small lesions count in it as much
-as large ones.
+as large ones. `r2unet.losses` has others.
 
 What happens next depends on the weights, the optimizer's memory, the schedule's step, and the random
 state at the epoch's start with the number of batches done since (`minidl.data` says why that suffices).
@@ -38,12 +38,12 @@ from minidl import Tensor, checkpoint, no_grad
 from minidl.backend import Array, to_device, to_floats
 from minidl.data import DataLoader, carried
 from minidl.ema import EMA
-from minidl.ops import binary_cross_entropy_with_logits, soft_dice_loss
 from minidl.optim import AdamW, CosineLR, clip_grad_norm
 from r2unet import baselines, evaluate
 from r2unet.augment import augment
 from r2unet.errors import InputError
 from r2unet.images import written_whole
+from r2unet.losses import LOSSES
 from r2unet.metrics import confusion, summarize
 from r2unet.run import BEST, LAST, describing, load_model, new_model, stamp, write_history
 from r2unet.sample import Batch, Sample, collate
@@ -53,14 +53,11 @@ SAVE_SECONDS = 60.0
 STEPS_UNSEEN = 20  # on a GPU; on the CPU looking costs nothing, and every step is looked at
 MEAN_MASK_IMAGES = 500  # the mean of so many outlines changes no more
 
+loss_of = LOSSES[Settings.loss]  # the one that is taken unless another is asked for
+
 
 class Interrupted(Exception):
     """A training was asked to stop, and has saved its state."""
-
-
-def loss_of(logits: Tensor, masks: Tensor) -> Tensor:
-    """Return binary cross-entropy + soft Dice, logits and masks (N, 1, H, W) -> one number."""
-    return binary_cross_entropy_with_logits(logits, masks) + soft_dice_loss(logits, masks)
 
 
 class Trainer:
@@ -86,6 +83,7 @@ class Trainer:
         self.training, self.validation = training, validation
         for_weights, for_batches = np.random.default_rng(settings.seed).spawn(2)
         self.model = new_model(settings, for_weights).to(device)
+        self.loss_of = LOSSES[settings.loss]
         self.loader = DataLoader(
             training,
             settings.batch_size,
@@ -208,7 +206,7 @@ class Trainer:
 
     def _step(self, batch: Batch) -> None:
         """Move the weights once, by the gradient of one batch."""
-        loss = loss_of(*self._forward(batch))
+        loss = self.loss_of(*self._forward(batch))
         self.optimizer.zero_grad()
         loss.backward()
         length = clip_grad_norm(self.optimizer.parameters, self.settings.clip)
@@ -279,7 +277,7 @@ class Trainer:
         for batch, moved in zip(batches, carried(ahead, self.device), strict=True):
             with no_grad():
                 logits, masks = self._forward(moved)
-                loss = loss_of(logits, masks).item()
+                loss = self.loss_of(logits, masks).item()
             self._check_finite("validation loss", loss, batch.names)
             total += loss * len(batch.names)
             predicted = logits.numpy() > 0.0  # a logit above 0 is a probability above one half

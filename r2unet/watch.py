@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from minidl.nn import Module
 from minidl.tensor import Tensor
@@ -26,8 +27,8 @@ def watching(modules: Iterable[tuple[str, Module]], seen: Seen) -> Iterator[None
     def watch(name: str, module: Module) -> Callable[[Tensor], Tensor]:
         forward = module.forward
 
-        def watched(x: Tensor) -> Tensor:
-            y = forward(x)
+        def watched(x: Tensor, **settings: Any) -> Tensor:
+            y = forward(x, **settings)
             seen(name, module, x, y)
             return y
 

@@ -43,9 +43,10 @@ ENGINE = {
 
 # r2unet from the bottom to the top: a module imports only from rows above its own in this list.
 ROWS = [
-    ["errors", "sample", "metrics", "cleanup", "blocks", "watch"],
+    ["errors", "sample", "metrics", "cleanup", "blocks", "watch", "losses"],
+    ["attention"],
     ["diagnoses", "images", "model"],
-    ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary"],
+    ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary", "interop"],
     ["settings", "score"],
     ["run"],
     ["options", "predict"],
@@ -53,7 +54,11 @@ ROWS = [
     ["train"],
     ["cli"],
 ]
-NETWORK = {"blocks": set(), "model": {"blocks"}}  # these know nothing else of r2unet
+NETWORK = {
+    "blocks": set(),
+    "attention": {"blocks"},
+    "model": {"attention", "blocks"},
+}  # these know nothing else of r2unet
 DATA = [
     "errors",
     "sample",

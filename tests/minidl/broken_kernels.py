@@ -19,9 +19,11 @@ BROKEN = {
     },
     ("ops/conv.cu", "col2im", "Conv2d, by im2col"): {
         "= for +=": ("sum += copies", "sum = copies"),
-        "the stride forgotten": ("row % SH == 0 && column % SW == 0", "true"),
         "one window too many": ("oh < OH", "oh <= OH"),
         "float for T": ("T sum = T(0)", "float sum = 0"),
+    },
+    ("ops/conv.cu", "col2im", "ConvTranspose2d, by im2col"): {
+        "the stride forgotten": ("row % SH == 0 && column % SW == 0", "true"),
     },
     ("ops/conv_direct.cu", "place_under", "Conv2d"): {
         "the padding added": ("SH * oh + kh - PH", "SH * oh + kh + PH"),
@@ -102,7 +104,6 @@ BROKEN = {
     },
     ("ops/pool.cu", "max_pool2d_backward", "MaxPool2d"): {
         "= for +=": ("sum += dy", "sum = dy"),
-        "one window too many": ("if (i >= OH || j >= OW) continue;", ""),
         "the last window only": ("h + PH - SH * i < KH; i--", "h + PH - SH * i < SH; i--"),
         "the padding forgotten": ("(h + PH) / SH", "h / SH"),
         "losers not written": ("    dx[", "    if (sum != T(0)) dx["),
@@ -111,6 +112,9 @@ BROKEN = {
     },
     ("ops/pool.cu", "max_pool2d_backward", "MaxPool2d, several tiles"): {
         "one column of tiles only": ("blockIdx.z * blockDim.x + threadIdx.x", "threadIdx.x"),
+    },
+    ("ops/pool.cu", "max_pool2d_backward", "MaxPool2d, equal pixels"): {
+        "one window too many": ("if (i >= OH || j >= OW) continue;", ""),
     },
     ("ops/upsample.cu", "upsample_forward", "UpsampleNearest"): {
         "the remainder for the quotient": ("j / s", "j % s"),
@@ -186,6 +190,73 @@ BROKEN = {
         "the block for the image": ("n = i / pixels", "n = blockIdx.x"),
         "no check of the last block": ("if (n >= images) return;", ""),
     },
+    ("ops/norm.cu", "line_of", "BatchNorm"): {
+        "eps forgotten": ("var + eps", "var"),
+        "the mean not scaled": ("weight * r * mean", "weight * mean"),
+        "a function for float": ("sqrt(", "sqrtf("),
+    },
+    ("ops/norm.cu", "warp_sums", "BatchNorm, large images"): {
+        "half a warp added up": ("int offset = 16", "int offset = 8"),
+        "one of two sums only": ("s.v += __shfl_down_sync(0xffffffff, s.v, offset);", ""),
+    },
+    ("ops/norm.cu", "block_sums", "BatchNorm, large images"): {
+        "no barrier": ("__syncthreads();", ""),
+        "one warp only": ("lane < warps", "lane < 1"),
+        "every lane writes its warp's sum": ("if (lane == 0) of_warp", "of_warp"),
+        "warps added that are not there": (
+            "lane < warps ? of_warp[lane] : Sums{T(0), T(0)}",
+            "of_warp[lane]",
+        ),
+    },
+    ("ops/norm.cu", "moment_sums", "BatchNorm, large images"): {
+        "= for +=": ("sum += d;", "sum = d;"),
+        "the channels mixed": ("(n * C + c) * HW", "(n + c) * HW"),
+        "pixels counted twice": ("i += gridDim.x * blockDim.x", "i += blockDim.x"),
+        "one block's sums only written": ("sums[c * gridDim.x + blockIdx.x]", "sums[c * gridDim.x]"),
+    },
+    ("ops/norm.cu", "channel_sums", "BatchNorm, large images"): {
+        "one block only": ("b < blocks", "b < 1"),
+        "blocks added that are not there": ("b < blocks", "true"),
+        "the squares of another channel": ("(C + c) * blocks", "(C + c - 1) * blocks"),
+    },
+    ("ops/norm.cu", "moments", "BatchNorm"): {
+        "the shift not undone": ("mean[c] = x[c * HW] + d", "mean[c] = d"),
+        "the mean's square forgotten": (" - d * d", ""),
+        "the variance of a sample": ("v = total.v / m", "v = total.v / (m - T(1))"),
+        "the sums of all threads written": ("if (threadIdx.x == 0) {", "{"),
+    },
+    ("ops/norm.cu", "normalise", "BatchNorm, ReLU"): {
+        "the ReLU forgotten": ("relu && z <= T(0) ? T(0) : z", "z"),
+        "the first image only": ("n < N", "n < 1"),
+    },
+    ("ops/norm.cu", "normalise", "BatchNorm, large images"): {
+        "one pixel a thread only": ("i += gridDim.x * blockDim.x", "i += HW"),
+    },
+    ("ops/norm.cu", "gradient_sums", "BatchNorm, ReLU"): {
+        "the ReLU's slope forgotten": ("if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);", ""),
+        "the mean forgotten": ("(x[at] - mean_c)", "x[at]"),
+        "= for +=": ("sum_dz += dz", "sum_dz = dz"),
+    },
+    ("ops/norm.cu", "gradient_totals", "BatchNorm"): {
+        "one gradient for the other": ("dg[c] = total.u", "dg[c] = total.v"),
+        "a gradient not written": ("db[c] = total.v;", ""),
+    },
+    ("ops/norm.cu", "input_gradient", "BatchNorm"): {
+        "the way through the mean forgotten": ("dz - of_one - ", "dz - "),
+        "the way through the variance forgotten": (" - (x[at] - mean_c) * of_n", ""),
+        "a factor forgotten": ("share * dg[c] * line.r", "share * dg[c]"),
+    },
+    ("ops/norm.cu", "input_gradient", "BatchNorm, ReLU"): {
+        "the ReLU's slope forgotten": ("if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);", ""),
+    },
+    ("ops/norm.cu", "input_gradient", "BatchNormInference"): {
+        "statistics that move in evaluation": ("of_one = share * db[c]", "of_one = db[c] / T(N * HW)"),
+    },
+    ("ops/norm.cu", "weighted_sum", "weighted_sum"): {
+        "one block only": ("blockIdx.x * blockDim.x + threadIdx.x", "threadIdx.x"),
+        "a weight forgotten": ("q * v[i]", "v[i]"),
+        "no check of the last block": ("if (i < size) y", "y"),
+    },
     ("optim.cu", "parameter_of", "Adam"): {
         "a first number given to the parameter before": ("offsets[middle] <= i", "offsets[middle] < i"),
         "the last parameter missing": ("int end = parameters", "int end = parameters - 1"),
@@ -206,7 +277,7 @@ BROKEN = {
     },
     ("optim.cu", "sums_of_squares", "clip_grad_norm"): {
         "= for +=": ("sum += number", "sum = number"),
-        "not squared": ("number * number", "number"),
+        "not squared": ("number * number", "abs(number)"),
         "numbers counted twice": ("i += gridDim.x * blockDim.x", "i += blockDim.x"),
         "no barrier": ("__syncthreads();", ""),
         "half a warp added up": ("int offset = 16", "int offset = 8"),

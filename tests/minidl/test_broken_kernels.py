@@ -19,7 +19,7 @@ from broken_kernels import BROKEN
 from minidl import Parameter, cuda_on_cpu, ops, optim
 from minidl.backend import to_device, to_numpy
 from minidl.gradcheck_cases import by_im2col, function_cases
-from minidl.ops import conv_direct, loss
+from minidl.ops import conv_direct, loss, norm
 from minidl.tensor import Tensor
 
 MINIDL = Path(cuda_on_cpu.__file__).parents[1]
@@ -27,12 +27,13 @@ FUNCTION = re.compile(r'^(?:extern "C" __global__|__device__) [^(]*\b(\w+)\(', r
 ORDERS = ("forward", "reverse", "shuffled")
 ROWS = [(*place, what) for place, breaks in BROKEN.items() for what in breaks]
 
-# A few hundred numbers are then several pieces, each with more numbers than threads, and several warps of these.
+# A few hundred numbers then make several pieces, each with more numbers than threads, and several warps.
 SMALL_SIZES = {
     (conv_direct, "PIECE_PIXELS"): 200,
     (loss, "BLOCK"): 64,
     (loss, "BLOCKS"): 70,
     (loss, "IMAGE_BLOCKS"): 2,
+    (norm, "THREADS"): 64,
     (optim, "BLOCKS"): 2,
 }
 
@@ -58,6 +59,10 @@ def more_cases(rng, device):
         "ReLU, not a number": (ops.relu, [np.array([1.0, np.nan])]),
         "MaxPool2d, several tiles": (pooled, [rng.normal(size=(1, 2, 12, 70))]),
         "MaxPool2d, equal pixels": (pooled, [rng.integers(0, 3, (1, 2, 7, 6)).astype(float)]),
+        "BatchNorm, large images": (
+            lambda x, weight, bias: ops.batch_norm(x, weight, bias)[0],
+            [rng.normal(size=(2, 3, 18, 16)), rng.normal(size=3), rng.normal(size=3)],
+        ),
         "BinaryCrossEntropyWithLogits, many numbers": (
             lambda x: ops.binary_cross_entropy_with_logits(x, many),
             [rng.normal(size=many.shape)],
@@ -121,11 +126,18 @@ def pooled_with_a_nan(device):
     return [ops.max_pool2d(Tensor(to_device(image, device))).data]
 
 
+def averaged(device):
+    """A step of a running average."""
+    u, v = (to_device(a, device) for a in np.random.default_rng(0).normal(size=(2, 300)))
+    return [norm.weighted_sum(0.9, u, 0.1, v)]
+
+
 CASES = {
     "Adam": functools.partial(trained, optim.Adam),
     "AdamW": functools.partial(trained, optim.AdamW),
     "clip_grad_norm": clipped,
     "MaxPool2d, not a number": pooled_with_a_nan,
+    "weighted_sum": averaged,
 }
 
 

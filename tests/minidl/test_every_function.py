@@ -22,6 +22,8 @@ def cases(dtype):
         "BatchNormInference, ReLU": lambda x, g, b: ops.batch_norm(x, g, b, statistics, relu=True)[0],
         "BinaryCrossEntropyWithLogits": lambda x: ops.binary_cross_entropy_with_logits(x, Tensor(mask)),
         "SoftDiceLoss": lambda x: ops.soft_dice_loss(x, Tensor(mask)),
+        "FocalLoss": lambda x: ops.focal_loss(x, Tensor(mask), gamma=1.5),
+        "TverskyLoss": lambda x: ops.tversky_loss(x, Tensor(mask), 0.2, 0.9),
     }
     return {
         name: (settings.get(name, f), [a.astype(dtype) for a in inputs])

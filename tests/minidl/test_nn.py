@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from minidl import Parameter, Tensor, ops
-from minidl.nn import BatchNorm2d, Buffer, Conv2d, ConvTranspose2d, Linear, Module, ReLU, Sequential
+from minidl.nn import (
+    BatchNorm2d,
+    Buffer,
+    Conv2d,
+    ConvTranspose2d,
+    GroupNorm,
+    Linear,
+    Module,
+    ReLU,
+    Sequential,
+)
 
 
 class Net(Module):
@@ -72,6 +82,7 @@ class TestNames:
         layer = Linear(4, 4, rng=rng)
         twice = Sequential(layer, ReLU(), layer)
         assert [name for name, _ in twice.named_parameters()] == ["layers.0.weight", "layers.0.bias"]
+        assert [name for name, _ in twice.named_modules()] == ["", "layers.0", "layers.1"]
 
     def test_equal_parameters_that_are_not_one_are_listed_both(self):
         norms = Sequential(BatchNorm2d(2), BatchNorm2d(2))
@@ -237,6 +248,21 @@ class TestBatchNorm2d:
     def test_one_value_a_channel_has_no_variance(self):
         with pytest.raises(ValueError, match="one value a channel"):
             BatchNorm2d(2)(Tensor(np.zeros((1, 2, 1, 1), np.float32)))
+
+
+class TestGroupNorm:
+    def test_it_begins_as_mere_normalisation_and_has_no_memory(self, rng):
+        norm = GroupNorm(2, 6)
+        assert [name for name, _ in norm.named_parameters()] == ["weight", "bias"]
+        assert list(norm.named_buffers()) == []
+        y = norm(Tensor(rng.normal(3.0, 2.0, (2, 6, 8, 8)).astype(np.float32))).numpy()
+        groups = y.reshape(2, 2, -1)
+        np.testing.assert_allclose(groups.mean(2), 0.0, atol=1e-6)
+        np.testing.assert_allclose(groups.std(2), 1.0, rtol=1e-4)
+
+    def test_evaluation_is_training(self, rng):
+        norm, x = GroupNorm(3, 6), Tensor(rng.normal(size=(2, 6, 4, 4)).astype(np.float32))
+        np.testing.assert_array_equal(norm(x).numpy(), norm.eval()(x).numpy())
 
 
 class TestLayers:

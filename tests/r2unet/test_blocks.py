@@ -4,8 +4,20 @@ import numpy as np
 import pytest
 
 from minidl import Parameter, Tensor, no_grad
-from minidl.ops import batch_norm, conv2d, relu
-from r2unet.blocks import RecurrentConv, RecurrentResidualBlock, UpConv
+from minidl.ops import batch_norm, conv2d, relu, upsample_nearest
+from r2unet.blocks import (
+    NORMS,
+    UPS,
+    ConvBlock,
+    NearestUpConv,
+    RecurrentBlock,
+    RecurrentConv,
+    RecurrentResidualBlock,
+    ResidualBlock,
+    UpConv,
+    groups_of,
+    new_norm,
+)
 
 
 def relative_rms(a, b):
@@ -85,6 +97,84 @@ class TestRecurrentConv:
         np.testing.assert_array_equal(touched, expected)
 
 
+class TestStepsOfTheirOwn:
+    """`share_weights=False`: every step has a convolution of its own."""
+
+    @pytest.mark.parametrize("steps", [0, 1, 3])
+    def test_there_is_one_for_each_and_the_norm_s_weights_stay_shared(self, steps, rng):
+        block = RecurrentConv(4, steps, share_weights=False, rng=rng)
+        assert sum(p.size for p in block.parameters()) == (steps + 1) * (4 * 4 * 9 + 4) + 4 + 4
+        weights = [block.conv.weight, *(conv.weight for conv in block.further)]
+        assert len({w.numpy().tobytes() for w in weights}) == steps + 1
+
+    def test_each_is_used_at_its_step(self, image, rng):
+        block = RecurrentConv(4, 2, share_weights=False, rng=rng).to(np.float64)
+        x, y = Tensor(image), None
+        for conv in (block.conv, *block.further):
+            seen = x if y is None else x + y
+            y = relu(batch_norm(conv(seen), Tensor(np.ones(4)), Tensor(np.zeros(4)))[0])
+        np.testing.assert_allclose(block(x).numpy(), y.numpy(), rtol=1e-12)
+
+
+class TestNorms:
+    @pytest.mark.parametrize(("kind", "sets"), [("per-step", 3), ("shared", 1), ("group", 0)])
+    def test_the_kinds_differ_in_their_running_statistics_alone(self, kind, sets, rng):
+        block = RecurrentConv(4, steps=2, norm=kind, rng=rng)
+        assert len(list(block.named_buffers())) == 2 * sets
+        assert [name for name, _ in block.named_parameters()] == [
+            "conv.weight",
+            "conv.bias",
+            "norm.0.weight",
+            "norm.0.bias",
+        ]
+
+    @pytest.mark.parametrize("kind", NORMS)
+    def test_in_training_each_gives_every_channel_or_group_a_mean_of_zero(self, kind, image):
+        y = new_norm(kind, 4).to(np.float64)(Tensor(3.0 * image + 5.0)).numpy()
+        axes = (2, 3, 4) if kind == "group" else (0, 2, 3)
+        groups = y.reshape(2, 2, 2, 6, 8) if kind == "group" else y
+        np.testing.assert_allclose(groups.mean(axes), 0.0, atol=1e-12)
+        np.testing.assert_allclose(groups.std(axes), 1.0, rtol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("channels", "groups"), [(1, 1), (2, 1), (3, 1), (4, 2), (6, 2), (7, 1), (8, 4), (12, 4), (64, 4)]
+    )
+    def test_groups_divide_the_channels_and_hold_two_at_least(self, channels, groups):
+        assert groups_of(channels) == groups
+
+
+class TestTheOtherBlocks:
+    def conv_norm_relu(self, layer, x):
+        C = layer.conv.weight.shape[0]
+        y = conv2d(x, layer.conv.weight, layer.conv.bias, padding=1)
+        return relu(batch_norm(y, Tensor(np.ones(C)), Tensor(np.zeros(C)))[0])
+
+    def test_u_net_s_is_two_convolutions(self, image, rng):
+        block = ConvBlock(4, 6, rng=rng).to(np.float64)
+        expected = self.conv_norm_relu(block.second, self.conv_norm_relu(block.first, Tensor(image)))
+        np.testing.assert_allclose(block(Tensor(image)).numpy(), expected.numpy(), rtol=1e-12)
+        assert sum(p.size for p in block.parameters()) == 6 * (4 * 9 + 3) + 6 * (6 * 9 + 3)
+
+    def test_res_u_net_s_has_a_way_around_them(self, image, rng):
+        block = ResidualBlock(4, 6, rng=rng).to(np.float64)
+        x = block.project(Tensor(image))
+        inner = self.conv_norm_relu(block.second, self.conv_norm_relu(block.first, x))
+        np.testing.assert_allclose(block(Tensor(image)).numpy(), (x + inner).numpy(), rtol=1e-10)
+
+    def test_ru_net_s_is_r2u_net_s_without_the_way_around(self, image, rng):
+        block, around = (
+            kind(4, 6, 2, rng=rng).to(np.float64) for kind in (RecurrentBlock, RecurrentResidualBlock)
+        )
+        around.load_state_dict(block.state_dict())
+        x = Tensor(image)
+        expected = around(x).numpy() - around.project(x).numpy()
+        np.testing.assert_allclose(block(x).numpy(), expected, rtol=1e-10, atol=1e-12)
+
+    def test_those_without_a_way_around_end_in_a_relu(self, image, rng):
+        for block in (ConvBlock(4, 4, rng=rng), RecurrentBlock(4, 4, 1, rng=rng)):
+            assert (block.to(np.float64)(Tensor(image)).numpy() >= 0).all()
+
+
 class TestRunningStatistics:
     def settled(self, block, x):
         """The block's outputs in training and in evaluation, after its statistics have settled on x."""
@@ -109,8 +199,7 @@ class TestRunningStatistics:
         assert relative_rms(evaluated, trained) < 0.001
 
     def test_with_one_set_for_all_steps_it_would_not(self, rng):
-        block = RecurrentConv(4, steps=2, rng=rng)
-        block.norm = [block.norm[0]] * 3
+        block = RecurrentConv(4, steps=2, norm="shared", rng=rng)
         trained, evaluated = self.settled(block, self.batch(rng))
         assert relative_rms(evaluated, trained) > 0.05
 
@@ -158,3 +247,15 @@ class TestUpConv:
         one[0, 0, 1, 2] = 1.0
         touched = np.argwhere(up.up(Tensor(one)).numpy()[0, 0])
         assert touched.min(axis=0).tolist() == [1, 3] and touched.max(axis=0).tolist() == [3, 5]
+
+
+class TestNearestUpConv:
+    def test_repeats_every_pixel_then_convolves(self, image, rng):
+        up = NearestUpConv(4, 3, rng=rng).to(np.float64)
+        larger = upsample_nearest(Tensor(image))
+        normed = up.norm(conv2d(larger, up.conv.weight, up.conv.bias, padding=1)).numpy()
+        np.testing.assert_allclose(up(Tensor(image)).numpy(), np.maximum(normed, 0.0), rtol=1e-12)
+
+    def test_has_as_many_parameters_as_the_transposed_convolution(self, rng):
+        sizes = {kind: sum(p.size for p in up(6, 3, rng=rng).parameters()) for kind, up in UPS.items()}
+        assert sizes["nearest"] == sizes["transposed"] == 6 * 3 * 9 + 3 + 3 + 3

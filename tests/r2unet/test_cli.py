@@ -10,6 +10,7 @@ from PIL import Image
 
 from r2unet import __version__
 from r2unet.images import read_mask
+from r2unet.model import R2AttentionUNet
 from r2unet.run import load_model, read_state
 
 # Gets Ctrl-C in its second step.
@@ -71,6 +72,29 @@ class TestTrain:
     def test_resume_begins_where_nothing_is_and_says_so(self, r2unet, tiny, tmp_path):
         code, stdout, _ = r2unet("train", *tiny, "--resume", "--out", tmp_path / "new")
         assert code == 0 and "new holds no training to go on with: beginning one" in stdout
+
+    def test_of_another_network_is_rebuilt_from_its_checkpoint(self, r2unet, tiny, isic, tmp_path):
+        words = "--model r2-attention-unet --steps 1 --share-weights no --skips add --up nearest --norm group"
+        out = tmp_path / "a"
+        assert r2unet("train", *tiny, *words.split(), "--loss", "focal", "--out", out)[0] == 0
+        model, settings, _ = load_model(out / "best.npz")
+        assert type(model) is R2AttentionUNet and (settings.loss, model.steps) == ("focal", 1)
+        assert (model.skips, model.norm, model.share_weights) == ("add", "group", False)
+        for code, _, _ in (
+            r2unet("train", "--resume", "--out", out, "--device", "cpu"),
+            r2unet("evaluate", "--checkpoint", out / "best.npz", "--compare-modes"),
+            r2unet(
+                "predict",
+                isic / "ISIC-2017_Validation_Data",
+                "--checkpoint",
+                out / "best.npz",
+                "--out",
+                tmp_path / "masks",
+            ),
+        ):
+            assert code == 0
+        code, _, err = r2unet("train", "--resume", "--out", out, "--model", "unet")
+        assert code == 2 and "--model unet: this training began with r2-attention-unet" in err
 
     def test_cached_images_change_nothing(self, r2unet, tiny, isic, tmp_path):
         for name, more in (("a", []), ("b", ["--cache", tmp_path / "c"]), ("d", ["--cache", tmp_path / "c"])):

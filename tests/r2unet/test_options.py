@@ -33,6 +33,14 @@ class TestUnderstood:
         assert (options.epochs, options.batch_size, options.lr, options.seed) == (3, 8, 1e-3, 0)
         assert (options.device, options.out, options.resume) == ("cpu", Path("runs/NAME"), True)
 
+    def test_the_network_and_the_loss(self):
+        line = "--model r2-attention-unet --share-weights no --skips add --up nearest --norm group"
+        for command in ("train --loss focal", "summary"):
+            options = parse(f"{command} {line}")
+            assert (options.model, options.share_weights) == ("r2-attention-unet", False)
+            assert (options.skips, options.up, options.norm) == ("add", "nearest", "group")
+        assert parse("train --share-weights yes --loss bce+dice").share_weights is True
+
     def test_evaluate_predict_and_summary(self):
         options = parse(
             "evaluate --checkpoint F --data DIR --split test --json --compare-modes --overlays o.png"
@@ -75,6 +83,13 @@ class TestRefused:
             ("train --seed -1", "--seed"),
             ("train --threads -1", "--threads: want a whole number from 0 to 64"),
             ("train --threads 1000", "--threads"),
+            ("train --model u-net", "--model: want one of unet, resunet, recurrent-unet, r2unet, attention"),
+            ("train --loss ce", "--loss: want one of bce, dice, bce+dice, focal, tversky, got 'ce'"),
+            ("train --skips sum", "--skips: want one of concat, add, none, got 'sum'"),
+            ("train --up bilinear", "--up: want one of transposed, nearest"),
+            ("train --norm layer", "--norm: want one of per-step, shared, group"),
+            ("train --share-weights True", "--share-weights: want one of yes, no, got 'True'"),
+            ("summary --loss bce", "--loss"),
             ("train --device gpu", "--device: invalid choice: 'gpu'"),
             ("train --conv fft", "--conv: invalid choice: 'fft'"),
             ("evaluate", "--checkpoint"),

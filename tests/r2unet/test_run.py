@@ -63,7 +63,9 @@ class TestCheckpoints:
 
     def test_a_setting_of_another_version_is_no_obstacle(self):
         settings = dataclasses.asdict(Settings())
-        del settings["clip"]  # older than it: the default then was the default now
+        # Older than these: the default then was the default now.
+        for name in ("clip", "model", "share_weights", "skips", "up", "norm", "loss"):
+            del settings[name]
         assert read_settings({"settings": {**settings, "colour": "blue"}}) == Settings()
 
     @pytest.mark.parametrize(
@@ -106,6 +108,8 @@ class TestCheckpoints:
             ({"settings": {"widths": [2, 6]}}, "shape|want"),
             ({"settings": {"widths": 8}}, ""),
             ({"settings": {"widths": [2, 4], "size": 7}}, "--size 7"),
+            ({"settings": {"widths": [2, 4], "size": 16, "model": "unet"}}, "missing"),
+            ({"settings": {"widths": [2, 4], "size": 16, "norm": "weird"}}, "--norm weird"),
             ({"settings": {}}, "widths"),
             ({"settings": None}, ""),
             ({"model": {}}, "missing"),
@@ -146,6 +150,8 @@ class TestBegin:
             ({"widths": (8, 16)}, "--widths 8,16: this training began with 2,4"),
             ({"lr": 0.1}, "--lr 0.1: this training began with 0.001"),
             ({"batch_size": 5}, "--batch-size 5: this training began with 4"),
+            ({"model": "unet"}, "--model unet: this training began with r2unet"),
+            ({"share_weights": False}, "--share-weights no: this training began with yes"),
         ],
     )
     def test_going_on_changes_nothing(self, trained, given, words):

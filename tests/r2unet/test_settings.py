@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from r2unet.errors import InputError
-from r2unet.settings import LIMITS, Settings, as_text, flag
+from r2unet.settings import CHOICES, LIMITS, Settings, as_text, flag
 
 
 def refusal(call) -> str:
@@ -18,7 +18,7 @@ def refusal(call) -> str:
 
 def test_the_defaults_are_allowed_and_every_number_has_limits():
     assert Settings().check() == Settings()
-    assert set(LIMITS) | {"data"} == {field.name for field in dataclasses.fields(Settings)}
+    assert {*LIMITS, *CHOICES, "data"} == {field.name for field in dataclasses.fields(Settings)}
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -71,3 +71,39 @@ def test_one_value_a_channel_is_refused_before_training(images, batch, size, all
     else:
         message = refusal(lambda: settings.check_batches(images))
         assert f"{images} images in batches of {batch}" in message and "--size 32" in message
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_that_there_is_not_is_refused_with_those_there_are(name):
+    choices = ", ".join(map(as_text, CHOICES[name]))
+    for value in ("other", "", None, 7, ["concat"]):
+        message = refusal(Settings(**{name: value}).check)
+        assert message == f"{flag(name)} {as_text(value)}: want one of {choices}"
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_is_allowed(name):
+    for choice in CHOICES[name]:
+        assert getattr(Settings(**{name: choice}).check(), name) == choice
+
+
+@pytest.mark.parametrize("model", ["unet", "resunet", "attention-unet"])
+@pytest.mark.parametrize(("name", "value"), [("steps", 3), ("share_weights", False)])
+def test_what_would_change_nothing_is_refused(model, name, value):
+    message = refusal(Settings(model=model, **{name: value}).check)
+    assert message.startswith(f"{flag(name)} {as_text(value)}: {model} has no recurrence")
+    assert "--model one of recurrent-unet, r2unet, r2-attention-unet" in message
+
+
+@pytest.mark.parametrize("model", ["attention-unet", "r2-attention-unet"])
+def test_gates_without_skips_are_refused(model):
+    assert refusal(Settings(model=model, skips="none").check).startswith("--skips none: the gates of")
+
+
+def test_group_norm_takes_one_value_a_channel():
+    Settings(size=16, widths=(2,) * 5, batch_size=8, norm="group").check().check_batches(9)
+
+
+def test_settings_are_written_as_on_the_command_line():
+    values = [(8, 16), True, False, "concat", 3, 1e-3]
+    assert [as_text(v) for v in values] == ["8,16", "yes", "no", "concat", "3", "0.001"]

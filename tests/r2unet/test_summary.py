@@ -61,6 +61,15 @@ def test_parameters_are_those_of_the_model(rng, widths, steps):
     assert sum(line.parameters for line in lines) == sum(p.size for p in model.parameters())
 
 
+def test_what_serves_several_steps_is_one_line_with_all_its_calls(rng):
+    for norm, per_element in (("shared", 1), ("group", 2)):
+        model = R2UNet(widths=(2, 4), norm=norm, rng=rng)
+        lines = {line.name: line for line in summarize(model, image_of_zeros(8))}
+        line = lines["encoder.0.first.norm.0"]
+        assert (line.parameters, line.calls, line.multiply_adds) == (4, 3, 3 * per_element * 2 * 64)
+        assert "encoder.0.first.norm.1" not in lines
+
+
 def test_the_model_is_as_it_was(rng):
     model = R2UNet(widths=(2, 4), rng=rng)
     before, x = model.state_dict(), Tensor(rng.normal(size=(1, 3, 8, 8)).astype(np.float32))
