@@ -19,6 +19,8 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         parts.append("**A trial on shapes too small to tell anything: it only shows that the program runs.**")
     if results["problems"]:
         parts.append("**What went wrong:**\n\n" + "\n".join(f"- {line}" for line in results["problems"]))
+    if results["left_out"]:
+        parts.append("Left out:\n\n" + "\n".join(f"- {line}" for line in results["left_out"]))
     for name, part in results.items():
         if isinstance(part, Mapping) and "times" in part:
             parts.append(comparison(name, part))

@@ -9,6 +9,9 @@ The engine has two doors that every operation passes, `Function.__call__` on the
 `Function._gradients` on the way back. While the block runs, both are replaced by ones that look at the clock
 and at Python's count of allocated bytes (`tracemalloc`, to which NumPy reports its arrays). The engine itself
 knows nothing of this, and pays nothing for it when it is not in use.
+
+An operation may run others, as `minidl.recompute` does. What these take is told in their lines, and not once
+more in its own.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ class Profile:
     seconds: float = 0.0
 
     def table(self, steps: int = 1) -> str:
-        """Return a line for each operation, the most expensive first; all figures but the peak are per step."""
+        """Return a line for each operation, the most expensive first; all but the peaks are per step."""
         lines = [
             f"{'operation':<30}{'calls':>6}{'forward':>12}{'backward':>12}{'share':>8}{'kept':>12}{'peak':>12}"
         ]
@@ -70,10 +73,11 @@ def profiled() -> Iterator[Profile]:
     """Record every operation inside this block. Memory on a GPU is not counted, its time is."""
     profile = Profile()
     forward, backward = Function.__call__, Function._gradients
+    inside = [0.0]  # seconds of the operations that ran inside each one that is running now
 
     def watched_forward(function: Function, *inputs: Any) -> Any:
         record = profile.records.setdefault(type(function).__name__, Record())
-        output, seconds, kept, peak = _watched(lambda: forward(function, *inputs), inputs[0].data)
+        output, seconds, kept, peak = _watched(lambda: forward(function, *inputs), inputs[0].data, inside)
         record.calls += 1
         record.forward += seconds
         record.kept += kept
@@ -82,7 +86,7 @@ def profiled() -> Iterator[Profile]:
 
     def watched_backward(function: Function, dy: Any) -> Any:
         record = profile.records.setdefault(type(function).__name__, Record())
-        gradients, seconds, _, peak = _watched(lambda: backward(function, dy), dy)
+        gradients, seconds, _, peak = _watched(lambda: backward(function, dy), dy, inside)
         record.backward += seconds
         record.peak = max(record.peak, peak)
         return gradients
@@ -100,16 +104,21 @@ def profiled() -> Iterator[Profile]:
             tracemalloc.stop()
 
 
-def _watched(work: Callable[[], Any], array: Any) -> tuple[Any, float, int, int]:
-    """Return what `work` returns, its seconds, the bytes that stay allocated after it, and its peak."""
+def _watched(
+    work: Callable[[], Any], array: Any, inside: list[float]
+) -> tuple[Any, float, int, int]:
+    """Return what `work` returns, its own seconds, the bytes that stay allocated after it, and its peak."""
     before, _ = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
-    synchronize(
-        array
-    )  # a GPU works on after its kernels are launched: without waiting, time is told of nothing
-    started = time.perf_counter()
-    result = work()
+    # A GPU works on after its kernels are launched: without waiting, time is told of nothing.
     synchronize(array)
-    seconds = time.perf_counter() - started
+    inside.append(0.0)
+    started = time.perf_counter()
+    try:
+        result = work()
+        synchronize(array)
+    finally:
+        seconds, others = time.perf_counter() - started, inside.pop()
+        inside[-1] += seconds
     after, peak = tracemalloc.get_traced_memory()
-    return result, seconds, max(after - before, 0), peak - before
+    return result, seconds - others, max(after - before, 0), max(peak - before, 0)

@@ -22,14 +22,22 @@ ENGINE = {
     "minidl.data": ["minidl.backend"],
     "minidl.tensor": ["minidl.backend", "minidl.ops"],  # minidl.ops as the last statement: see below
     "minidl.ops": ["minidl.ops.*"],
-    "minidl.ops.*": ["minidl.tensor", "minidl.backend", "minidl.threads", "minidl.ops.*"],
+    "minidl.ops.*": ["minidl.tensor", "minidl.backend", "minidl.threads", "minidl.allocator", "minidl.ops.*"],
     "minidl.threads": [],
     "minidl.allocator": [],
     "minidl.profiler": ["minidl.tensor", "minidl.backend"],
+    "minidl.recompute": ["minidl.nn", "minidl.tensor", "minidl.backend"],
     "minidl.checkpoint": ["minidl.backend"],
     "minidl.optim": ["minidl.tensor", "minidl.backend"],
     "minidl.nn": ["minidl.init", "minidl.ops", "minidl.ops.*", "minidl.tensor", "minidl.backend"],
-    "minidl.gradcheck_cases": ["minidl.ops", "minidl.ops.conv", "minidl.tensor", "minidl.backend"],
+    "minidl.gradcheck_cases": [
+        "minidl.recompute",
+        "minidl.nn",
+        "minidl.ops",
+        "minidl.ops.conv",
+        "minidl.tensor",
+        "minidl.backend",
+    ],
     "minidl.ema": ["minidl.nn", "minidl.tensor", "minidl.backend"],
     "minidl.gradcheck": [
         "minidl.gradcheck_cases",
@@ -43,15 +51,19 @@ ENGINE = {
 
 # r2unet from the bottom to the top: a module imports only from rows above its own in this list.
 ROWS = [
-    ["errors", "sample", "metrics", "cleanup", "blocks", "watch", "losses"],
+    ["errors", "sample", "metrics", "cleanup", "blocks", "watch", "losses", "cost"],
     ["attention"],
     ["diagnoses", "images", "model"],
     ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary", "interop"],
     ["settings", "score"],
-    ["run"],
-    ["options", "predict"],
+    ["run", "studies"],
+    ["options", "plan", "predict"],
     ["evaluate", "explain"],
     ["train"],
+    ["compare"],
+    ["findings"],
+    ["compare_plots", "compare_tables"],
+    ["compare_report"],
     ["cli"],
 ]
 NETWORK = {

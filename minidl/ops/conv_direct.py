@@ -29,13 +29,16 @@ import math
 
 import numpy as np
 
+from minidl.allocator import aligned
 from minidl.backend import Array, Kernels, array_module, contiguous, runs_kernels
 from minidl.ops.window import Pair, output_size
 from minidl.threads import for_each
 
 kernels = Kernels(__file__)
 
-BAND_BYTES = 512 << 10  # of a band's stack: a part of a core's own cache, which it shares with the products
+BAND_PIXELS = (
+    4096  # of output in a band: few enough for the cache, enough for each product to be worth its call
+)
 PARTS = 4  # sums of the weight gradient that are kept apart, so that several threads can add
 TILES = (8, 16, 32)  # output channels of a block: the versions of the kernel in conv_direct.cu
 PIXELS = 128  # threads of a block, one pixel each
@@ -67,12 +70,13 @@ def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pa
     return tiles_weight_gradient(x, dy, kernel, stride, padding)
 
 
-def bands(N: int, OH: int, OW: int, row_bytes: int, KH: int) -> list[tuple[int, int, int]]:
-    """Return (image, first row, end row) of every band: rows of output whose stack fits into BAND_BYTES.
+def bands(N: int, OH: int, OW: int, KH: int) -> list[tuple[int, int, int]]:
+    """Return (image, first row, end row) of every band of output: as few as may be, all of about one height.
 
     A band also reads KH - 1 rows of its neighbour, so very low ones would read most rows twice.
     """
-    height = min(OH, max(BAND_BYTES // (row_bytes * OW), 4 * KH))
+    most = max(BAND_PIXELS // OW, 4 * KH)
+    height = math.ceil(OH / math.ceil(OH / most))
     return [(n, i, min(i + height, OH)) for n in range(N) for i in range(0, OH, height)]
 
 
@@ -83,12 +87,16 @@ def shifted_columns(image: Array, rows: range, OW: int, KW: int, PW: int) -> Arr
     """
     C, H, W = image.shape
     first, end = max(rows.start, 0), min(rows.stop, H)
-    stack = np.zeros((KW, C, len(rows), OW), image.dtype)
+    stack = aligned((KW, C, len(rows), OW), image.dtype)
+    stack[:, :, : first - rows.start] = 0.0
+    stack[:, :, max(end, first) - rows.start :] = 0.0
     for kw in range(KW):
+        inside = stack[kw, :, first - rows.start : max(end, first) - rows.start]
         left, right = max(PW - kw, 0), min(W + PW - kw, OW)  # the columns of output that see the image
-        if first < end and left < right:
-            inside = stack[kw, :, first - rows.start : end - rows.start, left:right]
-            inside[...] = image[:, first:end, left + kw - PW : right + kw - PW]
+        inside[:, :, :left] = 0.0
+        inside[:, :, max(left, right) :] = 0.0
+        if left < right:
+            inside[:, :, left:right] = image[:, first:end, left + kw - PW : right + kw - PW]
     return stack.reshape(KW * C, -1)
 
 
@@ -98,7 +106,7 @@ def rows_forward(x: Array, w: Array, b: Array | None, padding: Pair) -> Array:
     OC, _, KH, KW = w.shape
     PH, PW = padding
     OH, OW = output_size((H, W), (KH, KW), (1, 1), padding)
-    y = np.empty((N, OC, OH, OW), x.dtype)
+    y = aligned((N, OC, OH, OW), x.dtype)
     matrices = np.ascontiguousarray(w.transpose(2, 0, 3, 1)).reshape(KH, OC, KW * C)
 
     def one_band(band: tuple[int, int, int]) -> None:
@@ -107,12 +115,13 @@ def rows_forward(x: Array, w: Array, b: Array | None, padding: Pair) -> Array:
         stack = shifted_columns(x[n], range(i - PH, end - PH + KH - 1), OW, KW, PW)
         sums = y[n].reshape(OC, OH * OW)[:, i * OW : end * OW]  # a view
         np.matmul(matrices[0], stack[:, :pixels], out=sums)
+        product = aligned(sums.shape, x.dtype)
         for kh in range(1, KH):
-            sums += matrices[kh] @ stack[:, kh * OW : kh * OW + pixels]
+            sums += np.matmul(matrices[kh], stack[:, kh * OW : kh * OW + pixels], out=product)
         if b is not None:
             sums += b[:, None]
 
-    for_each(one_band, bands(N, OH, OW, KW * C * x.itemsize, KH))
+    for_each(one_band, bands(N, OH, OW, KH))
     return y
 
 
@@ -121,7 +130,7 @@ def rows_weight_gradient(x: Array, dy: Array, kernel: Pair, padding: Pair) -> Ar
     N, OC, OH, OW = dy.shape
     C, (KH, KW), (PH, PW) = x.shape[1], kernel, padding
     parts = np.zeros((PARTS, KH, KW * C, OC), x.dtype)
-    all_bands = bands(N, OH, OW, KW * C * x.itemsize, KH)
+    all_bands = bands(N, OH, OW, KH)
 
     def one_part(part: int) -> None:
         for n, i, end in all_bands[part::PARTS]:

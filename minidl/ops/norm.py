@@ -41,15 +41,14 @@ takes every step on one piece of x while that is in its cache.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from minidl.allocator import aligned, short_buffers
 from minidl.backend import THREADS, Array, Kernels, array_module, contiguous, cover, device_of, runs_kernels
 from minidl.tensor import Function, Tensor
-from minidl.threads import for_each
 
 kernels = Kernels(__file__)
 
@@ -102,27 +101,6 @@ class BatchNormInference(Function):
         return gradients(contiguous(dy), self.x, self.norm, training=False)
 
 
-@contextlib.contextmanager
-def short_buffers() -> Iterator[None]:
-    """Let NumPy broadcast one number along a row without copying it, which takes three times as long.
-
-    It copies operands into buffers, 8192 numbers long by default, where a row is shorter than a buffer.
-    """
-    usual = np.setbufsize(16)
-    try:
-        yield
-    finally:
-        np.setbufsize(usual)
-
-
-def aligned(shape: tuple[int, ...], dtype: np.dtype) -> Array:
-    """Return an empty array that begins on a cache line, 64 bytes: NumPy writes it twice as fast."""
-    size, spare = int(np.prod(shape)), 64 // dtype.itemsize
-    room = np.empty(size + spare, dtype)
-    start = -room.ctypes.data % 64 // dtype.itemsize
-    return room[start : start + size].reshape(shape)
-
-
 def as_rows(x: Array) -> Array:
     """Look at x (N, C, H, W) as (N C, H W): row i is an image of channel i % C."""
     N, C, H, W = x.shape
@@ -144,10 +122,13 @@ def row_dot(u: Array, v: Array) -> Array:
     return (u[:, None] @ v[:, :, None])[:, 0, 0]
 
 
-def pieces(rows: Array) -> list[slice]:
-    """Return slices of the rows that fit the cache; no piece knows of another, so threads may share them."""
-    step = max(1, PIECE_BYTES // rows[0].nbytes)
-    return [slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]
+def pieces(rows: Array) -> Iterator[tuple[slice, Array]]:
+    """Yield slices of the rows that fit the cache, each with an array of its shape to work in."""
+    HW = rows.shape[1]
+    step = max(1, PIECE_BYTES // (HW * rows.itemsize))
+    room = aligned((min(step, len(rows)), HW), rows.dtype)
+    for start in range(0, len(rows), step):
+        yield slice(start, start + step), room[: len(rows) - start]
 
 
 @short_buffers()
@@ -160,13 +141,9 @@ def moments(x: Array) -> tuple[Array, Array]:
     shift = rows[:C] @ ones / len(ones)
     (shift_of,) = by_row(rows, shift)
     sums, squares = np.empty((2, len(rows)), x.dtype)
-
-    def add_up(piece: slice) -> None:
-        part = rows[piece]
-        d = np.subtract(part, shift_of[piece], out=aligned(part.shape, x.dtype))
+    for piece, room in pieces(rows):
+        d = np.subtract(rows[piece], shift_of[piece], out=room)
         sums[piece], squares[piece] = d @ ones, row_dot(d, d)
-
-    for_each(add_up, pieces(rows))
     mean, square = over_images(sums, C) / m, over_images(squares, C) / m
     return shift + mean, np.maximum(square - mean * mean, 0.0)
 
@@ -181,14 +158,11 @@ def normalise(x: Array, norm: Norm) -> Array:
     x_rows, y_rows = as_rows(x), as_rows(y)
     a, c = by_row(x_rows, a, norm.bias - a * norm.mean)
     zeros = np.zeros(x_rows.shape[1], x.dtype)  # the larger of two arrays is found faster than of one and 0.0
-
-    def multiply_add(piece: slice) -> None:
+    for piece, _ in pieces(x_rows):
         z = np.multiply(x_rows[piece], a[piece], out=y_rows[piece])
         z += c[piece]
         if norm.relu:
             np.maximum(z, zeros, out=z)
-
-    for_each(multiply_add, pieces(x_rows))
     return y
 
 
@@ -203,15 +177,12 @@ def gradients(dy: Array, x: Array, norm: Norm, training: bool) -> tuple[Array, A
     dz_rows, dg, db = gradient_sums(as_rows(dy), x_rows, dx_rows, norm)
     B = -a * r * dg / m
     A, B, C = by_row(x_rows, a, B, -a * db / m - B * norm.mean)
-
-    def multiply_add(piece: slice) -> None:
+    for piece, room in pieces(x_rows):
         part = np.multiply(dz_rows[piece], A[piece], out=dx_rows[piece])
         if training:
-            rest = np.multiply(x_rows[piece], B[piece], out=aligned(part.shape, x.dtype))
+            rest = np.multiply(x_rows[piece], B[piece], out=room)
             rest += C[piece]
             part += rest
-
-    for_each(multiply_add, pieces(x_rows))
     return dx, dg, db
 
 
@@ -221,9 +192,8 @@ def gradient_sums(dy: Array, x: Array, dz: Array, norm: Norm) -> tuple[Array, Ar
     a, c, mean = by_row(x, a, norm.bias - a * norm.mean, norm.mean)
     ones = np.ones(x.shape[1], x.dtype)
     dg, db = np.empty((2, len(x)), x.dtype)
-
-    def add_up(piece: slice) -> None:
-        part, room = dy[piece], aligned(x[piece].shape, x.dtype)
+    for piece, room in pieces(x):
+        part = dy[piece]
         if norm.relu:
             z = np.multiply(x[piece], a[piece], out=room)
             z += c[piece]
@@ -232,8 +202,6 @@ def gradient_sums(dy: Array, x: Array, dz: Array, norm: Norm) -> tuple[Array, Ar
             part *= dy[piece]
         d = np.subtract(x[piece], mean[piece], out=room)
         dg[piece], db[piece] = row_dot(part, d), part @ ones
-
-    for_each(add_up, pieces(x))
     return dz if norm.relu else dy, over_images(dg, C) * r, over_images(db, C)
 
 

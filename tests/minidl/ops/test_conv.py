@@ -301,7 +301,7 @@ def test_windows_and_paddings_that_leave_nothing_are_refused_by_name():
 def test_more_channels_and_pixels_than_a_block_or_a_band_holds(
     channels, stride, rng, value, gradients, monkeypatch
 ):
-    monkeypatch.setattr(conv_direct, "BAND_BYTES", 1)
+    monkeypatch.setattr(conv_direct, "BAND_PIXELS", 1)
     (C, OC), N, padding = channels, 3, (1, 1)
     x, w, b = rng.normal(size=(N, C, 29, 13)), rng.normal(size=(OC, C, 3, 3)), rng.normal(size=OC)
 
