@@ -49,12 +49,14 @@ def measure(options: argparse.Namespace) -> int:
     from benchmarks.agreement import Disagreement
     from benchmarks.frameworks import set_torch_threads, versions
     from benchmarks.sections import all_sections
+    from minidl.allocator import keep_freed_memory
     from r2unet.images import written_whole
     from r2unet.run import check_writable
 
     if options.json:
         check_writable("--json", options.json.parent)
     set_torch_threads(options.torch_threads)
+    keep_freed_memory()  # as the command line does; it holds for all that runs in this process
     for name, version in versions().items():
         if version is None:
             print(f"{name} is not installed and is left out", file=sys.stderr)

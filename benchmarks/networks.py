@@ -15,6 +15,7 @@ from benchmarks.frameworks import OWN, import_twin, installed
 from benchmarks.plan import STEPS
 from minidl import Tensor, no_grad
 from minidl.optim import AdamW, clip_grad_norm
+from r2unet.fold import fold_all
 from r2unet.model import R2UNet
 from r2unet.settings import Settings
 from r2unet.train import loss_of
@@ -45,6 +46,7 @@ class OwnNetwork:
         self.model = R2UNet(widths=SETTINGS.widths, steps=STEPS, rng=np.random.default_rng(0))
         self.model.load_state_dict(inputs.state)
         self.images, self.masks = Tensor(inputs.images), Tensor(inputs.masks)
+        self.folded = None
         parameters = self.model.parameters()
         self.optimizer = AdamW(parameters, SETTINGS.lr, weight_decay=SETTINGS.weight_decay)
 
@@ -57,13 +59,15 @@ class OwnNetwork:
         loss.backward()
         clip_grad_norm(self.optimizer.parameters, SETTINGS.clip)
         self.optimizer.step()
+        self.folded = None
         return value
 
     def infer(self) -> np.ndarray:
-        """Return the logits in evaluation mode."""
-        self.model.eval()
+        """Return the logits in evaluation mode, as `r2unet predict` computes them."""
+        if self.folded is None:
+            self.folded = fold_all(self.model)
         with no_grad():
-            return self.model(self.images).numpy()
+            return self.folded(self.images).numpy()
 
 
 class TorchNetwork:

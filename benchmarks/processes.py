@@ -42,6 +42,7 @@ def measure_peak(torch_threads: int, framework: str, workload: str, shape: tuple
     import numpy as np
 
     from benchmarks import blocks, networks
+    from minidl.allocator import keep_freed_memory
 
     if framework == "PyTorch":
         import_twin()
@@ -50,6 +51,8 @@ def measure_peak(torch_threads: int, framework: str, workload: str, shape: tuple
         import_dezero()
     elif framework == "MyGrad":
         import mygrad.nnet  # noqa: F401
+    else:
+        keep_freed_memory()  # as the command line does
     imported = peak_bytes()
     drawn = {"block": blocks, "train_step": networks}[workload].draw(*shape, np.random.default_rng(0))
     step = blocks.KINDS[framework](drawn) if workload == "block" else networks.KINDS[framework](drawn).step

@@ -6,6 +6,8 @@ many threads there are, and each writes to a place of its own: results are the s
 
 BLAS has threads of its own, which share a single product of matrices. For the small products of a small
 network they wait for each other longer than they compute; here each thread does whole products instead.
+Even that pays only where a product takes some tenths of a millisecond: between two of them a thread waits for
+Python's lock, and waking up costs tens of microseconds. So the caller says how many threads a task is worth.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ def _pool(helpers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(helpers, thread_name_prefix="minidl")
 
 
-def for_each(work: Callable[[Task], None], tasks: Iterable[Task]) -> None:
-    """Call `work` once for every task, in no certain order, from all threads; return when all are done.
+def for_each(work: Callable[[Task], None], tasks: Iterable[Task], threads: int) -> None:
+    """Call `work` once for every task, in no certain order, from so many threads; return when all are done.
 
     An exception of any task is raised here.
     """
@@ -57,11 +59,11 @@ def for_each(work: Callable[[Task], None], tasks: Iterable[Task]) -> None:
         for task in remaining:
             work(task)
 
-    helpers = min(_count, len(tasks)) - 1
+    helpers = min(threads, len(tasks)) - 1
     if helpers < 1:
         return take_turns()
     # Each helper gets this thread's context: np.errstate and no_grad hold for the one who calls.
-    futures = [_pool(_count - 1).submit(contextvars.copy_context().run, take_turns) for _ in range(helpers)]
+    futures = [_pool(threads - 1).submit(contextvars.copy_context().run, take_turns) for _ in range(helpers)]
     take_turns()
     for future in futures:
         future.result()

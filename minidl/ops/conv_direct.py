@@ -32,13 +32,14 @@ import numpy as np
 from minidl.allocator import aligned
 from minidl.backend import Array, Kernels, array_module, contiguous, runs_kernels
 from minidl.ops.window import Pair, output_size
-from minidl.threads import for_each
+from minidl.threads import for_each, get_threads
 
 kernels = Kernels(__file__)
 
 BAND_PIXELS = (
     4096  # of output in a band: few enough for the cache, enough for each product to be worth its call
 )
+SHARED_WORK = 1 << 23  # multiply-adds of a product worth a thread of its own; `minidl.threads` says why
 PARTS = 4  # sums of the weight gradient that are kept apart, so that several threads can add
 TILES = (8, 16, 32)  # output channels of a block: the versions of the kernel in conv_direct.cu
 PIXELS = 128  # threads of a block, one pixel each
@@ -70,34 +71,44 @@ def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pa
     return tiles_weight_gradient(x, dy, kernel, stride, padding)
 
 
-def bands(N: int, OH: int, OW: int, KH: int) -> list[tuple[int, int, int]]:
-    """Return (image, first row, end row) of every band of output: as few as may be, all of about one height.
+def bands(N: int, OH: int, OW: int, KH: int) -> list[tuple[slice, int, int]]:
+    """Return (images, first row, end row) of every band: several small images, or rows of a large one.
 
     A band also reads KH - 1 rows of its neighbour, so very low ones would read most rows twice.
     """
+    images = max(1, BAND_PIXELS // (OH * OW))
     most = max(BAND_PIXELS // OW, 4 * KH)
-    height = math.ceil(OH / math.ceil(OH / most))
-    return [(n, i, min(i + height, OH)) for n in range(N) for i in range(0, OH, height)]
+    height = math.ceil(OH / math.ceil(OH / most))  # of about one height all
+    return [
+        (slice(n, n + images), i, min(i + height, OH))
+        for n in range(0, N, images)
+        for i in range(0, OH, height)
+    ]
 
 
-def shifted_columns(image: Array, rows: range, OW: int, KW: int, PW: int) -> Array:
-    """Stack KW copies of some rows, each a column further: image (C, H, W) -> (KW C, len(rows) OW).
+def shifted_columns(x: Array, rows: range, OW: int, KW: int, PW: int) -> Array:
+    """Stack KW copies of some rows, each a column further: x (n, C, H, W) -> (n, KW C, len(rows) OW).
 
     Rows and columns outside the image are zeros.
     """
-    C, H, W = image.shape
+    n, C, H, W = x.shape
     first, end = max(rows.start, 0), min(rows.stop, H)
-    stack = aligned((KW, C, len(rows), OW), image.dtype)
-    stack[:, :, : first - rows.start] = 0.0
-    stack[:, :, max(end, first) - rows.start :] = 0.0
+    stack = aligned((n, KW, C, len(rows), OW), x.dtype)
+    stack[:, :, :, : first - rows.start] = 0.0
+    stack[:, :, :, max(end, first) - rows.start :] = 0.0
     for kw in range(KW):
-        inside = stack[kw, :, first - rows.start : max(end, first) - rows.start]
+        inside = stack[:, kw, :, first - rows.start : max(end, first) - rows.start]
         left, right = max(PW - kw, 0), min(W + PW - kw, OW)  # the columns of output that see the image
-        inside[:, :, :left] = 0.0
-        inside[:, :, max(left, right) :] = 0.0
+        inside[..., :left] = 0.0
+        inside[..., max(left, right) :] = 0.0
         if left < right:
-            inside[:, :, left:right] = image[:, first:end, left + kw - PW : right + kw - PW]
-    return stack.reshape(KW * C, -1)
+            inside[..., left:right] = x[:, :, first:end, left + kw - PW : right + kw - PW]
+    return stack.reshape(n, KW * C, -1)
+
+
+def threads_for(weights: int) -> int:
+    """Return how many threads share a convolution with so many weights in a row of its kernel."""
+    return get_threads() if weights * BAND_PIXELS >= SHARED_WORK else 1
 
 
 def rows_forward(x: Array, w: Array, b: Array | None, padding: Pair) -> Array:
@@ -109,19 +120,19 @@ def rows_forward(x: Array, w: Array, b: Array | None, padding: Pair) -> Array:
     y = aligned((N, OC, OH, OW), x.dtype)
     matrices = np.ascontiguousarray(w.transpose(2, 0, 3, 1)).reshape(KH, OC, KW * C)
 
-    def one_band(band: tuple[int, int, int]) -> None:
-        n, i, end = band
+    def one_band(band: tuple[slice, int, int]) -> None:
+        images, i, end = band
         pixels = (end - i) * OW
-        stack = shifted_columns(x[n], range(i - PH, end - PH + KH - 1), OW, KW, PW)
-        sums = y[n].reshape(OC, OH * OW)[:, i * OW : end * OW]  # a view
-        np.matmul(matrices[0], stack[:, :pixels], out=sums)
+        stack = shifted_columns(x[images], range(i - PH, end - PH + KH - 1), OW, KW, PW)
+        sums = y[images].reshape(-1, OC, OH * OW)[:, :, i * OW : end * OW]  # a view
+        np.matmul(matrices[0], stack[:, :, :pixels], out=sums)
         product = aligned(sums.shape, x.dtype)
         for kh in range(1, KH):
-            sums += np.matmul(matrices[kh], stack[:, kh * OW : kh * OW + pixels], out=product)
+            sums += np.matmul(matrices[kh], stack[:, :, kh * OW : kh * OW + pixels], out=product)
         if b is not None:
             sums += b[:, None]
 
-    for_each(one_band, bands(N, OH, OW, KH))
+    for_each(one_band, bands(N, OH, OW, KH), threads_for(C * KW * OC))
     return y
 
 
@@ -133,14 +144,14 @@ def rows_weight_gradient(x: Array, dy: Array, kernel: Pair, padding: Pair) -> Ar
     all_bands = bands(N, OH, OW, KH)
 
     def one_part(part: int) -> None:
-        for n, i, end in all_bands[part::PARTS]:
+        for images, i, end in all_bands[part::PARTS]:
             pixels = (end - i) * OW
-            stack = shifted_columns(x[n], range(i - PH, end - PH + KH - 1), OW, KW, PW)
-            d = dy[n].reshape(OC, OH * OW)[:, i * OW : end * OW]
+            stack = shifted_columns(x[images], range(i - PH, end - PH + KH - 1), OW, KW, PW)
+            d = dy[images].reshape(-1, OC, OH * OW)[:, :, i * OW : end * OW].transpose(0, 2, 1)
             for kh in range(KH):
-                parts[part, kh] += stack[:, kh * OW : kh * OW + pixels] @ d.T
+                parts[part, kh] += (stack[:, :, kh * OW : kh * OW + pixels] @ d).sum(axis=0)
 
-    for_each(one_part, range(PARTS))
+    for_each(one_part, range(PARTS), threads_for(C * KW * OC))
     return np.ascontiguousarray(parts.sum(axis=0).reshape(KH, KW, C, OC).transpose(3, 2, 0, 1))
 
 

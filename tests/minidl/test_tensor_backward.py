@@ -261,12 +261,23 @@ def test_backward_alone_frees_everything_between_the_loss_and_the_leaves(no_coll
     x = leaf(1.0, 2.0)
     h = (x * 2.0).sigmoid()
     loss = (h * h).sum()
-    functions = [h.creator, loss.creator, loss.creator.inputs[0].creator]
-    arrays = [weakref.ref(h.data), weakref.ref(functions[1].inputs[0].data)]
+    functions, array = [h.creator, loss.creator, loss.creator.inputs[0].creator], weakref.ref(h.data)
     del h
     loss.backward()
     assert [vars(f) for f in functions] == [{}, {}, {}]
-    assert [r() for r in arrays] == [None, None]
+    assert array() is None
+
+
+def test_an_array_that_no_backward_wants_dies_with_its_tensor(no_collector):
+    x = leaf(1.0, 2.0)
+    part, wanted = x * 2.0, x.sigmoid()
+    loss = ((part + part) * wanted).sum()  # a sum wants none of its parts, a product both of its factors
+    alive = [weakref.ref(part.data), weakref.ref(wanted.data)]
+    del part, wanted
+    assert [r() is not None for r in alive] == [False, True]
+    loss.backward()
+    s = 1 / (1 + np.exp(-x.data))
+    np.testing.assert_allclose(x.grad, 4 * s + 4 * x.data * s * (1 - s))
 
 
 def test_saved_arrays_and_gradients_die_during_the_walk_not_after_it(no_collector):

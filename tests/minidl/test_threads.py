@@ -10,10 +10,7 @@ from minidl.threads import available_cores, for_each, get_threads, set_threads
 
 @pytest.fixture(params=[1, 2, 3, 8])
 def threads(request):
-    before = get_threads()
-    set_threads(request.param)
-    yield request.param
-    set_threads(before)
+    return request.param
 
 
 @pytest.mark.parametrize("tasks", [0, 1, 2, 7, 100])
@@ -23,7 +20,7 @@ def test_every_task_is_done_once(tasks, threads):
     def work(task):
         done[task] += 1
 
-    for_each(work, range(tasks))
+    for_each(work, range(tasks), threads)
     np.testing.assert_array_equal(done, 1)
 
 
@@ -39,17 +36,13 @@ def test_no_more_threads_work_than_asked_for(threads):
         with lock:
             together -= 1
 
-    for_each(work, range(50))
+    for_each(work, range(50), threads)
     assert 1 <= most <= threads
 
 
 def test_two_threads_do_work_at_the_same_time():
-    set_threads(2)
-    try:
-        meeting = threading.Barrier(2, timeout=20)
-        for_each(lambda _: meeting.wait(), range(2))  # a single thread would wait for the other in vain
-    finally:
-        set_threads(1)
+    meeting = threading.Barrier(2, timeout=20)
+    for_each(lambda _: meeting.wait(), range(2), 2)  # a single thread would wait for the other in vain
 
 
 def test_an_exception_of_a_task_reaches_the_caller(threads):
@@ -58,12 +51,19 @@ def test_an_exception_of_a_task_reaches_the_caller(threads):
             raise ValueError("task 17")
 
     with pytest.raises(ValueError, match="task 17"):
-        for_each(work, range(40))
+        for_each(work, range(40), threads)
 
 
 def test_the_caller_s_error_state_holds_in_every_thread(threads):
     with np.errstate(all="ignore"):
-        for_each(lambda _: np.float32(1e30) * np.full(9, 1e30, np.float32), range(20))
+        for_each(lambda _: np.float32(1e30) * np.full(9, 1e30, np.float32), range(20), threads)
+
+
+def test_one_thread_computes_unless_more_are_asked_for():
+    assert get_threads() == 1
+    set_threads(3)
+    assert get_threads() == 3
+    set_threads(1)
 
 
 def test_less_than_one_thread_is_refused():

@@ -1,0 +1,204 @@
+"""Recomputing changes how much memory a step takes, and not one bit of what it computes."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from minidl import Tensor, no_grad, ops
+from minidl.nn import BatchNorm2d, Conv2d, Module, Sequential
+from minidl.optim import AdamW
+from minidl.ops.conv import convolution
+from minidl.recompute import recomputed
+from minidl.tensor import Function
+
+
+class Block(Module):
+    """A convolution that is applied twice, with a norm: its weights receive two gradients a pass."""
+
+    def __init__(self, rng):
+        self.conv, self.norm = Conv2d(4, 4, 3, padding=1, rng=rng), BatchNorm2d(4)
+
+    def forward(self, x):
+        y = self.norm(self.conv(x), relu=True)
+        return x + self.norm(self.conv(x + y), relu=True)
+
+
+def plainly(module, x):
+    return module(x)
+
+
+def new_block(dtype=np.float32, device="cpu"):
+    return Block(np.random.default_rng(1)).to(dtype).to(device)
+
+
+def image(put=np.asarray, dtype=np.float32, requires_grad=True):
+    return Tensor(put(np.random.default_rng(2).normal(size=(2, 4, 6, 5)).astype(dtype)), requires_grad)
+
+
+def everything(module, *leaves):
+    """The module's state, all gradients, and those of other leaves."""
+    gradients = {name: p.grad for name, p in module.named_parameters()}
+    gradients |= {f"leaf {i}": x.grad for i, x in enumerate(leaves)}
+    return module.state_dict(), {n: None if g is None else Tensor(g).numpy() for n, g in gradients.items()}
+
+
+def assert_same(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert (a[name] is None) == (b[name] is None), name
+            assert a[name] is None or a[name].tobytes() == b[name].tobytes(), name
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_and_running_statistics_are_the_same_bits(device, put, dtype):
+    results = []
+    for run in (plainly, recomputed):
+        module, x = new_block(dtype, device), image(put, dtype)
+        y = run(module, x)
+        (y * y).mean().backward()
+        results.append(everything(module, x))
+    assert_same(*results)
+    assert results[1][0]["norm.running_mean"].any() and results[1][1]["leaf 0"].any()
+
+
+def test_weights_that_modules_share_sum_their_gradients_in_the_same_order():
+    results = []
+    for run in (plainly, recomputed):
+        module, x = new_block(), image()
+        y = run(module, run(module, run(module, x)))
+        (y * y).mean().backward()
+        results.append(everything(module, x))
+    assert_same(*results)
+
+
+def test_it_nests():
+    results = []
+    for run in (plainly, recomputed):
+        inner, x = new_block(), image()
+        outer = Sequential(inner, inner)
+        outer.forward = lambda x, run=run, inner=inner: run(inner, run(inner, x))
+        (run(outer, x) * 3.0).sum().backward()
+        results.append(everything(outer, x))
+    assert_same(*results)
+
+
+def test_an_input_that_needs_no_gradient_gets_none_and_the_weights_get_theirs():
+    results = []
+    for run in (plainly, recomputed):
+        module, x = new_block(), image(requires_grad=False)
+        run(module, x).sum().backward()
+        results.append(everything(module, x))
+        assert x.grad is None and module.conv.weight.grad.any()
+    assert_same(*results)
+
+
+def test_a_frozen_weight_stays_without_a_gradient():
+    results = []
+    for run in (plainly, recomputed):
+        module, x = new_block(), image()
+        module.conv.weight.requires_grad = False
+        run(module, x).sum().backward()
+        results.append(everything(module, x))
+    assert_same(*results)
+    assert results[1][1]["conv.weight"] is None
+
+
+def test_what_is_inside_no_grad_stays_without_a_gradient():
+    class Half(Block):
+        def forward(self, x):
+            with no_grad():
+                y = self.conv(x)
+            return self.norm(y)
+
+    results = []
+    for run in (plainly, recomputed):
+        module, x = Half(np.random.default_rng(1)), image()
+        (run(module, x) * image()).sum().backward()
+        gradients = everything(module)
+        assert x.grad is None or not x.grad.any()
+        results.append(gradients)
+    assert_same(*results)
+
+
+def test_the_second_pass_convolves_as_the_first():
+    results = []
+    for run in (plainly, recomputed):
+        module, x = new_block(), image()
+        with convolution("im2col"):
+            y = run(module, x)
+        (y * y).mean().backward()
+        results.append(everything(module, x))
+    assert_same(*results)
+
+
+def test_the_second_pass_sees_the_running_statistics_that_the_first_saw():
+    results = []
+    for run in (plainly, recomputed):
+        module, x = new_block(), image()
+        y = run(module.eval(), x)
+        module.norm.running_mean.data = module.norm.running_mean.data + np.float32(1.0)
+        y.sum().backward()
+        results.append(everything(module, x))
+    assert_same(*results)
+
+
+def test_nothing_is_recorded_where_nothing_is_wanted():
+    with no_grad():
+        assert recomputed(new_block(), image()).creator is None
+
+
+def test_two_steps_of_adamw_end_at_the_same_bits():
+    results = []
+    for run in (plainly, recomputed):
+        module, x = new_block(), image()
+        optimizer = AdamW(module.parameters(), 1e-2)
+        for _ in range(2):
+            optimizer.zero_grad()
+            y = run(module, run(module, x))
+            (y * y).mean().backward()
+            optimizer.step()
+        results.append(everything(module))
+    assert_same(*results)
+
+
+def test_of_a_module_nothing_is_kept_but_its_input():
+    def allocated(run):
+        blocks = [new_block() for _ in range(4)]
+        x = Tensor(np.random.default_rng(0).normal(size=(1, 4, 128, 128)).astype(np.float32))  # 256 KiB
+        tracemalloc.start()
+        for block in blocks:
+            x = run(block, x)
+        kept, _ = tracemalloc.get_traced_memory()
+        x.sum().backward()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return kept / 2**18, peak / 2**18
+
+    plain_kept, plain_peak = allocated(plainly)
+    kept, peak = allocated(recomputed)
+    assert plain_kept > 4 * 3  # a block's two images before the norm, and the sum before the second
+    assert 4 <= kept < 4.5  # the outputs of four blocks, three of which are the next one's input
+    assert peak < 0.7 * plain_peak
+
+
+def test_a_function_of_it_runs_once_forward_and_again_on_the_way_back():
+    class Counted(Function):
+        def forward(self, x):
+            passes.append("forward")
+            return x.copy()
+
+        def backward(self, dy):
+            passes.append("backward")
+            return dy
+
+    class Twice(Module):
+        def forward(self, x):
+            return ops.relu(Counted()(x))
+
+    passes = []
+    y = recomputed(Twice(), image())
+    assert passes == ["forward"]
+    y.sum().backward()
+    assert passes == ["forward", "forward", "backward"]
