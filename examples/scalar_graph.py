@@ -40,11 +40,11 @@ y = expression(w, x, b)
 
 
 def print_graph(tensor, depth=0):
-    """Print a value, then whatever it was computed from, one step further in."""
+    """Print an operation, then what it was applied to, one step further in; at the leaves, their values."""
     if tensor.creator is None:
         print(f"{'    ' * depth + names[tensor]:24}{tensor.item():9.4f}")
         return
-    print(f"{'    ' * depth + type(tensor.creator).__name__:24}{tensor.item():9.4f}")
+    print("    " * depth + type(tensor.creator).__name__)
     for part in tensor.creator.inputs:
         print_graph(part, depth + 1)
 

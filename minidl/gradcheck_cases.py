@@ -13,7 +13,9 @@ import numpy as np
 
 from minidl import ops
 from minidl.backend import to_device
+from minidl.nn import Module
 from minidl.ops.conv import convolution
+from minidl.recompute import Recomputed
 from minidl.tensor import Tensor
 
 
@@ -34,6 +36,17 @@ def by_im2col(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def function(*inputs: Tensor) -> Tensor:
         with convolution("im2col"):
             return f(*inputs)
+
+    return function
+
+
+def by_recomputing(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return f as the forward pass of a module that is computed again in the backward pass."""
+
+    def function(x: Tensor, *weights: Tensor) -> Tensor:
+        module = Module()
+        module.forward = lambda x: f(x, *weights)
+        return Recomputed(module)(x, *weights)
 
     return function
 
@@ -133,4 +146,5 @@ def function_cases(
             lambda x, g, b: ops.group_norm(x, 2, g, b),
             [other, off_zero(rng, 4), rng.normal(size=4)],
         ),
+        "Recomputed": (by_recomputing(ops.conv2d), [image, kernel, rng.normal(size=4)]),
     }

@@ -104,9 +104,7 @@ def profiled() -> Iterator[Profile]:
             tracemalloc.stop()
 
 
-def _watched(
-    work: Callable[[], Any], array: Any, inside: list[float]
-) -> tuple[Any, float, int, int]:
+def _watched(work: Callable[[], Any], array: Any, inside: list[float]) -> tuple[Any, float, int, int]:
     """Return what `work` returns, its own seconds, the bytes that stay allocated after it, and its peak."""
     before, _ = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()

@@ -24,7 +24,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class Function:
     """
 
     needs: tuple[bool, ...]
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Tensor | Origin, ...]  # leaves as they are; in the place of what was computed, its origin
 
     def forward(self, *arrays: Array) -> Array:
         """Compute the output from the input arrays, leaving those unchanged."""
@@ -73,7 +73,7 @@ class Function:
         if output.dtype != inputs[0].dtype:
             raise TypeError(f"{type(self).__name__} turned {inputs[0].dtype} into {output.dtype}")
         if any(self.needs):
-            self.inputs = inputs
+            self.inputs = tuple(Origin.of(x) if x.creator else x for x in inputs)
             output.requires_grad = True
             output.creator = self
         return output
@@ -274,6 +274,24 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any) -> None:
         super().__init__(data, requires_grad=True)
+
+
+class Origin(NamedTuple):
+    """Where the gradient of a computed tensor goes, and what it must be like: the tensor without its array.
+
+    A graph of tensors would keep every array until the backward pass, also those that no function wants
+    there, such as the parts of a sum: a step of R2U-Net would take 40 % more memory.
+    """
+
+    creator: Function
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    device: str
+
+    @staticmethod
+    def of(x: Tensor) -> Origin:
+        """Return the origin of a tensor that was computed."""
+        return Origin(x.creator, x.shape, x.dtype, x.device)
 
 
 def as_tensor(value: Any, like: Tensor) -> Tensor:

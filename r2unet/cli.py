@@ -1,4 +1,4 @@
-"""The command line: `r2unet train | evaluate | predict | score | explain | summary`.
+"""The command line: `r2unet train | compare | evaluate | predict | score | explain | summary`.
 
 Only what a command needs is imported, when it runs, so that --help is quick. Results go to stdout; progress
 and faults go to stderr. What a person can mend is one line and exit code 2; a training that was asked to
@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
+from minidl.allocator import keep_freed_memory
 from minidl.backend import DeviceError, cuda_problem, describe, resolve_device
 from minidl.ops.conv import convolution
+from minidl.threads import set_threads
 from r2unet.errors import InputError
+from r2unet.fold import fold_all
 from r2unet.isic import LesionImages, find_pairs
 from r2unet.model import R2UNet
 from r2unet.options import build_parser
@@ -46,16 +49,15 @@ def train(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
     settings, state = begin(out, _settings_given(options), options.resume)
     device = resolve_device(options.device)
-    check_writable("--out", out)
+    if not options.profile:
+        check_writable("--out", out)
     if options.cache:
         check_writable("--cache", options.cache)
 
-    say, bar = partial(print, flush=True), sys.stderr.isatty()
-    if bar:
-        from tqdm import tqdm
-
-        say = tqdm.write  # a line above the bar
-    say(f"training on {settings.data or 'generated lesions'} on the {describe(device)}, into {out}")
+    bar = sys.stderr.isatty()
+    say = _speaker(bar)
+    data, whither = settings.data or "generated lesions", "to profile" if options.profile else f"into {out}"
+    say(f"training on {data} on the {describe(device)}, {whither}")
     if options.device == "auto" and device == "cpu":
         say(f"not on a GPU: {cuda_problem()}")
     if options.resume and state is None:
@@ -63,18 +65,69 @@ def train(options: argparse.Namespace) -> int:
     option, remedy = f"--batch-size {settings.batch_size}", "lower it, or --size or --widths"
     try:
         with _enough_memory(option, settings.batch_size, settings.size, device, remedy):
+            say(_memory(settings))
             training, validation = load_datasets(settings, max(1, options.threads), options.cache, bar)
             say(f"{len(training)} images for training, {len(validation)} for validation")
             trainer = Trainer(settings, out, training, validation, device, options.threads, say, bar)
             if state:
                 trainer.load_state(state)
                 say(f"going on after {len(trainer.history)} epochs and {trainer.batches_done} batches")
+            if options.profile:
+                print(trainer.profile())
+                return 0
             _print_scores(trainer.run())
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 130
     print(f"the weights are in {out / BEST}")
     return 0
+
+
+def _speaker(bar: bool) -> Callable[[str], None]:
+    """Return what prints a line at once, where there is a bar above it."""
+    if not bar:
+        return partial(print, flush=True)
+    from tqdm import tqdm
+
+    return tqdm.write
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Run `r2unet compare`."""
+    from r2unet.compare import Means, train_study
+    from r2unet.compare_report import write_report
+    from r2unet.plan import begin_study
+    from r2unet.train import Interrupted
+
+    out, device, faults = options.out, resolve_device(options.device), []
+    check_writable("--out", out)
+    if options.cache:
+        check_writable("--cache", options.cache)
+    given = _settings_given(options)
+    plan = begin_study(out, options.study, given, options.seeds, options.variant, options.only_report)
+    bar = sys.stderr.isatty() and options.jobs == 1
+    means, say = Means(device, options.conv, options.threads, options.cache, bar), _speaker(bar)
+    if not options.only_report:
+        try:
+            faults = train_study(out, plan, means, options.jobs, say)
+        except Interrupted as stopped:
+            print(stopped, file=sys.stderr)
+            return 130
+    for fault in faults:
+        _complain(fault)
+    print(write_report(out, plan, means, options.originals, options.rows, say))
+    print(f"the tables and pictures are in {out}")
+    return 2 if faults else 0
+
+
+def _memory(settings: Settings) -> str:
+    """Say how much memory a training step will take."""
+    from r2unet.cost import in_words, memory_of, resident_bytes
+    from r2unet.losses import LOSSES
+
+    program, rng = resident_bytes(), np.random.default_rng(0)
+    memory = memory_of(lambda: new_model(settings, rng), LOSSES[settings.loss], settings.multiple)
+    return in_words(memory, settings.batch_size, settings.size, program)
 
 
 @contextmanager
@@ -126,12 +179,13 @@ def _scores(
 ) -> dict[str, Any]:
     from r2unet import evaluate, plots
 
+    folded = fold_all(model)
     if options.data is None:
         lesions = _generated(settings, options.split)
-        run = partial(evaluate.predict_samples, model, batch_size=settings.batch_size)
+        run = partial(evaluate.predict_samples, folded, batch_size=settings.batch_size)
     else:
         lesions = find_pairs(options.data, options.split)
-        run = partial(evaluate.predict_originals, model, size=settings.size)
+        run = partial(evaluate.predict_originals, folded, size=settings.size)
 
     def predict(lesions: Sequence[Any]) -> Iterator[evaluate.Prediction]:
         predictions = run(lesions, device=device, tta=options.tta)
@@ -182,7 +236,8 @@ def predict(options: argparse.Namespace) -> int:
     extras = options.overlay, options.tta, options.clean_up
     remedy = "lower it" + (", or use --device cpu" if device == "cuda" else "")
     with _enough_memory(f"--size {size}", 1, size, device, remedy):
-        for file, result in predict_files(model.to(device), size, files, options.out, device, *extras):
+        folded = fold_all(model.to(device))
+        for file, result in predict_files(folded, size, files, options.out, device, *extras):
             if isinstance(result, InputError):
                 faults.append(result)
             else:
@@ -231,11 +286,13 @@ def summary(options: argparse.Namespace) -> int:
     settings = Settings(**_settings_given(options)).check()
     model = new_model(settings, np.random.default_rng(0))
     print(as_table(summarize(model, image_of_zeros(settings.size))))
+    print(_memory(settings))
     return 0
 
 
 COMMANDS = {
     "train": train,
+    "compare": compare,
     "evaluate": evaluate,
     "predict": predict,
     "score": score,
@@ -250,6 +307,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             options = build_parser().parse_args(argv)
+            keep_freed_memory()
+            set_threads(max(1, getattr(options, "threads", 1)))
             with convolution(getattr(options, "conv", "auto")):
                 return COMMANDS[options.command](options)
         finally:

@@ -38,6 +38,7 @@ import numpy as np
 from minidl.init import xavier_normal
 from minidl.nn import Conv2d, Module
 from minidl.ops import add, concat, max_pool2d
+from minidl.recompute import recomputed
 from minidl.tensor import Parameter, Tensor
 from r2unet.attention import AttentionGate
 from r2unet.blocks import (
@@ -55,7 +56,13 @@ JOINTS = {
     "add": add,  # -> (N, C, H, W)
     "none": lambda skip, x: x,  # -> (N, C, H, W)
 }
-CHOICES = {"share_weights": (True, False), "skips": tuple(JOINTS), "up": tuple(UPS), "norm": NORMS}
+CHOICES = {
+    "share_weights": (True, False),
+    "skips": tuple(JOINTS),
+    "up": tuple(UPS),
+    "norm": NORMS,
+    "checkpoint_blocks": (False, True),
+}
 
 
 class UShape(Module):
@@ -63,8 +70,10 @@ class UShape(Module):
 
     `widths` are the channels of each level, from the image's size down; any number of levels. `steps` is
     the paper's t, and `share_weights` whether the steps have one convolution or one each; both are for the
-    recurrent networks only. `skips`, `up` and `norm` are among `CHOICES`. Weights are drawn from `rng`, He
-    et al. 2015. Raises ValueError for options that make no network, naming the choices.
+    recurrent networks only. `skips`, `up` and `norm` are among `CHOICES`. With `checkpoint_blocks` training
+    keeps the blocks' inputs alone and computes what is inside them twice (`minidl.recompute`): half the
+    memory and the same numbers. Weights are drawn from `rng`, He et al. 2015. Raises ValueError for options
+    that make no network, naming the choices.
     """
 
     recurrent, attention = False, False
@@ -80,14 +89,16 @@ class UShape(Module):
         skips: str = "concat",
         up: str = "transposed",
         norm: str = "per-step",
+        checkpoint_blocks: bool = False,
         rng: np.random.Generator,
     ) -> None:
         name = type(self).__name__
         if not widths or min(widths) < 1 or steps < 0 or min(in_channels, out_channels) < 1:
             raise ValueError(f"{name}: want positive widths and steps >= 0, got {tuple(widths)} and {steps}")
-        self.check_options(steps=steps, share_weights=share_weights, skips=skips, up=up, norm=norm)
+        options = {"share_weights": share_weights, "skips": skips, "up": up, "norm": norm}
+        self.check_options(steps, **options, checkpoint_blocks=checkpoint_blocks)
         self.widths, self.steps, self.share_weights = tuple(widths), steps, share_weights
-        self.skips, self.norm = skips, norm
+        self.skips, self.norm, self.checkpoint_blocks = skips, norm, checkpoint_blocks
 
         self.encoder = [
             self.block(before, after, rng)
@@ -109,15 +120,19 @@ class UShape(Module):
         self.check(x)
         skips = []
         for block in self.encoder[:-1]:
-            x = block(x)
+            x = self.run(block, x)
             skips.append(x)
             x = max_pool2d(x, 2)  # (N, C, H, W) -> (N, C, H/2, W/2)
-        x = self.encoder[-1](x)
+        x = self.run(self.encoder[-1], x)
         for level, (up, block) in enumerate(zip(self.up, self.decoder, strict=True)):
             x = up(x)  # (N, 2C, H/2, W/2) -> (N, C, H, W)
             x = self.join(skips.pop(), x, level)  # -> (N, 2C, H, W)
-            x = block(x)  # -> (N, C, H, W)
+            x = self.run(block, x)  # -> (N, C, H, W)
         return self.head(x)
+
+    def run(self, block: Module, x: Tensor) -> Tensor:
+        """Return block(x); for its backward pass all inside the block is kept, or x alone."""
+        return recomputed(block, x) if self.checkpoint_blocks else block(x)
 
     def join(self, skip: Tensor, x: Tensor, level: int) -> Tensor:
         """Put the skip beside what comes from below, (N, C, H, W) each, or join them as `skips` says."""

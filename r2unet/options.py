@@ -15,6 +15,7 @@ from minidl.ops.conv import METHODS
 from r2unet import __version__
 from r2unet.isic import SPLITS
 from r2unet.settings import CHOICES, LIMITS, Settings, as_text, flag
+from r2unet.studies import SEEDS, STUDIES, Variant
 
 MOST_THREADS = 64
 PICTURES = (".png", ".pdf", ".svg")
@@ -42,12 +43,33 @@ def build_parser() -> Parser:
 
 
 def _add_train(p: argparse.ArgumentParser) -> None:
+    _add_data(p)
+    _add_training(p)
+    _add_setting(p, "seed", int, "N", "seed of the weights, the order and the augmentation")
+    _add_device(p)
+    _add_means(p)
+    p.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for checkpoints and pictures (default runs/DATE)"
+    )
+    p.add_argument("--resume", action="store_true", help="go on with the training in --out, if there is one")
+    p.add_argument(
+        "--profile",
+        action="store_true",
+        help="take 6 steps, print what each operation takes of the last 5, and stop; no file is written",
+    )
+
+
+def _add_data(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--data",
         default=argparse.SUPPRESS,
         metavar="DIR",
         help="an ISIC 2016, 2017 or 2018 folder, or one with images/ and masks/ (default: generated lesions)",
     )
+
+
+def _add_training(p: argparse.ArgumentParser) -> None:
+    """Add the settings of a training but its data and seed."""
     _add_setting(p, "size", int, "N", "pixels a side that images are resized to")
     _add_network(p)
     _add_choice(p, "loss", "what training makes small")
@@ -61,20 +83,55 @@ def _add_train(p: argparse.ArgumentParser) -> None:
     _add_setting(p, "ema", float, "X", "decay of the weights' moving average, such as 0.999; 0 is none")
     _add_setting(p, "patience", int, "N", "stop after N epochs without a better Jaccard; 0 is never")
     _add_setting(p, "images", int, "N", "lesions to generate for training when there is no --data")
-    _add_setting(p, "seed", int, "N", "seed of the weights, the order and the augmentation")
-    _add_device(p)
+
+
+def _add_means(p: argparse.ArgumentParser) -> None:
+    """Add how the images are got ready."""
     p.add_argument(
         "--threads",
         type=number(int, 0, MOST_THREADS),
         default=1,
         metavar="N",
-        help="threads that prepare batches (default %(default)s)",
+        help="threads that prepare batches and share the work of wide layers (default %(default)s)",
     )
     p.add_argument("--cache", type=Path, metavar="DIR", help="keep decoded images there for the next run")
+
+
+def _add_compare(p: argparse.ArgumentParser) -> None:
+    about = "; ".join(f"{study.name}: {study.question}" for study in STUDIES.values() if study.variants)
     p.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for checkpoints and pictures (default runs/DATE)"
+        "study", choices=STUDIES, metavar="|".join(STUDIES), help=f"{about}; own: the rows of --variant"
     )
-    p.add_argument("--resume", action="store_true", help="go on with the training in --out, if there is one")
+    p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for trainings and results")
+    p.add_argument(
+        "--seeds", type=seeds, metavar="A,B,...", help=f"train every row with each (default {as_text(SEEDS)})"
+    )
+    p.add_argument(
+        "--variant",
+        type=variant,
+        action="append",
+        default=[],
+        metavar="'LABEL: SETTING=VALUE ...'",
+        help="one more row, with these settings of training; may be repeated",
+    )
+    p.add_argument(
+        "--jobs",
+        type=number(int, 1, MOST_THREADS),
+        default=1,
+        metavar="N",
+        help="trainings side by side, each a process with its own images (default %(default)s)",
+    )
+    p.add_argument(
+        "--only-report", action="store_true", help="train nothing, rebuild the results of what is finished"
+    )
+    p.add_argument("--originals", action="store_true", help="score at the images' original size")
+    p.add_argument(
+        "--rows", type=number(int, 1, 12), default=6, metavar="N", help="images to draw (default %(default)s)"
+    )
+    _add_data(p)
+    _add_training(p)
+    _add_device(p)
+    _add_means(p)
 
 
 def _add_evaluate(p: argparse.ArgumentParser) -> None:
@@ -124,6 +181,7 @@ def _add_explain(p: argparse.ArgumentParser) -> None:
 def _add_summary(p: argparse.ArgumentParser) -> None:
     _add_network(p)
     _add_setting(p, "size", int, "N", "pixels a side")
+    _add_setting(p, "batch_size", int, "N", "images a training step")
 
 
 def _add_network(p: argparse.ArgumentParser) -> None:
@@ -135,9 +193,11 @@ def _add_network(p: argparse.ArgumentParser) -> None:
     _add_choice(p, "skips", "how a skip meets what comes from below")
     _add_choice(p, "up", "up-sampling: a transposed convolution, or pixels repeated and a convolution")
     _add_choice(p, "norm", "batch norm with statistics per step or shared by the steps, or group norm")
+    text = "train in half the memory, a third slower: what is inside blocks is computed twice, not kept"
+    _add_choice(p, "checkpoint_blocks", text, nargs="?", const=True)
 
 
-def _add_choice(p: argparse.ArgumentParser, name: str, text: str) -> None:
+def _add_choice(p: argparse.ArgumentParser, name: str, text: str, **more: Any) -> None:
     """Add an option for a field of Settings that is one of a few."""
     words = {as_text(value): value for value in CHOICES[name]}
 
@@ -148,7 +208,7 @@ def _add_choice(p: argparse.ArgumentParser, name: str, text: str) -> None:
 
     text = f"{text}: {', '.join(words)} (default {as_text(getattr(Settings, name))})"
     metavar = "yes|no" if True in CHOICES[name] else "NAME"
-    p.add_argument(flag(name), type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
+    p.add_argument(flag(name), type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text, **more)
 
 
 def _add_setting(
@@ -180,6 +240,12 @@ COMMANDS = {
         "train on ISIC images, or on generated lesions",
         "Ctrl-C saves; the same --out with --resume goes on from there, bit for bit.",
     ),
+    "compare": (
+        _add_compare,
+        "train variants side by side, and tell them apart",
+        "All rows share data, epochs and seeds, and the settings given here, unless it is those that they "
+        "change. Ctrl-C saves; the same command goes on where it stopped.",
+    ),
     "evaluate": (
         _add_evaluate,
         "score a checkpoint beside trivial baselines",
@@ -200,7 +266,7 @@ COMMANDS = {
         "draw what the network does with an image",
         "Features of every level, of the recurrence step by step, and of both halves on the way up.",
     ),
-    "summary": (_add_summary, "list a network's layers, parameters and multiply-adds", ""),
+    "summary": (_add_summary, "list a network's layers, parameters, multiply-adds and memory", ""),
 }
 
 
@@ -226,6 +292,36 @@ def widths(text: str) -> tuple[int, ...]:
         return tuple(map(number(int, *LIMITS["widths"]), text.split(",")))
     except argparse.ArgumentTypeError as fault:
         raise argparse.ArgumentTypeError(f"{fault}; write them as 8,16,32,64") from None
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Convert "0,1,2" to (0, 1, 2)."""
+    try:
+        values = tuple(map(number(int, *LIMITS["seed"]), text.split(",")))
+    except argparse.ArgumentTypeError as fault:
+        raise argparse.ArgumentTypeError(f"{fault}; write them as 0,1,2") from None
+    if len(set(values)) < len(values):
+        raise argparse.ArgumentTypeError(f"{text}: a seed is there twice, and would give the same training")
+    return values
+
+
+def variant(text: str) -> Variant:
+    """Convert "LABEL: SETTING=VALUE ..." to a row of a study; each SETTING is an option of train."""
+    label, colon, changes = (part.strip() for part in text.partition(":"))
+    words = changes.split()
+    if not (label and words and all("=" in word for word in words)):
+        example = "'no skips: model=unet skips=none'"
+        raise argparse.ArgumentTypeError(f"want LABEL: SETTING=VALUE ..., such as {example}, got {text!r}")
+    parser = _VariantParser(add_help=False, allow_abbrev=False)
+    _add_training(parser)
+    return Variant(label, vars(parser.parse_args([f"--{word.replace('_', '-')}" for word in words])))
+
+
+class _VariantParser(argparse.ArgumentParser):
+    """Hands its errors to the parser whose option it reads."""
+
+    def error(self, message: str) -> NoReturn:
+        raise argparse.ArgumentTypeError(message)
 
 
 def picture(text: str) -> Path:

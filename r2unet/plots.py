@@ -126,7 +126,7 @@ def plot_overlays(rows: Sequence[OverlayRow], path: str | Path, threshold: float
     """
     if not rows:
         raise ValueError("plot_overlays: there are no rows to draw")
-    rows = [_shrunk(OverlayRow(*row)) for row in rows]
+    rows = [shrunk(OverlayRow(*row)) for row in rows]
     heights = [COLUMN_WIDTH * row.image.shape[0] / row.image.shape[1] for row in rows]
     width = LEFT_MARGIN + 4 * COLUMN_WIDTH + 4 * GAP
     height = TOP_MARGIN + sum(heights) + GAP * (len(rows) - 1) + BOTTOM_MARGIN
@@ -145,7 +145,7 @@ def plot_overlays(rows: Sequence[OverlayRow], path: str | Path, threshold: float
             for axes, title in zip(cells, ("image", "truth", "prediction", "outlines"), strict=True):
                 axes.set_title(title, fontsize=11)
         top -= GAP
-    _add_outline_legend(figure)
+    add_outline_legend(figure)
     save_figure(figure, path)
 
 
@@ -167,7 +167,7 @@ def draw_outline(axes: "Axes", values: np.ndarray, level: float, colour: str) ->
         axes.contour(values, levels=[level], colors=[colour], linewidths=1.5).set_path_effects(edge)
 
 
-def _add_outline_legend(figure: "Figure") -> None:
+def add_outline_legend(figure: "Figure") -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patheffects import withStroke
 
@@ -179,7 +179,7 @@ def _add_outline_legend(figure: "Figure") -> None:
     figure.legend(handles=lines, loc="lower right", ncols=2, frameon=False, fontsize=10, borderaxespad=0.3)
 
 
-def _shrunk(row: OverlayRow, side: int = 512) -> OverlayRow:
+def shrunk(row: OverlayRow, side: int = 512) -> OverlayRow:
     """Resize a row to at most `side` pixels, more than the page can show: originals reach 30 megapixels."""
     height, width = row.image.shape[:2]
     scale = min(1.0, side / max(height, width))

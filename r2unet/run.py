@@ -37,6 +37,7 @@ from r2unet.settings import Settings, as_text, flag
 from r2unet.synthetic import SyntheticLesions
 
 LAST, BEST = "last.npz", "best.npz"
+MAY_CHANGE = ("data", "checkpoint_blocks")  # when a training goes on: data may move, memory be short
 VALIDATION_SHARE = 5  # one generated lesion for validation to so many for training
 
 
@@ -51,6 +52,7 @@ def new_model(settings: Settings, rng: np.random.Generator) -> UShape:
         skips=settings.skips,
         up=settings.up,
         norm=settings.norm,
+        checkpoint_blocks=settings.checkpoint_blocks,
         rng=rng,
     )
 
@@ -118,12 +120,12 @@ def begin(out: Path, given: dict[str, Any], resume: bool) -> tuple[Settings, dic
     with describing(found):
         before = read_settings(state)
     for name, value in given.items():
-        if name != "data" and value != getattr(before, name):
+        if name not in MAY_CHANGE and value != getattr(before, name):
             raise InputError(
                 f"{flag(name)} {as_text(value)}: this training began with {as_text(getattr(before, name))}; "
                 "leave the option out to go on, or begin another with a new --out"
             )
-    return dataclasses.replace(before, data=given.get("data", before.data)), state
+    return dataclasses.replace(before, **{k: v for k, v in given.items() if k in MAY_CHANGE}), state
 
 
 def check_writable(name: str, out: Path) -> None:

@@ -46,6 +46,7 @@ class Settings:
     skips: str = "concat"
     up: str = "transposed"
     norm: str = "per-step"
+    checkpoint_blocks: bool = False  # less memory for more time, and the same numbers
     loss: str = "bce+dice"
     epochs: int = 40
     batch_size: int = 8

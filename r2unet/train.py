@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from itertools import tee
+from itertools import chain, count, tee
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from minidl.backend import Array, to_device, to_floats
 from minidl.data import DataLoader, carried
 from minidl.ema import EMA
 from minidl.optim import AdamW, CosineLR, clip_grad_norm
-from r2unet import baselines, evaluate
+from r2unet import baselines, cost, evaluate
 from r2unet.augment import augment
 from r2unet.errors import InputError
 from r2unet.images import written_whole
@@ -206,8 +206,8 @@ class Trainer:
 
     def _step(self, batch: Batch) -> None:
         """Move the weights once, by the gradient of one batch."""
+        self.optimizer.zero_grad()  # before anything is computed: that may need their memory
         loss = self.loss_of(*self._forward(batch))
-        self.optimizer.zero_grad()
         loss.backward()
         length = clip_grad_norm(self.optimizer.parameters, self.settings.clip)
         self.optimizer.step()
@@ -215,6 +215,12 @@ class Trainer:
         if self.ema:
             self.ema.update()
         self.unseen.append((loss.data, length, batch.names))
+
+    def profile(self) -> str:
+        """Take some steps, on batches as they come, and return the table of their cost; nothing is saved."""
+        self.model.train()
+        epochs = (carried(self.loader.batches(), self.device) for _ in count())
+        return cost.profile(self._step, chain.from_iterable(epochs))
 
     def _look(self) -> float:
         """Look at the steps since the last time: add up their losses, and return the newest.

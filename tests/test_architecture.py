@@ -52,7 +52,7 @@ ENGINE = {
 # r2unet from the bottom to the top: a module imports only from rows above its own in this list.
 ROWS = [
     ["errors", "sample", "metrics", "cleanup", "blocks", "watch", "losses", "cost"],
-    ["attention"],
+    ["attention", "fold"],
     ["diagnoses", "images", "model"],
     ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary", "interop"],
     ["settings", "score"],

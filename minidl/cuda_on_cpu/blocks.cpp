@@ -2,6 +2,10 @@
 //
 // Threads take turns in one thread of the processor. One runs until it must wait for others, at __syncthreads() or
 // in a shuffle, and only then the next one does. When none can go on, the barrier opens, if all have come to it.
+//
+// Each order lets some threads run far ahead of others, as a GPU may. Forward and in reverse, a warp goes on through
+// its shuffles to the next barrier before another warp takes its turn: if it comes back there to a shared array that
+// others have still to read, and no barrier holds it up, they read the wrong numbers, and somebody notices.
 
 #include <csetjmp>
 #include <cstdarg>
@@ -35,7 +39,8 @@ Thread threads[MAX_THREADS];
 uint3 indices[MAX_THREADS];            // of each thread: its threadIdx
 int order[MAX_THREADS];                // in which they run
 unsigned waiting[MAX_THREADS / WARP];  // for each warp, the lanes that wait in a shuffle
-int self, thread_count, next_start, left_count;
+int self, thread_count, left_count;
+int next_start, start_end;             // positions in `order`: who has not begun, and who is not to begin yet
 unsigned random_state;
 
 Visible* visible;
@@ -63,9 +68,9 @@ Memory dynamic_shared_memory() {
     return {begin, begin + running->dynamic_shared};
 }
 
-// What every fiber does: take up the next thread of the block that has not begun, as long as there is one.
+// What every fiber does: take up the next thread that has not begun, as long as there is one that may.
 void run_threads(Fiber* fiber) {
-    while (next_start < thread_count) {
+    while (next_start < start_end) {
         int t = self = order[next_start++];
         visible->thread = indices[t];
         threads[t].state = State::running;
@@ -135,26 +140,44 @@ void open_barrier() {
     for (int t = 0; t < thread_count; t++) threads[t].state = State::released;
 }
 
+// Lets threads begin or go on, those at order[begin] to order[end - 1], each until it must wait for others.
+// Returns whether one of them could.
+bool go_on(int begin, int end) {
+    bool moved = next_start < end;
+    start_end = end;
+    while (next_start < end) resume_idle_fiber();
+    for (int i = begin; i < end; i++) {
+        Thread& thread = threads[order[i]];
+        if (thread.state != State::released) continue;
+        moved = true;
+        self = order[i];
+        visible->thread = indices[self];
+        thread.state = State::running;
+        resume(thread.fiber);
+    }
+    return moved;
+}
+
+// Returns where in `order` the threads of another warp follow. Shuffled, that is mostly at the next thread.
+int end_of_warp(int begin) {
+    int end = begin + 1;
+    while (end < thread_count && order[end] / WARP == order[begin] / WARP) end++;
+    return end;
+}
+
 void run_block() {
     for (uint64_t i = 0; i < running->shared_count; i++)
         memset(reinterpret_cast<char*>(running->shared[i].begin), POISON,
                running->shared[i].end - running->shared[i].begin);
     memset(dynamic_shared, POISON, running->dynamic_shared);
-    arrange(order, thread_count);
     next_start = left_count = 0;
     memset(waiting, 0, sizeof waiting);
-    while (next_start < thread_count) resume_idle_fiber();  // until its thread must wait
     while (left_count < thread_count) {
         bool moved = false;
         arrange(order, thread_count);
-        for (int i = 0; i < thread_count; i++) {
-            Thread& thread = threads[order[i]];
-            if (thread.state != State::released) continue;
-            moved = true;
-            self = order[i];
-            visible->thread = indices[self];
-            thread.state = State::running;
-            resume(thread.fiber);
+        for (int begin = 0, end; begin < thread_count; begin = end) {
+            end = end_of_warp(begin);
+            while (go_on(begin, end)) moved = true;
         }
         if (!moved) open_barrier();
     }

@@ -28,7 +28,7 @@ C_TYPES = {"float32": "float", "float64": "double"}
 
 COMMON = ["-std=c++17", "-O2", "-fPIC", "-U_FORTIFY_SOURCE", f"-I{HERE}"]  # fortified longjmp refuses fibers
 INSTRUMENTED = [
-    "-g1",  # line numbers
+    *("-g1", "-gdwarf-4"),  # line numbers; in DWARF 5, addr2line 2.40 takes one file for another
     "-fvisibility=hidden",
     "-ffp-contract=off",  # a * b + c is rounded twice, as NumPy does
     "-fno-strict-aliasing",

@@ -9,6 +9,7 @@ from minidl.cuda_on_cpu.arguments import Region
 from minidl.cuda_on_cpu.launch import Launch
 
 NEAR = 1 << 20  # bytes: an address farther from every array says nothing about any of them
+PAGE = 4096  # bytes: no array begins so near to address 0
 
 
 def explain(kernel: str, source: Path, library: Path, launch: Launch, regions: list[Region]) -> str:
@@ -17,13 +18,15 @@ def explain(kernel: str, source: Path, library: Path, launch: Launch, regions: l
     where = f"{source.name}, line {line}: kernel {kernel}, " if line else f"{source.name}: kernel {kernel}, "
     block, thread = tuple(launch.failed_block), tuple(launch.failed_thread)
     message = launch.message.decode()
-    if launch.address:
+    if launch.instruction:
         message += f" {place(launch.address, regions)}"
     return f"{where}block {block}, thread {thread}: {message}"
 
 
 def place(address: int, regions: list[Region]) -> str:
     """Return where an address lies, seen from the nearest array."""
+    if address < PAGE:
+        return f"at address {address:#x}, by a null pointer"
     nearest = min(regions, key=lambda r: distance(address, r), default=None)
     if nearest is None or distance(address, nearest) > NEAR:
         return f"at address {address:#x}, near no array of this launch"

@@ -45,8 +45,8 @@ template <class... P, void (*kernel)(P...)> struct Exported<kernel> {
 }  // namespace cuda_on_cpu
 
 extern "C" {
-// The linker's names for the first and last byte of the loaded file.
-extern char __ehdr_start[], _end[];
+// The linker's names for the first and last byte of the loaded file; hidden, or the last one would be Python's own.
+extern char __ehdr_start[], _end[] __attribute__((visibility("hidden")));
 
 // Called by g++'s instrumentation when the file is loaded.
 void __asan_register_globals(const Variable* variables, uint64_t count) {

@@ -31,7 +31,9 @@ _order: ContextVar[str] = ContextVar("thread_order", default="forward")
 def thread_order(order: str) -> Iterator[None]:
     """Let blocks, and between barriers the threads of a block, run "forward", in "reverse" or "shuffled".
 
-    A GPU promises no order: a kernel whose result depends on it lacks a barrier. The shuffle is seeded.
+    A GPU promises no order: a kernel whose result depends on it lacks a barrier. Forward and in reverse, each
+    warp runs through its shuffles to the next barrier before another one starts, as far ahead as it can get;
+    shuffled, each thread of the block runs to where it must wait. The shuffle is seeded.
     """
     if order not in ORDERS:
         raise ValueError(f"thread_order: unknown order {order!r}; choose from {', '.join(ORDERS)}")

@@ -41,8 +41,8 @@ struct Launch {
     uint3 failed_block, failed_thread;
     int32_t line;                // of the .cu file, or 0 where only the machine instruction is known:
     int32_t unused;
-    uint64_t instruction;        // its offset in the compiled file
-    uint64_t address;            // of a bad access, or 0
+    uint64_t instruction;        // of a bad access, or 0: its offset in the compiled file
+    uint64_t address;            // of a bad access
     char message[400];
 };
 

@@ -58,7 +58,9 @@ WRONG = {
     "y[0] = 7 / (n - 10);": r"divides by zero",
     "y[0] = n * 1000000000;": r"a multiplication overflows its integer type",
     "*(float2*)(y + 1) = make_float2(1, 2);": r"address 0x\w+ is no multiple of what its type needs",
-    "((T*)0)[n] = 1;": r"writes 4 bytes at address 0x28, near no array of this launch",
+    "((T*)(1LL << 40))[n] = 1;": r"writes 4 bytes at address 0x10000000028, near no array of this launch",
+    "((T*)0)[n - 10] = 1;": r"writes 4 bytes at address 0x0, by a null pointer",
+    "((T*)0)[n] = 1;": r"writes 4 bytes at address 0x28, by a null pointer",
     "atomicAdd(y + n, 1);": r"reads 4 bytes 0 bytes behind the end of argument 2",
 }
 WRONG_KERNELS = "".join(
@@ -308,6 +310,34 @@ class TestBarriers:
             right.append(np.allclose(c.get(), a @ b, rtol=1e-4, atol=1e-5))
         assert not all(right)
 
+    @pytest.mark.parametrize(("reader", "order"), [(0, "reverse"), (63, "forward")])
+    def test_a_missing_barrier_between_two_uses_of_an_array_gives_a_wrong_sum(self, compiled, reader, order):
+        text = """
+            __device__ T sum_to(int reader, T value)
+            {
+                __shared__ T of_warp[2];
+                for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
+                __syncthreads();  // the reader has read what an earlier call left in of_warp
+                if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+                __syncthreads();
+                return threadIdx.x == reader ? of_warp[0] + of_warp[1] : T(0);
+            }
+            extern "C" __global__ void sums(const T* x, T* y, int reader)
+            {
+                T sum = sum_to(reader, x[threadIdx.x]), squares = sum_to(reader, x[threadIdx.x] * x[threadIdx.x]);
+                if (threadIdx.x == reader) y[0] = sum, y[1] = squares;
+            }"""
+        without = "\n".join(line for line in text.splitlines() if "earlier call" not in line)
+        found = []
+        for kernel in (compiled(text), compiled(without)):
+            y = xp.empty(2, np.float32)
+            with thread_order(order):
+                kernel((1,), (64,), (asarray(np.arange(64, dtype=np.float32)), y, np.int32(reader)))
+            found.append(y.tolist())
+        right = [63 * 64 / 2, 63 * 64 * 127 / 6]
+        assert found[0] == right
+        assert found[1] != right
+
     @pytest.mark.parametrize(("order", "who"), [("forward", 0), ("reverse", 63), ("shuffled", None)])
     def test_the_order_is_the_one_asked_for(self, compiled, order, who):
         kernel = compiled("""
@@ -425,6 +455,27 @@ class TestMemory:
             kernel((2,), (4,), (x, y, np.int32(10)), shared_mem=40)
         line = int(re.search(r"line (\d+)", str(error.value))[1])
         assert statement in kernel.module.source.read_text().splitlines()[line - 1]
+
+    def test_the_line_is_that_of_the_function_and_not_of_its_caller(self, compiled):
+        kernel = compiled("""
+            __noinline__ __device__ T last(const T* x, int n)
+            {
+                return x[n];
+            }
+            extern "C" __global__ void copy(const T* x, T* y, int n) { y[0] = last(x, n); }
+            """)
+        x = xp.ones(10, np.float32)
+        with pytest.raises(KernelError, match=r"kernels.cu, line 3: kernel copy, .*: reads 4 bytes 0 bytes"):
+            kernel((1,), (1,), (x, xp.empty(1, np.float32), np.int32(10)))
+
+    def test_constants_may_be_read(self, compiled):
+        kernel = compiled("""
+            __constant__ T WEIGHTS[5] = {1, 4, 6, 4, 1};
+            extern "C" __global__ void weight(T* y, int n) { y[threadIdx.x] = WEIGHTS[threadIdx.x % n]; }
+            """)
+        y = xp.empty(10, np.float32)
+        kernel((1,), (10,), (y, np.int32(5)))
+        assert y.tolist() == 2 * [1, 4, 6, 4, 1]
 
     def test_arrays_that_overlap_are_touched_wherever_either_is(self, compiled):
         x = xp.ones(100, np.float32)

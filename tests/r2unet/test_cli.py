@@ -96,6 +96,32 @@ class TestTrain:
         code, _, err = r2unet("train", "--resume", "--out", out, "--model", "unet")
         assert code == 2 and "--model unet: this training began with r2-attention-unet" in err
 
+    def test_says_before_it_begins_how_much_memory_a_step_takes(self, r2unet, tiny, tmp_path):
+        _, stdout, _ = r2unet("train", *tiny, "--out", tmp_path / "a")
+        assert "a training step on 4 x 16 x 16 pixels takes about " in stdout.splitlines()[1]
+
+    def test_profile_prints_a_table_and_leaves_no_file(self, r2unet, tiny, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for more in ([], ["--checkpoint-blocks"], ["--out", tmp_path / "a", "--threads", 2]):
+            code, stdout, _ = r2unet("train", *tiny, "--profile", *more)
+            assert code == 0 and list(tmp_path.iterdir()) == []
+            lines = [line.split() for line in stdout.splitlines()]
+            start = next(i for i, words in enumerate(lines) if words[0] == "operation")
+            assert {"Conv2d", "BatchNorm", "Add"} < {words[0] for words in lines[start + 1 :]}
+            assert ("Recomputed" in stdout) == ("--checkpoint-blocks" in more)
+
+    def test_with_recomputed_blocks_ends_at_the_same_weights_and_may_begin_them_later(
+        self, r2unet, tiny, trained, tmp_path
+    ):
+        assert r2unet("train", *tiny, "--checkpoint-blocks", "--out", tmp_path / "a")[0] == 0
+        (plain, _, _), (model, settings, _) = (load_model(d / "best.npz") for d in (trained, tmp_path / "a"))
+        assert model.checkpoint_blocks and settings.checkpoint_blocks and not plain.checkpoint_blocks
+        for name, array in plain.state_dict().items():
+            assert model.state_dict()[name].tobytes() == array.tobytes()
+        for choice in ("no", "yes"):
+            words = "--resume", "--device", "cpu", "--checkpoint-blocks", choice
+            assert r2unet("train", "--out", tmp_path / "a", *words)[0] == 0
+
     def test_cached_images_change_nothing(self, r2unet, tiny, isic, tmp_path):
         for name, more in (("a", []), ("b", ["--cache", tmp_path / "c"]), ("d", ["--cache", tmp_path / "c"])):
             assert r2unet("train", *tiny, "--data", isic, "--out", tmp_path / name, *more)[0] == 0
@@ -243,7 +269,8 @@ class TestSummary:
         code, stdout, stderr = r2unet("summary", "--widths", "8,16,32,64", "--size", 128)
         lines = stdout.splitlines()
         assert code == 0 and stderr == ""
-        assert lines[0].split()[0] == "layer" and lines[-1].split()[0] == "total" and len(lines) > 50
+        assert lines[0].split()[0] == "layer" and lines[-2].split()[0] == "total" and len(lines) > 50
+        assert lines[-1].startswith("a training step on 8 x 128 x 128 pixels takes about ")
         assert any(line.split()[:3] == ["encoder.3.project", "Conv2d", "64"] for line in lines)
 
 

@@ -22,6 +22,7 @@ class TestUnderstood:
             "cache": None,
             "out": None,
             "resume": False,
+            "profile": False,
         }
 
     def test_the_whole_line_of_a_training(self):
@@ -35,6 +36,8 @@ class TestUnderstood:
 
     def test_the_network_and_the_loss(self):
         line = "--model r2-attention-unet --share-weights no --skips add --up nearest --norm group"
+        assert parse("train --checkpoint-blocks --resume").checkpoint_blocks is True
+        assert parse("summary --checkpoint-blocks no --batch-size 4").checkpoint_blocks is False
         for command in ("train --loss focal", "summary"):
             options = parse(f"{command} {line}")
             assert (options.model, options.share_weights) == ("r2-attention-unet", False)
@@ -61,7 +64,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         "line, words",
         [
-            ("", "train|evaluate|predict|score|explain|summary"),
+            ("", "train|compare|evaluate|predict|score|explain|summary"),
             ("trian", "trian"),
             ("train --batchsize 8", "--batchsize"),
             ("train --size big", "--size: want a whole number from 1 to 4096, got 'big'"),
