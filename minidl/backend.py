@@ -32,6 +32,9 @@ PLACES = ("cpu", "cuda", "cuda-on-cpu")  # where an array can be
 DEVICES = ("auto", *PLACES)  # what a person can ask for
 C_TYPES = {"float32": "float", "float64": "double"}
 THREADS = 256  # in a block, where a kernel's threads have nothing to do with each other
+LARGEST = np.iinfo(np.int32).max  # number that a kernel can count to
+# What CuPy says where a part of CUDA is not installed.
+LACKING = {"libnvrtc": "compiler", "cannot open source file": "headers", "libcublas": "cuBLAS"}
 
 
 class DeviceError(RuntimeError):
@@ -109,13 +112,14 @@ def cuda_problem() -> str | None:
     """Return None if CUDA works, otherwise the reason in one line.
 
     Found out by computing something: CuPy can be imported, and even say that it is available, on
-    machines without a driver, a compiler or headers.
+    machines without a driver, a compiler, headers or cuBLAS, which it loads for the first product.
     """
     try:
         import cupy
 
-        if int((cupy.arange(4, dtype="i4") + 1).sum()) != 10:
-            return "a small sum on the GPU came out wrong; check the driver with `nvidia-smi`"
+        matrix = cupy.arange(4, dtype="f4").reshape(2, 2)
+        if float((matrix @ matrix + 1).sum()) != 26:
+            return "a small product on the GPU came out wrong; check the driver with `nvidia-smi`"
     except ModuleNotFoundError:
         return "CuPy is not installed; pip install -e '.[cuda13]', or '.[cuda12]' for older drivers"
     except Exception as error:  # of many types, which are CuPy's own: told apart by their words
@@ -129,9 +133,9 @@ def _meaning_of(reason: str) -> str:
         return _driver_problem()
     if "cudaErrorNoDevice" in reason:
         return "the driver finds no GPU; check `nvidia-smi`, and that CUDA_VISIBLE_DEVICES does not hide it"
-    if "cannot open source file" in reason or "libnvrtc" in reason:
-        lacking = "compiler" if "libnvrtc" in reason else "headers"
-        return f"CUDA's {lacking} cannot be found; pip install 'cupy-cuda13x[ctk]', or 12x if that is yours"
+    for words, part in LACKING.items():
+        if words in reason:
+            return f"CUDA's {part} cannot be found; pip install 'cupy-cuda13x[ctk]', or 12x if that is yours"
     return f"CuPy cannot use the GPU ({reason.splitlines()[0]}); check `nvidia-smi`"
 
 
@@ -227,7 +231,7 @@ class Kernels:
 
         The first argument is an array and decides the device and T. A Python int goes to the kernel as
         `int`, a float as `T`. Raises ValueError for an array that is not contiguous, because a kernel
-        would count its numbers in the wrong order, and for an integer beyond 32 bits.
+        would count its numbers in the wrong order, and for an integer or an array's size beyond 32 bits.
         """
         if 0 in grid:
             return  # arrays without numbers need no threads, and CUDA refuses a grid of none
@@ -240,11 +244,16 @@ class Kernels:
         if isinstance(argument, float):
             return dtype.type(argument)
         if isinstance(argument, int):
-            if argument > np.iinfo(np.int32).max:
+            if argument > LARGEST:
                 raise ValueError(
                     f"{name}: {argument} is too large for the kernel's 32 bits; use a smaller batch"
                 )
             return np.int32(argument)
+        if argument.size > LARGEST:
+            raise ValueError(
+                f"{name}: an array of {argument.size} numbers is too large for the kernel's 32 bits; "
+                "use a smaller batch"
+            )
         if not argument.flags.c_contiguous:
             raise ValueError(f"{name}: a kernel wants contiguous arrays, got strides {argument.strides}")
         return argument

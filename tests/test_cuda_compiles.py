@@ -9,6 +9,7 @@ fills two registers, so in double, which checks gradients and trains nothing, bo
 import os
 import re
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def test_all_arithmetic_is_done_in_t(compiler, path, dtype):
 def test_no_literal_has_the_precision_of_float(path):
     """In double, 0.1f is 0.10000000149, and no instruction shows it; T(0.1) is right in both."""
     assert float_literals(path.read_text(encoding="utf-8")) == []
+
+
+def test_an_installed_package_has_every_file_of_kernels():
+    """Setuptools installs .py files by itself, and of others those that pyproject.toml names."""
+    project = nvrtc.PACKAGE.parent
+    with open(project / "pyproject.toml", "rb") as file:
+        installed = tomllib.load(file)["tool"]["setuptools"]["package-data"]
+    sources = [path for path in nvrtc.PACKAGE.rglob("*") if path.suffix in (".cu", ".h", ".cpp")]
+    packages = [".".join(path.parent.relative_to(project).parts) for path in sources]
+    assert len(sources) > len(SOURCES)
+    for path, package in zip(sources, packages, strict=True):
+        assert any(path.match(pattern) for pattern in installed.get(package, [])), path
 
 
 class TestTheCheck:

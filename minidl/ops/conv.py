@@ -26,6 +26,9 @@ does at full speed. `im2col` builds col from x; it only copies, so it is a linea
     dw   = dy col^T                                   summed over the images of the batch
     db   = dy summed over images and pixels
 
+dw is computed as its transpose, dw^T = col dy^T: for a batch of products CuPy copies what is transposed, and
+dy is smaller than col, KH KW times where the number of channels stays.
+
 **The transposed convolution** is by definition the map x -> dx above: the adjoint of a convolution, which
 turns OH x OW pixels back into H x W and so, with stride 2, doubles an image. Its own adjoint is then the
 convolution: all three passes of `ConvTranspose2d` are passes of `Conv2d` with the roles exchanged.
@@ -138,10 +141,12 @@ def conv2d_forward(
         return conv_direct.forward(x, w, b, stride, padding)
     N, OC, kernel = len(x), len(w), w.shape[2:]
     OH, OW = output_size(x.shape[2:], kernel, stride, padding)
-    y = array_module(x).empty((N, OC, OH * OW), x.dtype)
+    xp = array_module(x)
+    y = xp.empty((N, OC, OH * OW), x.dtype)
     matrix = w.reshape(OC, -1)  # (OC, C KH KW)
     for piece in pieces(x, matrix.shape[1], OH, OW):
-        y[piece] = matrix @ im2col(x[piece], kernel, stride, padding)  # (n, OC, OH OW)
+        col = im2col(x[piece], kernel, stride, padding)  # (n, C KH KW, OH OW)
+        xp.matmul(matrix, col, out=y[piece])  # (n, OC, OH OW)
     return add_bias(y.reshape(N, OC, OH, OW), b)
 
 
@@ -166,17 +171,17 @@ def conv2d_input_gradient(
 def conv2d_weight_gradient(
     x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pair, method: str = "im2col"
 ) -> Array:
-    """Return dw = sum over images of dy col^T, x (N, C, H, W), dy (N, OC, OH, OW) -> dw (OC, C, KH, KW)."""
+    """Return dw = (col dy^T)^T, summed over images, x (N, C, H, W), dy (N, OC, OH, OW) -> (OC, C, KH, KW)."""
     _, OC, OH, OW = dy.shape
     C = x.shape[1]
     if goes_direct(method, x, (OC, C, *kernel), stride, padding):
         return conv_direct.weight_gradient(x, dy, kernel, stride, padding)
-    dw = array_module(x).zeros((OC, C * kernel[0] * kernel[1]), x.dtype)
-    for piece in pieces(x, dw.shape[1], OH, OW):
+    transposed = array_module(x).zeros((C * kernel[0] * kernel[1], OC), x.dtype)  # dw^T
+    for piece in pieces(x, len(transposed), OH, OW):
         col = im2col(x[piece], kernel, stride, padding)  # (n, C KH KW, OH OW)
-        product = dy[piece].reshape(-1, OC, OH * OW) @ col.transpose(0, 2, 1)  # (n, OC, C KH KW)
-        dw += product.sum(axis=0)
-    return dw.reshape(OC, C, *kernel)
+        pixels = dy[piece].reshape(-1, OC, OH * OW).transpose(0, 2, 1)  # (n, OH OW, OC)
+        transposed += (col @ pixels).sum(axis=0)
+    return contiguous(transposed.T).reshape(OC, C, *kernel)
 
 
 def add_bias(y: Array, b: Array | None) -> Array:

@@ -29,16 +29,15 @@ import math
 
 import numpy as np
 
-from minidl.allocator import aligned
+from minidl.allocator import aligned, short_buffers
 from minidl.backend import Array, Kernels, array_module, contiguous, runs_kernels
 from minidl.ops.window import Pair, output_size
 from minidl.threads import for_each, get_threads
 
 kernels = Kernels(__file__)
 
-BAND_PIXELS = (
-    4096  # of output in a band: few enough for the cache, enough for each product to be worth its call
-)
+BAND_PIXELS = 4096  # at most so many of output in a band: few enough for the cache
+SMALL_PRODUCT = 10**6  # multiply-adds; up to here OpenBLAS multiplies without rearranging the matrices first
 SHARED_WORK = 1 << 23  # multiply-adds of a product worth a thread of its own; `minidl.threads` says why
 PARTS = 4  # sums of the weight gradient that are kept apart, so that several threads can add
 TILES = (8, 16, 32)  # output channels of a block: the versions of the kernel in conv_direct.cu
@@ -71,19 +70,18 @@ def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pa
     return tiles_weight_gradient(x, dy, kernel, stride, padding)
 
 
-def bands(N: int, OH: int, OW: int, KH: int) -> list[tuple[slice, int, int]]:
+def bands(N: int, OH: int, OW: int, KH: int, weights: int) -> list[tuple[slice, int, int]]:
     """Return (images, first row, end row) of every band: several small images, or rows of a large one.
 
-    A band also reads KH - 1 rows of its neighbour, so very low ones would read most rows twice.
+    `weights` are those of a row of the kernel; a product with them should have so few pixels that it is a
+    small one. But a band also reads KH - 1 rows of its neighbour, so low ones would read most rows twice.
     """
-    images = max(1, BAND_PIXELS // (OH * OW))
-    most = max(BAND_PIXELS // OW, 4 * KH)
+    pixels = min(max(SMALL_PRODUCT // weights, BAND_PIXELS // 4), BAND_PIXELS)
+    images = max(1, pixels // (OH * OW))
+    most = max(pixels // OW, 4 * KH)
     height = math.ceil(OH / math.ceil(OH / most))  # of about one height all
-    return [
-        (slice(n, n + images), i, min(i + height, OH))
-        for n in range(0, N, images)
-        for i in range(0, OH, height)
-    ]
+    firsts = range(0, OH, height)
+    return [(slice(n, n + images), i, min(i + height, OH)) for n in range(0, N, images) for i in firsts]
 
 
 def shifted_columns(x: Array, rows: range, OW: int, KW: int, PW: int) -> Array:
@@ -111,6 +109,7 @@ def threads_for(weights: int) -> int:
     return get_threads() if weights * BAND_PIXELS >= SHARED_WORK else 1
 
 
+@short_buffers()
 def rows_forward(x: Array, w: Array, b: Array | None, padding: Pair) -> Array:
     """Convolve with stride one by row views, x (N, C, H, W), w (OC, C, KH, KW) -> y (N, OC, OH, OW)."""
     N, C, H, W = x.shape
@@ -132,7 +131,7 @@ def rows_forward(x: Array, w: Array, b: Array | None, padding: Pair) -> Array:
         if b is not None:
             sums += b[:, None]
 
-    for_each(one_band, bands(N, OH, OW, KH), threads_for(C * KW * OC))
+    for_each(one_band, bands(N, OH, OW, KH, C * KW * OC), threads_for(C * KW * OC))
     return y
 
 
@@ -141,7 +140,7 @@ def rows_weight_gradient(x: Array, dy: Array, kernel: Pair, padding: Pair) -> Ar
     N, OC, OH, OW = dy.shape
     C, (KH, KW), (PH, PW) = x.shape[1], kernel, padding
     parts = np.zeros((PARTS, KH, KW * C, OC), x.dtype)
-    all_bands = bands(N, OH, OW, KH)
+    all_bands = bands(N, OH, OW, KH, C * KW * OC)
 
     def one_part(part: int) -> None:
         for images, i, end in all_bands[part::PARTS]:

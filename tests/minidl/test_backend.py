@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from minidl import cuda_on_cpu
 from minidl.backend import (
     DeviceError,
     array_module,
@@ -19,6 +20,7 @@ from minidl.backend import (
     to_floats,
     to_numpy,
 )
+from minidl.ops import activation
 
 without_cuda = pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
 
@@ -102,7 +104,7 @@ class TestResolveDevice:
 class TestCudaProblem:
     """The ways a machine can lack CUDA, each with a package `cupy` that raises what CuPy 14 raises there.
 
-    Of these, what CuPy says without a driver and without headers was copied from CuPy itself, as it said it.
+    Of these, what CuPy says without a driver, headers or cuBLAS was copied from CuPy itself, as it said it.
     """
 
     NVRTC = 'Failure finding "libnvrtc.so.13": No such file: libnvrtc.so.13\n'
@@ -146,16 +148,25 @@ class TestCudaProblem:
             f"CUDA's {lacking} cannot be found; pip install 'cupy-cuda13x[ctk]', or 12x if that is yours"
         )
 
+    def test_no_library_for_products_of_matrices_though_sums_can_be_computed(self, tmp_path):
+        said = 'Failure finding "libcublasLt.so.13 or libcublasLt.so.12": No such file: libcublasLt.so.13'
+        product = f"    def __matmul__(self, other): raise ImportError({said!r})\n"
+        arange = "def arange(n, dtype): return numpy.arange(n, dtype=dtype).view(array)\n"
+        line = self.problem(tmp_path, f"import numpy\nclass array(numpy.ndarray):\n{product}{arange}")
+        assert line == (
+            "CUDA's cuBLAS cannot be found; pip install 'cupy-cuda13x[ctk]', or 12x if that is yours"
+        )
+
     def test_cupy_that_does_not_load_tells_the_cause_beneath(self, tmp_path):
         line = self.problem(
             tmp_path,
             "try:\n"
-            "    raise ImportError('libcublas.so.12: cannot open shared object file')\n"
+            "    raise ImportError('libcudart.so.12: cannot open shared object file')\n"
             "except ImportError as cause:\n"
             "    raise ImportError('=======\\nFailed to import CuPy.') from cause",
         )
         assert line == (
-            "CuPy cannot use the GPU (libcublas.so.12: cannot open shared object file); check `nvidia-smi`"
+            "CuPy cannot use the GPU (libcudart.so.12: cannot open shared object file); check `nvidia-smi`"
         )
 
     def test_anything_else_is_told_by_its_first_line(self, tmp_path):
@@ -166,12 +177,25 @@ class TestCudaProblem:
         line = self.problem(tmp_path, "def arange(*a, **k): raise MemoryError()")
         assert line == "CuPy cannot use the GPU (MemoryError); check `nvidia-smi`"
 
-    def test_a_wrong_sum_is_noticed(self, tmp_path):
+    def test_a_wrong_product_is_noticed(self, tmp_path):
         line = self.problem(tmp_path, "import numpy\ndef arange(n, dtype): return numpy.zeros(n, dtype)")
         assert "came out wrong" in line
 
-    def test_a_right_sum_is_no_problem(self, tmp_path):
+    def test_a_right_product_is_no_problem(self, tmp_path):
         assert self.problem(tmp_path, "from numpy import arange") == "None"
+
+
+class TestKernels:
+    @pytest.mark.skipif(cuda_on_cpu.problem() is not None, reason="kernels cannot run here")
+    @pytest.mark.parametrize(
+        ("array", "size", "what"), [(3, 2**31, "2147483648"), (2**31, 3, "an array of 2147483648 numbers")]
+    )
+    def test_refuse_to_count_beyond_32_bits(self, array, size, what):
+        x = library("cuda-on-cpu").zeros(3, np.float32)
+        y = np.empty(array, np.int8).view(type(x))  # nobody touches its memory, so it takes none
+        message = f"relu_forward: {what} is too large for the kernel's 32 bits; use a smaller batch"
+        with pytest.raises(ValueError, match=message):
+            activation.kernels.launch("relu_forward", (1,), (32,), x, y, size)
 
 
 def test_importing_every_module_prints_nothing_and_loads_nothing_heavy():

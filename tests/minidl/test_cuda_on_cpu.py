@@ -324,7 +324,8 @@ class TestBarriers:
             }
             extern "C" __global__ void sums(const T* x, T* y, int reader)
             {
-                T sum = sum_to(reader, x[threadIdx.x]), squares = sum_to(reader, x[threadIdx.x] * x[threadIdx.x]);
+                T number = x[threadIdx.x];
+                T sum = sum_to(reader, number), squares = sum_to(reader, number * number);
                 if (threadIdx.x == reader) y[0] = sum, y[1] = squares;
             }"""
         without = "\n".join(line for line in text.splitlines() if "earlier call" not in line)

@@ -126,6 +126,8 @@ class TestTheLibrary:
         y = xp.zeros((2, 3), np.float32)
         assert xp.exp(xp.zeros_like(y), out=y) is y
         assert (y == 1).all()
+        xp.matmul(y[:, :2], y, out=x[:])
+        assert (x == 2).all()
 
     def test_names_that_are_no_functions(self):
         assert (xp.inf, xp.float32, xp.ndarray) == (np.inf, np.float32, Array)

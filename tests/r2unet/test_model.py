@@ -184,14 +184,13 @@ class TestModes:
         np.testing.assert_array_equal(x.numpy(), before)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_it_learns_one_lesion_by_heart(seed, put):
-    image, mask = make_lesion(32, np.random.default_rng(seed))
+def test_it_learns_one_lesion_by_heart(put, rng):
+    image, mask = make_lesion(16, rng)
     x, truth = Tensor(put(to_input([image]))), Tensor(put(mask[None, None].astype(np.float32)))
-    model = R2UNet(widths=(4, 8), rng=np.random.default_rng(seed)).to(x.device)
-    optimizer = AdamW(model.parameters(), lr=0.01)
+    model = R2UNet(widths=(2, 4), rng=rng).to(x.device)
+    optimizer = AdamW(model.parameters(), lr=0.03)
     first = None
-    for _ in range(60):
+    for _ in range(30):
         logits = model(x)
         loss = binary_cross_entropy_with_logits(logits, truth) + soft_dice_loss(logits, truth)
         first = first or loss.item()
