@@ -191,7 +191,107 @@ def draw_u() -> Figure:
     return figure
 
 
-FIGURES = {"graph": draw_graph, "im2col": draw_im2col, "recurrence": draw_recurrence, "u": draw_u}
+def draw_rows() -> Figure:
+    """The stack of three copies of a 4 x 4 image, each a column further, and its three views by rows."""
+    figure, axes = new_figure(8.6, 3.6, (-0.9, 22.6), (-1.0, 8.84))
+    image = [[str(4 * i + j + 1) for j in range(4)] for i in range(4)]
+    cells(axes, 0, 6.0, image, [[BLUE] * 4] * 4)
+    label(axes, 2, 6.45, "x", fontsize=10.5)
+    arrow(axes, (4.3, 4.0), (5.7, 4.0))
+    padded = [["0"] * 6, *(["0", *row, "0"] for row in image), ["0"] * 6]
+    for kw, x in enumerate((6.2, 10.7, 15.2)):
+        part = [row[kw : kw + 4] for row in padded]
+        colours = [["white" if text == "0" else BLUE for text in row] for row in part]
+        cells(axes, x, 7.0, part, colours)
+        label(axes, x + 2, 7.45, f"kw = {kw}", fontsize=10.5)
+    label(axes, 12.7, 8.5, "stack: a copy of all rows for each column of the window", fontsize=10.5)
+    for kh, colour in enumerate((ORANGE, GREEN, QUIET)):
+        x, top = 19.7 + 0.8 * kh, 6.9 - kh
+        axes.plot([x - 0.2, x, x, x - 0.2], [top, top, top - 3.8, top - 3.8], color=colour, lw=2)
+        label(axes, x, top - 4.2, str(kh), colour=colour, fontsize=10.5)
+    label(axes, 20.5, 7.45, "kh", fontsize=10.5)
+    label(
+        axes, 12.7, -0.6, "a bracket: the four rows under weights w[kh, :], a view and no copy", fontsize=10.5
+    )
+    return figure
+
+
+def draw_thread() -> Figure:
+    """A 4 x 5 image, padded, the window of thread 7, and the column of col that it writes."""
+    from matplotlib.patches import Rectangle
+
+    figure, axes = new_figure(8.6, 3.65, (-0.6, 25.9), (0.0, 11.25))
+    colours = [[GREY] * 7, *([GREY, *["white"] * 5, GREY] for _ in range(4)), [GREY] * 7]
+    values = [["0"] * 7, *(["0", *(str(10 + 5 * i + j) for j in range(5)), "0"] for i in range(4)), ["0"] * 7]
+    for kh, kw in ((kh, kw) for kh in range(3) for kw in range(3)):
+        colours[1 + kh][2 + kw] = ORANGE
+    cells(axes, 0, 8.0, values, colours)
+    label(axes, 3.5, 8.5, "x, and the zeros around it", fontsize=10.5)
+    label(axes, 3.5, 1.4, "thread 7 owns window (1, 2)", fontsize=10.5)
+    arrow(axes, (7.3, 5.0), (8.9, 5.0))
+    left, side = 9.6, 0.8
+    for k in range(9):
+        for i in range(20):
+            colour = ORANGE if i == 7 else "white"
+            place = (left + side * i, 9.4 - side * (k + 1))
+            axes.add_patch(Rectangle(place, side, side, fc=colour, ec=INK, lw=0.6))
+        label(axes, left + 7.5 * side, 9.4 - side * (k + 0.5), values[1 + k // 3][2 + k % 3], fontsize=9)
+    for i in range(20):
+        colour = INK if i == 7 else QUIET
+        label(axes, left + side * (i + 0.5), 9.75, str(i), fontsize=9, color=colour)
+    label(axes, left + 10 * side, 10.6, "col: a column a window, a thread each", fontsize=10.5)
+    label(axes, left + 10 * side, 1.4, "at each of the 9 steps, neighbouring threads", fontsize=10.5)
+    label(axes, left + 10 * side, 0.5, "write neighbouring addresses: one row of col", fontsize=10.5)
+    return figure
+
+
+def draw_tile() -> Figure:
+    """y = w col as one block of the direct kernel sees it: its tile, its chunk of weights, its columns."""
+    from matplotlib.patches import Rectangle
+
+    figure, axes = new_figure(8.6, 5.2, (-1.0, 17.0), (-1.6, 9.3))
+
+    def matrix(x: float, y: float, width: float, height: float, colour: str = "white", **options) -> None:
+        axes.add_patch(Rectangle((x, y), width, height, fc=colour, ec=INK, lw=0.9, **options))
+
+    matrix(0.5, 0, 4.5, 3.6)  # w
+    matrix(6, 0, 9, 3.6)  # y
+    matrix(6, 4.5, 9, 4.0, linestyle="--")  # col
+    matrix(0.5, 1.2, 4.5, 1.2, "#e8f4fb")
+    matrix(2.0, 1.2, 1.5, 1.2, BLUE)
+    matrix(9, 4.5, 3, 4.0, "#e5f5ef")
+    matrix(9, 5.85, 3, 1.3, GREEN)
+    matrix(9, 1.2, 3, 1.2, ORANGE)
+    matrix(10.1, 5.85, 0.22, 1.3, INK)
+    matrix(10.1, 1.2, 0.22, 1.2, INK)
+    label(axes, 2.75, 1.8, "8 x 64", fontsize=10)
+    label(axes, 2.75, 4.65, "these weights lie\nin shared memory", fontsize=10.5)
+    arrow(axes, (2.75, 4.1), (2.75, 2.45), colour=QUIET)
+    label(axes, 2.75, -0.4, "w (OC, K)", fontsize=10.5)
+    label(axes, 10.5, -0.4, "y (OC, pixels)", fontsize=10.5)
+    label(axes, 10.5, 8.9, "col (K, pixels): never stored, each number is fetched from x", fontsize=10.5)
+    label(axes, 10.5, 4.15, "128 pixels", fontsize=10, color=QUIET)
+    label(axes, 14.9, 1.8, "the block's tile,\n8 channels", fontsize=10, ha="right")
+    label(axes, 14.9, 6.5, "64 numbers of\neach column", fontsize=10, ha="right")
+    label(
+        axes,
+        8.0,
+        -1.2,
+        "black: one thread's column of col, and its 8 sums, which it keeps in registers",
+        fontsize=10.5,
+    )
+    return figure
+
+
+FIGURES = {
+    "graph": draw_graph,
+    "im2col": draw_im2col,
+    "rows": draw_rows,
+    "recurrence": draw_recurrence,
+    "u": draw_u,
+    "thread": draw_thread,
+    "tile": draw_tile,
+}
 
 
 def draw_all(folder: Path) -> list[Path]:

@@ -228,17 +228,22 @@ def run(checks: Sequence[Check] | Iterator[Check], device: str = "cpu") -> list[
 
 
 def as_table(rows: Sequence[Row]) -> str:
-    """Lay the rows out as text, what was checked on several devices in one line, a column of errors each."""
+    """Lay the rows out as text, what was checked on several devices in one line, a column of errors each.
+
+    Whole networks are not all checked where they would take minutes: their columns are empty there.
+    """
     devices = list(dict.fromkeys(row.device for row in rows))
     titles = [f"{device:7}" for device in devices] if len(devices) > 1 else ["error  "]
-    lines = list(zip(*([row for row in rows if row.device == device] for device in devices), strict=True))
-    names = [same[0].name for same in lines]
+    names = list(dict.fromkeys(row.name for row in rows))
+    lines = [[row for row in rows if row.name == name] for name in names]
     checked = [" / ".join(dict.fromkeys(row.checked for row in same)) for same in lines]
     wide, wider = max(map(len, names)), max(map(len, checked))
     text = [f"{'name':{wide}}  {'checked':{wider}}  {'  '.join(titles)}  tolerance  verdict"]
     for same, name, what in zip(lines, names, checked, strict=True):
-        errors = (f"{row.error:.1e}" if np.isfinite(row.error) else "      -" for row in same)
-        columns = "  ".join(f"{error:{len(title)}}" for error, title in zip(errors, titles, strict=True))
+        errors = {row.device: f"{row.error:.1e}" if np.isfinite(row.error) else "      -" for row in same}
+        columns = "  ".join(
+            f"{errors.get(device, ''):{len(title)}}" for device, title in zip(devices, titles, strict=True)
+        )
         verdict = "; ".join(_fault(row, len(devices) > 1) for row in same if not row.passed) or "ok"
         text.append(f"{name:{wide}}  {what:{wider}}  {columns}  {same[0].tolerance:.0e}      {verdict}")
     failed = sum(not row.passed for row in rows)

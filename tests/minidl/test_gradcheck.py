@@ -65,6 +65,16 @@ class TestTheTable:
         assert last == "1 of 2 derivatives agree"
 
     @pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
+    def test_leaves_a_column_empty_where_a_device_was_not_asked(self):
+        rows = [
+            gradcheck.Row("Exp", "vjp", 1e-9, 1e-6, device="cpu"),
+            gradcheck.Row("UNet", "vjp", 2e-7, 1e-5, device="cpu"),
+            gradcheck.Row("Exp", "vjp", 3e-9, 1e-6, device="cuda-on-cpu"),
+        ]
+        _, both, one, _ = gradcheck.as_table(rows).splitlines()
+        assert both.split() == ["Exp", "vjp", "1.0e-09", "3.0e-09", "1e-06", "ok"]
+        assert one.split() == ["UNet", "vjp", "2.0e-07", "1e-05", "ok"]
+
     def test_of_a_device_that_is_not_there_is_one_line(self, capsys):
         with pytest.raises(SystemExit) as stop:
             gradcheck.main(["--device", "cpu", "cuda"])
