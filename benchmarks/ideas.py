@@ -38,15 +38,6 @@ def whole_images() -> None:
     conv_direct.BAND_PIXELS = 1 << 30
 
 
-def unaligned() -> None:
-    """Take arrays where the C library puts them."""
-    import numpy as np
-
-    from minidl.ops import conv_direct, norm
-
-    conv_direct.aligned = norm.aligned = np.empty
-
-
 def usual_buffers() -> None:
     """Let NumPy copy numbers before it broadcasts them."""
     import numpy as np
@@ -89,7 +80,6 @@ IDEAS: dict[str, tuple[str, Callable[[], None]]] = {
     "rows": ("with im2col for the row views", by_im2col),
     "bands": ("without bands of rows", whole_images),
     "fused": ("with ReLU apart from batch norm", relu_apart),
-    "aligned": ("without aligned arrays", unaligned),
     "buffers": ("without short buffers", usual_buffers),
     "in place": ("without sums of gradients in place", sums_anew),
     "threads": ("with two threads of ours", two_threads),

@@ -1,25 +1,21 @@
-"""Memory at the speed of NumPy: keeping what is freed, and arrays that begin where the processor likes it.
+"""Keeping freed memory, instead of giving it back to the system at every step.
 
 A training step makes and drops hundreds of large arrays. The C library gives the memory of each back to the
 system at once, and the next array of that size gets fresh pages, which the system must find, fill with
 zeros and map, one page fault each: about half as much time again as the step itself needs. Every step asks
 for the same sizes, so the C library had better keep what is freed for the next one.
 
-Two more things cost NumPy half of its speed on large arrays, and are set right here: results that do not
-begin on a cache line, and numbers that are copied to be broadcast.
+One more setting of NumPy's memory is here, for the same reason: how it broadcasts a number along a row.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import sys
 from collections.abc import Iterator
 
 import numpy as np
-
-CACHE_LINE = 64  # bytes
 
 # From glibc's malloc.h. Arrays beyond the first limit are always mapped anew, and it can be no higher.
 M_MMAP_THRESHOLD, LARGEST = -3, 32 << 20
@@ -51,11 +47,3 @@ def short_buffers() -> Iterator[None]:
         yield
     finally:
         np.setbufsize(usual)
-
-
-def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an empty array that begins on a cache line: NumPy writes it twice as fast."""
-    size, spare = math.prod(shape), CACHE_LINE // dtype.itemsize
-    room = np.empty(size + spare, dtype)
-    start = -room.ctypes.data % CACHE_LINE // dtype.itemsize
-    return room[start : start + size].reshape(shape)

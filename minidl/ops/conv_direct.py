@@ -29,7 +29,7 @@ import math
 
 import numpy as np
 
-from minidl.allocator import aligned, short_buffers
+from minidl.allocator import short_buffers
 from minidl.backend import Array, Kernels, array_module, contiguous, runs_kernels
 from minidl.ops.window import Pair, output_size
 from minidl.threads import for_each, get_threads
@@ -91,7 +91,7 @@ def shifted_columns(x: Array, rows: range, OW: int, KW: int, PW: int) -> Array:
     """
     n, C, H, W = x.shape
     first, end = max(rows.start, 0), min(rows.stop, H)
-    stack = aligned((n, KW, C, len(rows), OW), x.dtype)
+    stack = np.empty((n, KW, C, len(rows), OW), x.dtype)
     stack[:, :, :, : first - rows.start] = 0.0
     stack[:, :, :, max(end, first) - rows.start :] = 0.0
     for kw in range(KW):
@@ -116,7 +116,7 @@ def rows_forward(x: Array, w: Array, b: Array | None, padding: Pair) -> Array:
     OC, _, KH, KW = w.shape
     PH, PW = padding
     OH, OW = output_size((H, W), (KH, KW), (1, 1), padding)
-    y = aligned((N, OC, OH, OW), x.dtype)
+    y = np.empty((N, OC, OH, OW), x.dtype)
     matrices = np.ascontiguousarray(w.transpose(2, 0, 3, 1)).reshape(KH, OC, KW * C)
 
     def one_band(band: tuple[slice, int, int]) -> None:
@@ -125,7 +125,7 @@ def rows_forward(x: Array, w: Array, b: Array | None, padding: Pair) -> Array:
         stack = shifted_columns(x[images], range(i - PH, end - PH + KH - 1), OW, KW, PW)
         sums = y[images].reshape(-1, OC, OH * OW)[:, :, i * OW : end * OW]  # a view
         np.matmul(matrices[0], stack[:, :, :pixels], out=sums)
-        product = aligned(sums.shape, x.dtype)
+        product = np.empty(sums.shape, x.dtype)
         for kh in range(1, KH):
             sums += np.matmul(matrices[kh], stack[:, :, kh * OW : kh * OW + pixels], out=product)
         if b is not None:

@@ -46,7 +46,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minidl.allocator import aligned, short_buffers
+from minidl.allocator import short_buffers
 from minidl.backend import THREADS, Array, Kernels, array_module, contiguous, cover, device_of, runs_kernels
 from minidl.tensor import Function, Tensor
 
@@ -126,7 +126,7 @@ def pieces(rows: Array) -> Iterator[tuple[slice, Array]]:
     """Yield slices of the rows that fit the cache, each with an array of its shape to work in."""
     HW = rows.shape[1]
     step = max(1, PIECE_BYTES // (HW * rows.itemsize))
-    room = aligned((min(step, len(rows)), HW), rows.dtype)
+    room = np.empty((min(step, len(rows)), HW), rows.dtype)
     for start in range(0, len(rows), step):
         yield slice(start, start + step), room[: len(rows) - start]
 
@@ -154,7 +154,7 @@ def normalise(x: Array, norm: Norm) -> Array:
     if runs_kernels(x):
         return normalise_by_kernels(x, norm)
     _, a = norm.scale()
-    y = aligned(x.shape, x.dtype)
+    y = np.empty(x.shape, x.dtype)
     x_rows, y_rows = as_rows(x), as_rows(y)
     a, c = by_row(x_rows, a, norm.bias - a * norm.mean)
     zeros = np.zeros(x_rows.shape[1], x.dtype)  # the larger of two arrays is found faster than of one and 0.0
@@ -172,7 +172,7 @@ def gradients(dy: Array, x: Array, norm: Norm, training: bool) -> tuple[Array, A
     if runs_kernels(x):
         return gradients_by_kernels(dy, x, norm, training)
     m, (r, a) = x.size // x.shape[1], norm.scale()
-    dx = aligned(x.shape, x.dtype)
+    dx = np.empty(x.shape, x.dtype)
     x_rows, dx_rows = as_rows(x), as_rows(dx)
     dz_rows, dg, db = gradient_sums(as_rows(dy), x_rows, dx_rows, norm)
     B = -a * r * dg / m
