@@ -33,9 +33,9 @@ def by_im2col() -> None:
 
 def whole_images() -> None:
     """Let bands of rows be as high as the image."""
-    from minidl.ops import conv_direct
+    from minidl.ops import conv_rows
 
-    conv_direct.BAND_PIXELS = 1 << 30
+    conv_rows.BAND_PIXELS = 1 << 30
 
 
 def usual_buffers() -> None:
@@ -67,10 +67,10 @@ def sums_anew() -> None:
 
 def two_threads() -> None:
     """Share every convolution between two threads."""
-    from minidl.ops import conv_direct
+    from minidl.ops import conv_rows
     from minidl.threads import set_threads
 
-    conv_direct.SHARED_WORK = 0
+    conv_rows.SHARED_WORK = 0
     set_threads(2)
 
 

@@ -26,8 +26,8 @@ does at full speed. `im2col` builds col from x; it only copies, so it is a linea
     dw   = dy col^T                                   summed over the images of the batch
     db   = dy summed over images and pixels
 
-dw is computed as its transpose, dw^T = col dy^T: for a batch of products CuPy copies what is transposed, and
-dy is smaller than col, KH KW times where the number of channels stays.
+dw is computed as its transpose, dw^T = col dy^T, so that the small dy is transposed and not the large col:
+for a batch of products CuPy copies whatever is.
 
 **The transposed convolution** is by definition the map x -> dx above: the adjoint of a convolution, which
 turns OH x OW pixels back into H x W and so, with stride 2, doubles an image. Its own adjoint is then the
@@ -76,18 +76,19 @@ def convolution(method: str) -> Iterator[None]:
         _method.reset(token)
 
 
-def goes_direct(method: str, x: Array, weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> bool:
+def use_direct(method: str, x: Array, weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> bool:
     """Return whether a convolution of x goes the direct way.
 
     On the CPU that way exists for a stride of one and less padding than kernel. On the GPU it exists
-    always; there "auto" takes it for up to 64 channels, beyond which its blocks would gather the same pixels
-    too often and one large product of matrices is faster.
+    always; there "auto" takes it for up to 64 channels on either side, beyond which its blocks would gather
+    the same pixels too often: one large product of matrices should be faster then. That number is
+    reckoned, not measured.
     """
     if method == "im2col":
         return False
     OC, C, KH, KW = weight_shape
     if runs_kernels(x):
-        return method == "direct" or min(OC, C) <= 64
+        return method == "direct" or max(OC, C) <= 64
     return stride == (1, 1) and padding[0] < KH and padding[1] < KW
 
 
@@ -137,7 +138,7 @@ def conv2d_forward(
     x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, method: str = "im2col"
 ) -> Array:
     """Convolve raw arrays, y = w col + b, x (N, C, H, W), w (OC, C, KH, KW), b (OC,) -> y (N, OC, OH, OW)."""
-    if goes_direct(method, x, w.shape, stride, padding):
+    if use_direct(method, x, w.shape, stride, padding):
         return conv_direct.forward(x, w, b, stride, padding)
     N, OC, kernel = len(x), len(w), w.shape[2:]
     OH, OW = output_size(x.shape[2:], kernel, stride, padding)
@@ -157,7 +158,7 @@ def conv2d_input_gradient(
 
     A gradient has no bias, but this map is also the transposed convolution, which may: b (C,).
     """
-    if goes_direct(method, dy, w.shape, stride, padding):
+    if use_direct(method, dy, w.shape, stride, padding):
         return conv_direct.input_gradient(dy, w, b, size, stride, padding)
     N, OC, OH, OW = dy.shape
     dx = array_module(dy).empty((N, w.shape[1], *size), dy.dtype)
@@ -174,7 +175,7 @@ def conv2d_weight_gradient(
     """Return dw = (col dy^T)^T, summed over images, x (N, C, H, W), dy (N, OC, OH, OW) -> (OC, C, KH, KW)."""
     _, OC, OH, OW = dy.shape
     C = x.shape[1]
-    if goes_direct(method, x, (OC, C, *kernel), stride, padding):
+    if use_direct(method, x, (OC, C, *kernel), stride, padding):
         return conv_direct.weight_gradient(x, dy, kernel, stride, padding)
     transposed = array_module(x).zeros((C * kernel[0] * kernel[1], OC), x.dtype)  # dw^T
     for piece in pieces(x, len(transposed), OH, OW):
@@ -241,7 +242,7 @@ def conv2d(
     Raises ValueError if the shapes do not fit. The number of output rows is (H + 2 PH - KH) // SH + 1.
     """
     stride, padding = as_pair(stride), as_pair(padding)
-    check_shapes("conv2d", x, weight, bias, channels=1, bias_axis=0, stride=stride, padding=padding)
+    check_shapes("conv2d", x, weight, bias, channel_axis=1, bias_axis=0, stride=stride, padding=padding)
     if min(output_size(x.shape[2:], weight.shape[2:], stride, padding)) < 1:
         raise ValueError(
             f"conv2d: the {weight.shape[2:]} window does not fit the image {x.shape} with padding {padding}"
@@ -263,7 +264,9 @@ def conv_transpose2d(
     sizes that a convolution of this stride would map to the same H. Raises ValueError if shapes do not fit.
     """
     stride, padding, extra = as_pair(stride), as_pair(padding), as_pair(output_padding)
-    check_shapes("conv_transpose2d", x, weight, bias, channels=0, bias_axis=1, stride=stride, padding=padding)
+    check_shapes(
+        "conv_transpose2d", x, weight, bias, channel_axis=0, bias_axis=1, stride=stride, padding=padding
+    )
     if not all(0 <= e < s for e, s in zip(extra, stride, strict=True)):
         raise ValueError(f"conv_transpose2d: output_padding {extra} must be smaller than the stride {stride}")
     if min(transposed_output_size(x.shape[2:], weight.shape[2:], stride, padding, extra)) < 1:
@@ -276,7 +279,7 @@ def check_shapes(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    channels: int,
+    channel_axis: int,
     bias_axis: int,
     stride: Pair,
     padding: Pair,
@@ -284,10 +287,10 @@ def check_shapes(
     """Raise ValueError, naming the operation and the shapes, unless image, weight and bias fit together."""
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(f"{name}: want 4 axes each, got the image {x.shape} and the weight {weight.shape}")
-    if x.shape[1] != weight.shape[channels]:
+    if x.shape[1] != weight.shape[channel_axis]:
         raise ValueError(
             f"{name}: the image {x.shape} has {x.shape[1]} channels, the weight {weight.shape} wants "
-            f"{weight.shape[channels]}"
+            f"{weight.shape[channel_axis]}"
         )
     if bias is not None and bias.shape != (weight.shape[bias_axis],):
         raise ValueError(f"{name}: want a bias of ({weight.shape[bias_axis]},), got {bias.shape}")

@@ -26,7 +26,9 @@ __device__ int place_under(int H, int W, int oh, int ow, int kh, int kw, int SH,
 // gathers the pixel's column of col one number at a time, and multiplies each by TILE weights, which the
 // block has put into shared memory for all its threads, CHUNK rows at a time.
 //
-// The column is read in the order (KH, KW, C): the place under a weight is worked out once for all channels.
+// The column is read in the order (KH, KW, C), K = KH KW C numbers: the place under a weight, number `tap` of the
+// window's KH KW, is worked out once for all channels. Before the first number the channel is C, one too many,
+// so that the first turn of the loop steps on to the window's first weight as every later change of weight does.
 // w is (OC, C, KH, KW); for ADJOINT it is (C, OC, KH, KW), the channels exchanged.
 template <int TILE, bool ADJOINT>
 __device__ void direct(const T* x, const T* w, const T* b, T* y, int C, int H, int W, int OC, int OH, int OW,

@@ -1,6 +1,7 @@
 """Convolution and transposed convolution against naive loops, in every awkward geometry, both ways."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from minidl import ops
 from minidl.backend import to_numpy
 from minidl.gradcheck import check_adjoint, check_vjp
-from minidl.ops import conv, conv_direct
+from minidl.ops import conv, conv_direct, conv_rows
 from minidl.tensor import Tensor
 from minidl.threads import set_threads
 
@@ -301,7 +302,7 @@ def test_windows_and_paddings_that_leave_nothing_are_refused_by_name():
 def test_more_channels_and_pixels_than_a_block_or_a_band_holds(
     channels, stride, rng, value, gradients, monkeypatch
 ):
-    monkeypatch.setattr(conv_direct, "BAND_PIXELS", 1)
+    monkeypatch.setattr(conv_rows, "BAND_PIXELS", 1)
     (C, OC), N, padding = channels, 3, (1, 1)
     x, w, b = rng.normal(size=(N, C, 29, 13)), rng.normal(size=(OC, C, 3, 3)), rng.normal(size=OC)
 
@@ -324,7 +325,7 @@ def test_more_channels_and_pixels_than_a_block_or_a_band_holds(
 
 
 def test_the_number_of_threads_changes_no_bit(rng, value, gradients, monkeypatch):
-    monkeypatch.setattr(conv_direct, "SHARED_WORK", 0)
+    monkeypatch.setattr(conv_rows, "SHARED_WORK", 0)
     x, w = rng.normal(size=(5, 4, 19, 17)), rng.normal(size=(6, 4, 3, 3))
     results = []
     for threads in (1, 2, 5):
@@ -353,3 +354,11 @@ def test_an_unknown_method_is_refused_with_the_choices():
         conv.convolution("winograd"),
     ):
         pass
+
+
+def test_the_sizes_that_both_languages_must_know_are_the_same():
+    text = conv_direct.kernels.source.read_text(encoding="utf-8")
+    assert re.search(r"const int SIDE = (\d+);", text)[1] == str(conv_direct.SIDE)
+    tiles = re.findall(r"DIRECT\(direct_(?:forward|adjoint)_(\d+), (\d+),", text)
+    assert tiles == 2 * [(str(tile), str(tile)) for tile in conv_direct.TILES]
+    assert conv_direct.PIXELS % 32 == 0 and conv_direct.PIXELS >= conv_direct.SIDE**2
