@@ -32,7 +32,9 @@ PLACES = ("cpu", "cuda", "cuda-on-cpu")  # where an array can be
 DEVICES = ("auto", *PLACES)  # what a person can ask for
 C_TYPES = {"float32": "float", "float64": "double"}
 THREADS = 256  # in a block, where a kernel's threads have nothing to do with each other
-LARGEST = np.iinfo(np.int32).max  # number that a kernel can count to
+# The largest number that a kernel counts to: its threads step on by the size of the grid, and so beyond the
+# last number before they stop, by less than 2^20.
+LARGEST = 2**31 - 2**20
 # What CuPy says where a part of CUDA is not installed.
 LACKING = {"libnvrtc": "compiler", "cannot open source file": "headers", "libcublas": "cuBLAS"}
 
@@ -41,16 +43,35 @@ class DeviceError(RuntimeError):
     """A device was asked for that this machine cannot offer; the message says why and what to do."""
 
 
+class TooLargeError(OverflowError):
+    """More numbers than a kernel can count; the message says how many and what to do.
+
+    No ValueError, which from inside an operation means shapes that do not fit.
+    """
+
+
 def array_module(array: Array) -> ModuleType:
     """Return the library an array belongs to: `numpy`, `cupy`, or what plays cupy on the CPU."""
     return library(device_of(array))
 
 
 def device_of(array: Array) -> str:
-    """Return "cpu", "cuda" or "cuda-on-cpu". NumPy's sums of everything are scalars: they count too."""
-    if type(array).__module__ == "minidl.cuda_on_cpu.array":
+    """Return "cpu", "cuda" or "cuda-on-cpu"; raises TypeError for what is no array.
+
+    NumPy's sums of everything are scalars: they count too.
+    """
+    return _device_of_type(type(array))
+
+
+@functools.cache  # asked many times a step
+def _device_of_type(kind: type) -> str:
+    if kind.__module__ == "minidl.cuda_on_cpu.array":
         return "cuda-on-cpu"
-    return "cpu" if isinstance(array, np.ndarray | np.generic) else "cuda"
+    if issubclass(kind, np.ndarray | np.generic):
+        return "cpu"
+    if kind.__module__.partition(".")[0] == "cupy":
+        return "cuda"
+    raise TypeError(f"want an array of NumPy or CuPy, got {kind.__module__}.{kind.__qualname__}")
 
 
 def runs_kernels(array: Array) -> bool:
@@ -230,27 +251,34 @@ class Kernels:
         """Run a kernel: a `grid` of blocks, each of `block` threads, up to three axes each.
 
         The first argument is an array and decides the device and T. A Python int goes to the kernel as
-        `int`, a float as `T`. Raises ValueError for an array that is not contiguous, because a kernel
-        would count its numbers in the wrong order, and for an integer or an array's size beyond 32 bits.
+        `int`, a float as `T`. Raises TypeError for an array on another device or of floating-point numbers
+        other than T, ValueError for one that is not contiguous, because a kernel would count its numbers in
+        the wrong order, and TooLargeError for an integer or an array's size that a kernel cannot count to.
         """
         if 0 in grid:
             return  # arrays without numbers need no threads, and CUDA refuses a grid of none
-        kernel = _compiled(self.source, name, device_of(arguments[0]), str(arguments[0].dtype))
-        kernel(grid, block, tuple(self._as_c(name, a, arguments[0].dtype) for a in arguments))
+        device, dtype = device_of(arguments[0]), arguments[0].dtype
+        kernel = _compiled(self.source, name, device, str(dtype))
+        kernel(grid, block, tuple(self._as_c(name, a, device, dtype) for a in arguments))
 
     @staticmethod
-    def _as_c(name: str, argument: Array | int | float, dtype: np.dtype) -> Array | np.generic:
+    def _as_c(name: str, argument: Array | int | float, device: str, dtype: np.dtype) -> Array | np.generic:
         """Give an argument the size that the kernel expects: CuPy would send 8 bytes for a Python int."""
         if isinstance(argument, float):
             return dtype.type(argument)
         if isinstance(argument, int):
             if argument > LARGEST:
-                raise ValueError(
+                raise TooLargeError(
                     f"{name}: {argument} is too large for the kernel's 32 bits; use a smaller batch"
                 )
             return np.int32(argument)
+        if device_of(argument) != device or (argument.dtype.kind == "f" and argument.dtype != dtype):
+            raise TypeError(
+                f"{name}: {argument.dtype} on {device_of(argument)} beside {dtype} on {device}; "
+                "convert one of them"
+            )
         if argument.size > LARGEST:
-            raise ValueError(
+            raise TooLargeError(
                 f"{name}: an array of {argument.size} numbers is too large for the kernel's 32 bits; "
                 "use a smaller batch"
             )

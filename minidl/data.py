@@ -112,7 +112,12 @@ class Carrier:
             self.stream = library(device).cuda.Stream(non_blocking=True)
 
     def send(self, arrays: Sequence[np.ndarray]) -> tuple[Array, list[tuple[int, ...]], Any]:
-        """Set out with arrays of one dtype as one; return, without waiting, what `receive` takes."""
+        """Set out with arrays of one dtype as one; return, without waiting, what `receive` takes.
+
+        Raises TypeError for arrays of several dtypes, which as one would all become the widest.
+        """
+        if len(dtypes := {str(a.dtype) for a in arrays}) > 1:
+            raise TypeError(f"a batch travels as one array of one dtype, got {', '.join(sorted(dtypes))}")
         shapes, flat = [a.shape for a in arrays], [a.ravel() for a in arrays]
         if self.device != "cuda":
             return to_device(np.concatenate(flat), self.device), shapes, None

@@ -21,8 +21,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from minidl.backend import Array, array_module, to_numpy
+from minidl.backend import Array, array_module, contiguous, to_numpy
 from minidl.nn import Buffer, Module
+from minidl.ops.norm import weighted_sum
 from minidl.tensor import Parameter
 
 
@@ -48,7 +49,7 @@ class EMA:
         self.steps += 1
         d = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, leaf in self.leaves.items():
-            self.average[name] = d * self.average[name] + (1.0 - d) * leaf.data
+            self.average[name] = weighted_sum(d, self.average[name], 1.0 - d, contiguous(leaf.data))
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -27,14 +27,15 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from minidl.allocator import keep_freed_memory
-from minidl.backend import DeviceError, cuda_problem, describe, resolve_device
+from minidl.backend import DeviceError, TooLargeError, cuda_problem, describe, resolve_device
 from minidl.ops.conv import convolution
 from minidl.threads import set_threads
 from r2unet.errors import InputError
 from r2unet.fold import fold_all
+from r2unet.images import written_whole
 from r2unet.isic import LesionImages, find_pairs
 from r2unet.model import R2UNet
-from r2unet.options import build_parser
+from r2unet.options import build_parser, means_given
 from r2unet.run import BEST, begin, check_writable, load_datasets, load_model, new_model
 from r2unet.sample import Sample
 from r2unet.settings import Settings
@@ -65,8 +66,9 @@ def train(options: argparse.Namespace) -> int:
     option, remedy = f"--batch-size {settings.batch_size}", "lower it, or --size or --widths"
     try:
         with _enough_memory(option, settings.batch_size, settings.size, device, remedy):
-            say(_memory(settings))
-            training, validation = load_datasets(settings, max(1, options.threads), options.cache, bar)
+            if device == "cpu":  # where it is measured; a GPU's memory holds other arrays
+                say(_memory(settings))
+            training, validation = load_datasets(settings, options.threads, options.cache, bar)
             say(f"{len(training)} images for training, {len(validation)} for validation")
             trainer = Trainer(settings, out, training, validation, device, options.threads, say, bar)
             if state:
@@ -77,7 +79,7 @@ def train(options: argparse.Namespace) -> int:
                 return 0
             _print_scores(trainer.run())
     except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
+        print(f"{stopped} {means_given(options)}".rstrip(), file=sys.stderr)
         return 130
     print(f"the weights are in {out / BEST}")
     return 0
@@ -111,17 +113,17 @@ def compare(options: argparse.Namespace) -> int:
         try:
             faults = train_study(out, plan, means, options.jobs, say)
         except Interrupted as stopped:
-            print(stopped, file=sys.stderr)
+            print(f"{stopped} {means_given(options)}".rstrip(), file=sys.stderr)
             return 130
     for fault in faults:
         _complain(fault)
-    print(write_report(out, plan, means, options.originals, options.rows, say))
+    print(write_report(out, plan, means, options.originals, options.pictures, say))
     print(f"the tables and pictures are in {out}")
     return 2 if faults else 0
 
 
 def _memory(settings: Settings) -> str:
-    """Say how much memory a training step will take."""
+    """Say how much memory a training step will take on the CPU."""
     from r2unet.cost import in_words, memory_of, resident_bytes
     from r2unet.losses import LOSSES
 
@@ -143,6 +145,11 @@ def _enough_memory(option: str, images: int, size: int, device: str, remedy: str
         raise InputError(f"{option}: not enough memory{where} for {batch}; {remedy}") from None
 
 
+def _remedy(device: str) -> str:
+    """Say what helps against a lack of memory where size and network are the checkpoint's."""
+    return "use --device cpu" if device == "cuda" else "close other programs, or train a smaller network"
+
+
 def _settings_given(options: argparse.Namespace) -> dict[str, Any]:
     names = {field.name for field in dataclasses.fields(Settings)}
     return {name: value for name, value in vars(options).items() if name in names}
@@ -151,9 +158,11 @@ def _settings_given(options: argparse.Namespace) -> dict[str, Any]:
 def evaluate(options: argparse.Namespace) -> int:
     """Run `r2unet evaluate`."""
     answer = _evaluate(options)
-    if options.json:
+    if options.json is True:
         print(json.dumps(answer, indent=2))
         return 0
+    if options.json:
+        _write_json(options.json, answer)
     _print_scores(answer["scores"])
     if "modes" in answer:
         print("train mode against eval mode, on the same batches:")
@@ -167,10 +176,12 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     device = resolve_device(options.device)
     if options.overlays:
         check_writable("--overlays", options.overlays.parent)
+    if isinstance(options.json, Path):
+        check_writable("--json", options.json.parent)
     model, settings, state = load_model(options.checkpoint)
-    remedy = "use --device cpu" if device == "cuda" else "close other programs, or train a smaller network"
     images = settings.batch_size if options.data is None else 1
-    with _enough_memory(f"--checkpoint {options.checkpoint}", images, settings.size, device, remedy):
+    option, remedy = f"--checkpoint {options.checkpoint}", _remedy(device)
+    with _enough_memory(option, images, settings.size, device, remedy):
         return _scores(options, model.to(device), settings, state, device)
 
 
@@ -252,17 +263,20 @@ def predict(options: argparse.Namespace) -> int:
 def score(options: argparse.Namespace) -> int:
     """Run `r2unet score`."""
     from r2unet.evaluate import as_table
-    from r2unet.images import written_whole
     from r2unet.score import score_folders
 
     if options.json:
         check_writable("--json", options.json.parent)
     scores = score_folders(options.truth, options.predictions)
     if options.json:
-        with written_whole(options.json) as file:
-            file.write(json.dumps(scores, indent=2).encode())
+        _write_json(options.json, scores)
     print(as_table({"predictions": scores}))
     return 0
+
+
+def _write_json(path: Path, answer: dict[str, Any]) -> None:
+    with written_whole(path) as file:
+        file.write(json.dumps(answer, indent=2).encode())
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -273,8 +287,10 @@ def explain(options: argparse.Namespace) -> int:
     device = resolve_device(options.device)
     check_writable("--out", options.out.parent)
     model, settings, _ = load_model(options.checkpoint)
-    explanation = explain(model.to(device), read_photograph(options.image), settings.size, device)
-    plot_explanation(explanation, options.out)
+    option = f"--checkpoint {options.checkpoint}"
+    with _enough_memory(option, 1, settings.size, device, _remedy(device)):
+        explanation = explain(model.to(device), read_photograph(options.image), settings.size, device)
+        plot_explanation(explanation, options.out)
     print(f"the figure is in {options.out}")
     return 0
 
@@ -308,12 +324,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             options = build_parser().parse_args(argv)
             keep_freed_memory()
-            set_threads(max(1, getattr(options, "threads", 1)))
+            set_threads(getattr(options, "threads", 1))
             with convolution(getattr(options, "conv", "auto")):
                 return COMMANDS[options.command](options)
         finally:
             print(end="", flush=True)  # here, where a full disk or a closed pipe can still be answered
-    except (InputError, DeviceError) as fault:
+    except (InputError, DeviceError, TooLargeError) as fault:
         return _complain(fault)
     except MemoryError:
         return _complain("not enough memory; a smaller --size, or fewer --widths, needs less")

@@ -69,7 +69,8 @@ def train_study(
     """Train what is not finished, `jobs` trainings at a time, and return what went wrong, each once.
 
     A training that fails does not stop the others: one learning rate that is too high should not cost a
-    night. Raises Interrupted, with the line to go on with, on Ctrl-C.
+    night. Raises Interrupted on Ctrl-C; its text ends with the command to go on
+    with, but for the options of `means` and `jobs`.
     """
     tasks = [
         Task(f"{row.label}, seed {seed}", dataclasses.replace(row.settings, seed=seed), folder)
@@ -87,10 +88,9 @@ def train_study(
                 faults[f"{task.title}: {fault}"] = None
     except (Interrupted, KeyboardInterrupt):
         done = sum((plan.folder(out, r, s) / FINISHED).exists() for r in plan.rows for s in plan.seeds)
-        more = f" --jobs {jobs}" if jobs > 1 else ""
         raise Interrupted(
             f"stopped: {done} of {total} trainings are finished, and what was begun is saved; go on with: "
-            f"r2unet compare {plan.study.name} --out {shlex.quote(str(out))}{more}"
+            f"r2unet compare {plan.study.name} --out {shlex.quote(str(out))}"
         ) from None
     return [InputError(text) for text in faults]
 
@@ -104,7 +104,7 @@ def _one_by_one(tasks: Sequence[Task], means: Means, jobs: int, say: Callable[[s
     @lru_cache(maxsize=1)
     def load(data: str | None, size: int, images: int, seed: int) -> tuple[Any, Any]:
         settings = Settings(data=data, size=size, images=images, seed=seed)
-        return load_datasets(settings, max(1, means.threads), means.cache, means.bar)
+        return load_datasets(settings, means.threads, means.cache, means.bar)
 
     for task in tasks:
         s = task.settings
@@ -167,7 +167,7 @@ def _side_by_side(tasks: Sequence[Task], means: Means, jobs: int, say: Callable[
     """Train in `jobs` processes at a time, each with its own copy of the images."""
     if means.cache:  # filled here, or all processes would write the same file at once
         for settings in {task.settings.size: task.settings for task in tasks}.values():
-            load_datasets(settings, max(1, means.threads), means.cache, sys.stderr.isatty())
+            load_datasets(settings, means.threads, means.cache, sys.stderr.isatty())
     new = multiprocessing.get_context("spawn")
     waiting, running = list(tasks), {}
     with _passing_on_ctrl_c(running) as stopped:
@@ -223,7 +223,7 @@ def _in_child(task: Task, means: Means, sender: Connection) -> None:
     """Be the process of one training."""
     os.setpgrp()
     keep_freed_memory()
-    set_threads(max(1, means.threads))
+    set_threads(means.threads)
 
     def say(line: str) -> None:
         print(f"{task.title}: {line}", flush=True)
@@ -232,7 +232,7 @@ def _in_child(task: Task, means: Means, sender: Connection) -> None:
 
     try:
         with convolution(means.conv):
-            _train(task, load_datasets(task.settings, max(1, means.threads), means.cache), means, say)
+            _train(task, load_datasets(task.settings, means.threads, means.cache), means, say)
         sender.send(None)
     except (InputError, MemoryError) as fault:
         sender.send(_told(fault))

@@ -6,6 +6,7 @@ A value that cannot be is refused here, before anything is imported, read or com
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +20,12 @@ from r2unet.studies import SEEDS, STUDIES, Variant
 
 MOST_THREADS = 64
 PICTURES = (".png", ".pdf", ".svg")
+DATA = "an ISIC 2016, 2017 or 2018 folder, or one with images/ and masks/ (default: generated lesions)"
+CONV = (
+    "how to convolve; results differ by rounding alone. auto: on a GPU, direct up to 64 channels and im2col "
+    "beyond (which is faster there is not measured); on the CPU, direct for a stride of 1 "
+    "(default %(default)s)"
+)
 NOTE = "For learning and research; not a medical device."
 
 
@@ -47,7 +54,7 @@ def _add_train(p: argparse.ArgumentParser) -> None:
     _add_training(p)
     _add_setting(p, "seed", int, "N", "seed of the weights, the order and the augmentation")
     _add_device(p)
-    _add_means(p)
+    _add_cache(p)
     p.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for checkpoints and pictures (default runs/DATE)"
     )
@@ -60,40 +67,27 @@ def _add_train(p: argparse.ArgumentParser) -> None:
 
 
 def _add_data(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--data",
-        default=argparse.SUPPRESS,
-        metavar="DIR",
-        help="an ISIC 2016, 2017 or 2018 folder, or one with images/ and masks/ (default: generated lesions)",
-    )
+    p.add_argument("--data", default=argparse.SUPPRESS, metavar="DIR", help=DATA)
 
 
 def _add_training(p: argparse.ArgumentParser) -> None:
     """Add the settings of a training but its data and seed."""
     _add_setting(p, "size", int, "N", "pixels a side that images are resized to")
     _add_network(p)
-    _add_choice(p, "loss", "what training makes small")
+    _add_choice(p, "loss", "loss function")
     _add_setting(p, "epochs", int, "N", "passes through the training images")
     _add_setting(p, "batch_size", int, "N", "images a step")
     _add_setting(p, "lr", float, "X", "learning rate")
     _add_setting(p, "weight_decay", float, "X", "AdamW's weight decay")
     _add_setting(p, "warmup_epochs", float, "X", "epochs over which the learning rate rises")
-    _add_setting(p, "clip", float, "X", "longest gradient a step may follow")
+    _add_setting(p, "clip", float, "X", "largest norm of the gradient; a longer one is scaled down to it")
     _add_setting(p, "augment", float, "X", "strength of augmentation, 0 to 2")
     _add_setting(p, "ema", float, "X", "decay of the weights' moving average, such as 0.999; 0 is none")
     _add_setting(p, "patience", int, "N", "stop after N epochs without a better Jaccard; 0 is never")
     _add_setting(p, "images", int, "N", "lesions to generate for training when there is no --data")
 
 
-def _add_means(p: argparse.ArgumentParser) -> None:
-    """Add how the images are got ready."""
-    p.add_argument(
-        "--threads",
-        type=number(int, 0, MOST_THREADS),
-        default=1,
-        metavar="N",
-        help="threads that prepare batches and share the work of wide layers (default %(default)s)",
-    )
+def _add_cache(p: argparse.ArgumentParser) -> None:
     p.add_argument("--cache", type=Path, metavar="DIR", help="keep decoded images there for the next run")
 
 
@@ -115,32 +109,57 @@ def _add_compare(p: argparse.ArgumentParser) -> None:
         help="one more row, with these settings of training; may be repeated",
     )
     p.add_argument(
+        "--only-report", action="store_true", help="train nothing, rebuild the results of what is finished"
+    )
+    _add_together(p)
+    _add_data(p)
+    _add_training(p)
+    _add_device(p)
+    _add_cache(p)
+
+
+def _add_together(p: argparse.ArgumentParser) -> None:
+    """Add how a study's trainings are run and reported together."""
+    p.add_argument(
         "--jobs",
         type=number(int, 1, MOST_THREADS),
         default=1,
         metavar="N",
         help="trainings side by side, each a process with its own images (default %(default)s)",
     )
-    p.add_argument(
-        "--only-report", action="store_true", help="train nothing, rebuild the results of what is finished"
-    )
     p.add_argument("--originals", action="store_true", help="score at the images' original size")
     p.add_argument(
-        "--rows", type=number(int, 1, 12), default=6, metavar="N", help="images to draw (default %(default)s)"
+        "--pictures",
+        type=number(int, 1, 12),
+        default=6,
+        metavar="N",
+        help="images to draw (default %(default)s)",
     )
-    _add_data(p)
-    _add_training(p)
-    _add_device(p)
-    _add_means(p)
 
 
 def _add_evaluate(p: argparse.ArgumentParser) -> None:
     p.add_argument("--checkpoint", required=True, type=Path, metavar="F", help="best.npz of a training")
-    p.add_argument("--data", metavar="DIR", help="as in train (default: generated lesions)")
-    p.add_argument("--split", choices=SPLITS, default="validation", help="(default %(default)s)")
+    p.add_argument("--data", metavar="DIR", help=DATA)
+    p.add_argument(
+        "--split",
+        choices=SPLITS,
+        default="validation",
+        help="images to score; generated ones are for training or validation (default %(default)s)",
+    )
     _add_afterwards(p)
-    p.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    p.add_argument("--compare-modes", action="store_true", help="also compare train mode with eval mode")
+    p.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=True,
+        metavar="F",
+        help="print JSON, with every image's scores, instead of a table; with F, print the table, write F",
+    )
+    p.add_argument(
+        "--compare-modes",
+        action="store_true",
+        help="check batch norm's running statistics: compare eval mode, which uses them, with train mode",
+    )
     p.add_argument("--overlays", type=picture, metavar="F.png", help="draw images from the best to the worst")
     p.add_argument(
         "--rows", type=number(int, 1, 12), default=6, metavar="N", help="images to draw (default %(default)s)"
@@ -167,7 +186,7 @@ def _add_score(p: argparse.ArgumentParser) -> None:
     p.add_argument("truth", type=Path, metavar="TRUTH_DIR", help="folder of true masks, ISIC_0000000*.png")
     p.add_argument("predictions", type=Path, metavar="PREDICTION_DIR", help="folder that predict wrote")
     p.add_argument(
-        "--json", type=Path, metavar="F", help="also write all scores, of every image, into a file"
+        "--json", type=Path, metavar="F", help="also write JSON, with every image's scores, into a file"
     )
 
 
@@ -186,14 +205,17 @@ def _add_summary(p: argparse.ArgumentParser) -> None:
 
 def _add_network(p: argparse.ArgumentParser) -> None:
     """Add the options that say which network is meant."""
-    _add_choice(p, "model", "the network, which is to say its blocks")
+    _add_choice(p, "model", "network")
     _add_setting(p, "widths", widths, "A,B,...", "channels of each level")
     _add_setting(p, "steps", int, "N", "recurrent steps t; each convolution is applied t + 1 times")
     _add_choice(p, "share_weights", "whether the steps have one convolution, or one each")
     _add_choice(p, "skips", "how a skip meets what comes from below")
     _add_choice(p, "up", "up-sampling: a transposed convolution, or pixels repeated and a convolution")
     _add_choice(p, "norm", "batch norm with statistics per step or shared by the steps, or group norm")
-    text = "train in half the memory, a third slower: what is inside blocks is computed twice, not kept"
+    text = (
+        "activation checkpointing, which writes no file: recompute blocks on the way back instead of keeping "
+        "what is inside; half the memory, a third slower"
+    )
     _add_choice(p, "checkpoint_blocks", text, nargs="?", const=True)
 
 
@@ -228,10 +250,36 @@ def _add_afterwards(p: argparse.ArgumentParser) -> None:
 
 
 def _add_device(p: argparse.ArgumentParser) -> None:
-    text = "auto takes CUDA where it works; cuda-on-cpu runs GPU code on the CPU, slowly, to learn and test"
+    """Add where and how a network is computed."""
+    text = (
+        "auto takes CUDA where it works; cuda-on-cpu runs GPU code on the CPU, slowly, to learn and test "
+        "(default %(default)s)"
+    )
     p.add_argument("--device", choices=DEVICES, default="auto", help=text)
-    text = "how to convolve: results differ by rounding alone, auto takes the faster (default %(default)s)"
-    p.add_argument("--conv", choices=METHODS, default="auto", help=text)
+    p.add_argument("--conv", choices=METHODS, default="auto", help=CONV)
+    p.add_argument(
+        "--threads",
+        type=number(int, 1, MOST_THREADS),
+        default=1,
+        metavar="N",
+        help="threads that prepare a training's batches and share wide layers (default %(default)s)",
+    )
+
+
+def means_given(options: argparse.Namespace) -> str:
+    """Return how to compute, where it is not the default, as options: to go on bit for bit needs the same.
+
+    Settings are not among them: a training's folder holds its own.
+    """
+    parser = Parser()
+    for add in (_add_together, _add_device, _add_cache):
+        add(parser)
+    words = []
+    for name, default in vars(parser.parse_args([])).items():
+        value = getattr(options, name, default)
+        if value != default:
+            words += [flag(name)] if value is True else [flag(name), str(value)]
+    return shlex.join(words)
 
 
 COMMANDS = {
@@ -243,8 +291,8 @@ COMMANDS = {
     "compare": (
         _add_compare,
         "train variants side by side, and tell them apart",
-        "All rows share data, epochs and seeds, and the settings given here, unless it is those that they "
-        "change. Ctrl-C saves; the same command goes on where it stopped.",
+        "All rows share data, epochs and seeds, and every row uses the settings given here, except the one "
+        "it varies. Ctrl-C saves; the same command goes on where it stopped.",
     ),
     "evaluate": (
         _add_evaluate,

@@ -57,7 +57,10 @@ loss_of = LOSSES[Settings.loss]  # the one that is taken unless another is asked
 
 
 class Interrupted(Exception):
-    """A training was asked to stop, and has saved its state."""
+    """A training was asked to stop, and has saved its state; the text ends with the command to go on with.
+
+    Whoever was told how to compute, by other options than those of `Settings`, adds them to that command.
+    """
 
 
 class Trainer:

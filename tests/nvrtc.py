@@ -19,9 +19,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from minidl.backend import C_TYPES, kernel_source
+
 PACKAGE = Path(__file__).parents[1] / "minidl"
 SOURCES = sorted(PACKAGE.rglob("*.cu"))
-DTYPES = ("float", "double")
+DTYPES = tuple(C_TYPES)
 ARCHITECTURES = ("sm_80", "sm_90")  # A100 and H100
 
 # CuPy's own options; then the report, and the source's line numbers in the result: neither changes the code.
@@ -76,20 +78,17 @@ def problem() -> str | None:
 
 
 def compile_file(path: Path, dtype: str, architecture: str) -> Compiled:
-    """Compile a file of kernels with `T` as `dtype` ("float", "double"); raises CompileError.
-
-    T is a type and no macro (`-DT=float`): NVRTC puts headers of its own before every program, whose
-    templates are named T too.
-    """
+    """Compile a file of kernels, as the engine hands it over, for a dtype; raises CompileError."""
     nvrtc, program = library(), ctypes.c_void_p()
-    code = f'using T = {dtype};\n#line 1 "{path.name}"\n{path.read_text(encoding="utf-8")}'
     options = [option.encode() for option in (*OPTIONS, f"--gpu-architecture={architecture}")]
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), code.encode(), path.name.encode(), 0, None, None)
+    nvrtc.nvrtcCreateProgram(
+        ctypes.byref(program), kernel_source(path, dtype).encode(), path.name.encode(), 0, None, None
+    )
     failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
     log, ptx = (text_of(program, what) for what in ("ProgramLog", "PTX"))
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
     if failed:
-        raise CompileError(f"T = {dtype}, {architecture}\n{log}")
+        raise CompileError(f"T = {C_TYPES[dtype]}, {architecture}\n{log}")
     return Compiled(kernels_in(log), ptx)
 
 

@@ -38,7 +38,7 @@ ENGINE = {
         "minidl.tensor",
         "minidl.backend",
     ],
-    "minidl.ema": ["minidl.nn", "minidl.tensor", "minidl.backend"],
+    "minidl.ema": ["minidl.nn", "minidl.ops.norm", "minidl.tensor", "minidl.backend"],
     "minidl.gradcheck": [
         "minidl.gradcheck_cases",
         "minidl.ops",

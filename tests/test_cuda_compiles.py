@@ -46,7 +46,7 @@ def source(tmp_path):
 
 def over_budget(kernel: Kernel, dtype: str) -> list[str]:
     """Say what a kernel takes too much of."""
-    registers = (SHARING if kernel.barriers else ALONE) * (2 if dtype == "double" else 1)
+    registers = (SHARING if kernel.barriers else ALONE) * (2 if dtype == "float64" else 1)
     limits = {"registers": registers, "stack": 0, "spilled": 0}
     return [
         f"{kernel.name}: {name} {getattr(kernel, name)} > {limit}"
@@ -145,7 +145,7 @@ class TestTheCheck:
         }"""
 
     @every_architecture
-    @pytest.mark.parametrize(("dtype", "size"), [("float", 4), ("double", 8)])
+    @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float64", 8)])
     def test_the_report_is_read(self, compiler, source, dtype, size, architecture):
         add, reverse = nvrtc.compile_file(source(self.ADD + self.REVERSE), dtype, architecture).kernels
         assert (add.name, add.barriers, add.shared, add.stack, add.spilled) == ("add", 0, 0, 0, 0)
@@ -162,16 +162,16 @@ class TestTheCheck:
         assert f"sums: spilled {sums.spilled} > 0" in over_budget(sums, dtype)
 
     def test_an_array_in_memory_is_refused(self, compiler, source):
-        (permute,) = nvrtc.compile_file(source(self.PERMUTE), "float", "sm_90").kernels
-        assert over_budget(permute, "float") == ["permute: stack 128 > 0"]
+        (permute,) = nvrtc.compile_file(source(self.PERMUTE), "float32", "sm_90").kernels
+        assert over_budget(permute, "float32") == ["permute: stack 128 > 0"]
 
     def test_too_many_registers_are_refused(self, compiler, source):
         free = self.SUMS.replace("__launch_bounds__(1024, 2)", "")
-        (sums,) = nvrtc.compile_file(source(free), "float", "sm_80").kernels
-        assert over_budget(sums, "float") == [f"sums: registers {sums.registers} > 64"]
+        (sums,) = nvrtc.compile_file(source(free), "float32", "sm_80").kernels
+        assert over_budget(sums, "float32") == [f"sums: registers {sums.registers} > 64"]
 
     @pytest.mark.parametrize(
-        ("dtype", "barriers", "limit"), [("float", 0, 64), ("float", 1, 128), ("double", 0, 128)]
+        ("dtype", "barriers", "limit"), [("float32", 0, 64), ("float32", 1, 128), ("float64", 0, 128)]
     )
     def test_threads_that_share_may_take_more_and_doubles_twice_as_much(self, dtype, barriers, limit):
         kernels = [Kernel("k", limit + more, barriers, shared=0, stack=0, spilled=0) for more in (0, 1)]
@@ -180,25 +180,25 @@ class TestTheCheck:
     def test_an_error_names_the_file_and_the_line(self, compiler, source):
         broken = source("// A comment.\n" + self.ADD.replace("+= x", "+= z"))
         with pytest.raises(CompileError, match=r'sample\.cu\(2\): error: identifier "z" is undefined'):
-            nvrtc.compile_file(broken, "float", "sm_80")
+            nvrtc.compile_file(broken, "float32", "sm_80")
 
     @pytest.mark.parametrize(
         ("dtype", "line", "instructions"),
         [
-            ("float", "y[i] += x[i] * 0.1;", {"cvt.f64.f32", "cvt.rn.f32.f64"}),
+            ("float32", "y[i] += x[i] * 0.1;", {"cvt.f64.f32", "cvt.rn.f32.f64"}),
             (
-                "float",
+                "float32",
                 "double sum = x[i]; sum += x[i + 1]; sum += x[i + 2]; y[i] = sum;",
                 {"cvt.f64.f32", "cvt.rn.f32.f64"},
             ),
             (
-                "double",
+                "float64",
                 "float sum = x[i]; sum += x[i + 1]; sum += x[i + 2]; y[i] = sum;",
                 {"cvt.rn.f32.f64", "cvt.f64.f32"},
             ),
-            ("double", "y[i] = expf(x[i]);", {"cvt.rn.f32.f64", "cvt.f64.f32"}),
-            ("float", "y[i] += x[i] * T(0.1) + exp(x[i]) / 3 + log1p(x[i]);", set()),
-            ("double", "y[i] += x[i] * T(0.1) + exp(x[i]) / 3 + log1p(x[i]);", set()),
+            ("float64", "y[i] = expf(x[i]);", {"cvt.rn.f32.f64", "cvt.f64.f32"}),
+            ("float32", "y[i] += x[i] * T(0.1) + exp(x[i]) / 3 + log1p(x[i]);", set()),
+            ("float64", "y[i] += x[i] * T(0.1) + exp(x[i]) / 3 + log1p(x[i]);", set()),
         ],
     )
     def test_arithmetic_in_another_type_is_found(self, compiler, source, dtype, line, instructions):
@@ -226,7 +226,7 @@ class TestTheCheck:
 
     def test_a_kernel_without_extern_c_has_another_name(self, compiler, source):
         """Then CuPy does not find it; nor does this check find it in the report."""
-        (add,) = nvrtc.compile_file(source(self.ADD.replace('extern "C"', "")), "float", "sm_80").kernels
+        (add,) = nvrtc.compile_file(source(self.ADD.replace('extern "C"', "")), "float32", "sm_80").kernels
         assert add.name != "add"
 
     def test_the_table_has_a_row_for_each_kernel(self, compiler, source, monkeypatch):

@@ -63,13 +63,16 @@ class Max(Function):
 
     def backward(self, dy: Array) -> Array:
         xp = array_module(dy)
-        dx = xp.zeros(self.shape, dy.dtype)
         if self.axis is None:
+            dx = xp.zeros(self.shape, dy.dtype)
             dx.reshape(-1)[self.index] = dy.reshape(())
-        else:
-            dy = dy if self.keepdims else xp.expand_dims(dy, self.axis)
-            xp.put_along_axis(dx, self.index, dy, self.axis)
-        return dx
+            return dx
+        dy = dy if self.keepdims else xp.expand_dims(dy, self.axis)
+        along = [1] * len(self.shape)
+        along[self.axis] = self.shape[self.axis]
+        place = xp.arange(self.shape[self.axis]).reshape(along)
+        # put_along_axis would say the same, but older versions of CuPy lack it.
+        return xp.where(place == self.index, dy, dy.dtype.type(0))
 
 
 def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:

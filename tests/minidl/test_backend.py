@@ -8,7 +8,10 @@ import pytest
 
 from minidl import cuda_on_cpu
 from minidl.backend import (
+    C_TYPES,
+    LARGEST,
     DeviceError,
+    TooLargeError,
     array_module,
     cuda_problem,
     describe,
@@ -20,6 +23,7 @@ from minidl.backend import (
     to_floats,
     to_numpy,
 )
+from minidl.cuda_on_cpu import compiler
 from minidl.ops import activation
 
 without_cuda = pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
@@ -36,6 +40,12 @@ class TestArrays:
         for value in (np.zeros(3), np.float32(1.0), np.zeros(3).sum(), np.array(1)):
             assert device_of(value) == "cpu"
             assert array_module(value) is np
+
+    @pytest.mark.parametrize("value", [[1.0], 1.0, None, "cupy"])
+    def test_what_is_no_array_is_on_no_device(self, value):
+        kind = type(value).__name__
+        with pytest.raises(TypeError, match=f"want an array of NumPy or CuPy, got builtins.{kind}"):
+            device_of(value)
 
     def test_an_array_that_is_there_already_is_not_copied(self):
         array = np.zeros(3)
@@ -185,17 +195,41 @@ class TestCudaProblem:
         assert self.problem(tmp_path, "from numpy import arange") == "None"
 
 
+@pytest.mark.skipif(cuda_on_cpu.problem() is not None, reason="kernels cannot run here")
 class TestKernels:
-    @pytest.mark.skipif(cuda_on_cpu.problem() is not None, reason="kernels cannot run here")
     @pytest.mark.parametrize(
-        ("array", "size", "what"), [(3, 2**31, "2147483648"), (2**31, 3, "an array of 2147483648 numbers")]
+        ("array", "size", "what"),
+        [(3, LARGEST + 1, f"{LARGEST + 1}"), (LARGEST + 1, 3, f"an array of {LARGEST + 1} numbers")],
     )
     def test_refuse_to_count_beyond_32_bits(self, array, size, what):
         x = library("cuda-on-cpu").zeros(3, np.float32)
         y = np.empty(array, np.int8).view(type(x))  # nobody touches its memory, so it takes none
         message = f"relu_forward: {what} is too large for the kernel's 32 bits; use a smaller batch"
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(TooLargeError, match=message):
             activation.kernels.launch("relu_forward", (1,), (32,), x, y, size)
+
+    def test_step_beyond_the_largest_number_within_32_bits(self):
+        """By the numbers that all threads of a large grid take at once: 1,024 blocks of 256."""
+        assert LARGEST + 1024 * 256 < 2**31
+
+    @pytest.mark.parametrize(
+        ("y", "what"),
+        [
+            (library("cuda-on-cpu").zeros(3), "float64 on cuda-on-cpu"),
+            (np.zeros(3, np.float32), "float32 on cpu"),
+            (np.float32(3), "float32 on cpu"),
+        ],
+    )
+    def test_refuse_an_array_of_another_dtype_or_device_than_the_first(self, y, what):
+        x = library("cuda-on-cpu").zeros(3, np.float32)
+        with pytest.raises(TypeError) as fault:
+            activation.kernels.launch("relu_forward", (1,), (32,), x, y, 3)
+        assert str(fault.value) == (
+            f"relu_forward: {what} beside float32 on cuda-on-cpu; convert one of them"
+        )
+
+    def test_are_compiled_for_the_same_types_on_a_gpu_and_on_the_cpu(self):
+        assert C_TYPES == compiler.C_TYPES
 
 
 def test_importing_every_module_prints_nothing_and_loads_nothing_heavy():

@@ -245,6 +245,13 @@ class TestCarried:
         (batch,) = carried(pairs(1), device)
         assert batch.images.base is batch.masks.base is not None
 
+    def test_of_several_dtypes_are_refused_where_they_would_travel_as_one(self, device):
+        if device == "cpu":
+            pytest.skip("nothing travels there")
+        (batch,) = pairs(1)
+        with pytest.raises(TypeError, match="one array of one dtype, got float32, uint8"):
+            list(carried([batch._replace(masks=batch.masks.astype(np.uint8))], device))
+
     def test_the_next_batch_leaves_before_the_last_one_is_used(self, device):
         asked = []
         batches = carried((asked.append(i) or pair for i, pair in enumerate(pairs(4))), device)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minidl import Tensor, no_grad
+from minidl.backend import Kernels
 from minidl.ema import EMA
 from minidl.nn import BatchNorm2d, Conv2d, Module
 
@@ -55,6 +56,21 @@ class TestAverage:
         for name, array in ema.state_dict()["average"].items():
             assert array.dtype == np.float32
             np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+    def test_takes_one_launch_for_each_on_a_device(self, module, rng, device, monkeypatch):
+        if device == "cpu":
+            pytest.skip("nothing is launched there")
+        ema, launches, launch = EMA(module.to(device)), [], Kernels.launch
+        monkeypatch.setattr(
+            Kernels, "launch", lambda self, name, *more: (launches.append(name), launch(self, name, *more))
+        )
+        before = ema.state_dict()["average"]
+        for leaf in ema.leaves.values():
+            leaf.data = leaf.data + 1.0
+        ema.update()
+        assert launches == ["weighted_sum"] * 6
+        for name, array in ema.state_dict()["average"].items():
+            np.testing.assert_allclose(array, before[name] + 9 / 11, rtol=1e-5)
 
     def test_looks_back_the_tenth_part_of_a_short_training_and_1000_steps_of_a_long_one(self, module):
         ema = EMA(module, 0.999)

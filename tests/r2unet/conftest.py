@@ -53,7 +53,7 @@ def tiny() -> list[str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that this training left, never stopped; never write into it."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    assert main(["train", *OPTIONS, "--threads", "0", "--out", str(out)]) == 0
+    assert main(["train", *OPTIONS, "--out", str(out)]) == 0
     return out
 
 

@@ -268,6 +268,15 @@ class TestEvaluateAndPredict:
         child = program(*words, "--size", 4096, code=limited("RLIMIT_AS", 600 * 2**20))
         assert_refused(ended(child), "--size 4096: not enough memory for 4096 x 4096 pixels; lower it")
 
+    def test_an_explanation_larger_than_memory(self, program, trained, isic, tmp_path):
+        state = read_state(trained / "best.npz")
+        state["settings"]["size"] = 4096
+        checkpoint.save(tmp_path / "large.npz", state)
+        words = ["explain", isic / IMAGE, "--checkpoint", tmp_path / "large.npz", "--out", tmp_path / "e.png"]
+        child = program(*words, "--device", "cpu", code=limited("RLIMIT_AS", 600 * 2**20))
+        told = "large.npz: not enough memory for 4096 x 4096 pixels; close other programs"
+        assert_refused(ended(child), told)
+
     def test_a_file_where_masks_should_go(self, r2unet, trained, isic):
         words = ["predict", "--checkpoint", trained / "best.npz", isic / IMAGE, "--out", isic / MASK]
         assert_refused(r2unet(*words), f"--out {isic / MASK}", "choose a folder")

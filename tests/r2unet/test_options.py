@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from r2unet.options import build_parser
+from r2unet.options import build_parser, means_given
 from r2unet.settings import Settings
 
 
@@ -59,6 +59,30 @@ class TestUnderstood:
         assert (options.truth, options.predictions) == (Path("TRUTH"), Path("PREDICTIONS"))
         assert options.json == Path("F.json")
 
+    def test_scores_go_to_stdout_or_into_a_file(self):
+        scores = [parse(f"evaluate --checkpoint F {words}").json for words in ("", "--json", "--json F.json")]
+        assert scores == [None, True, Path("F.json")]
+
+    def test_every_command_that_runs_a_network_takes_the_threads(self):
+        for line in ("train", "evaluate --checkpoint F", "predict a --checkpoint F --out o"):
+            assert parse(line).threads == 1 and parse(f"{line} --threads 2").threads == 2
+        assert parse("explain a.jpg --checkpoint F --out f.png --threads 2").threads == 2
+        assert parse("compare own --out o --pictures 3 --threads 2").pictures == 3
+
+
+class TestMeansGiven:
+    def test_are_none_by_default_and_never_settings(self):
+        assert means_given(parse("train --size 32 --lr 0.1 --resume --out o")) == ""
+        assert means_given(parse("compare own --out o --device auto --seeds 0,1")) == ""
+
+    def test_can_be_given_again(self):
+        words = "--device cpu --conv im2col --threads 2 --cache c"
+        assert means_given(parse(f"train --resume --out o {words}")) == words
+        words = f"--jobs 2 --originals --pictures 3 {words}"
+        assert means_given(parse(f"compare own --out o {words}")) == words
+        options = build_parser().parse_args(["train", "--cache", "my images"])
+        assert means_given(options) == "--cache 'my images'"
+
 
 class TestRefused:
     @pytest.mark.parametrize(
@@ -84,7 +108,7 @@ class TestRefused:
             ("train --augment 2.1", "--augment: want a number from 0 to 2, got '2.1'"),
             ("train --images 10000000", "--images"),
             ("train --seed -1", "--seed"),
-            ("train --threads -1", "--threads: want a whole number from 0 to 64"),
+            ("train --threads 0", "--threads: want a whole number from 1 to 64"),
             ("train --threads 1000", "--threads"),
             ("train --model u-net", "--model: want one of unet, resunet, recurrent-unet, r2unet, attention"),
             ("train --loss ce", "--loss: want one of bce, dice, bce+dice, focal, tversky, got 'ce'"),
@@ -116,7 +140,9 @@ class TestRefused:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "score", "explain", "summary"])
+    @pytest.mark.parametrize(
+        "command", ["train", "compare", "evaluate", "predict", "score", "explain", "summary"]
+    )
     def test_of_each_command(self, capsys, command):
         with pytest.raises(SystemExit) as stop:
             parse(f"{command} --help")

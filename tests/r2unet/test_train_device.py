@@ -1,8 +1,11 @@
 """Training on another device than the CPU: the same steps, whose losses are looked at late but in time."""
 
+import math
+
 import numpy as np
 import pytest
 
+from minidl import backend
 from minidl.backend import device_of, to_numpy
 from minidl.ops.conv import METHODS, convolution
 from r2unet import train
@@ -57,6 +60,11 @@ class TestStep:
 
 
 class TestLooking:
+    @pytest.fixture(autouse=True)
+    def no_save_in_between(self, monkeypatch):
+        """A save looks, too, and comes by the clock."""
+        monkeypatch.setattr(train, "SAVE_SECONDS", math.inf)
+
     def looks(self, monkeypatch, run):
         """Train to the end; return how many steps each look at the losses took in."""
         counts = []
@@ -105,6 +113,15 @@ class TestLooking:
         assert str(fault.value).startswith(told)
         load_model(tmp_path / "last.npz")  # which refuses weights that are not finite
         assert read_state(tmp_path / "last.npz")["schedule"]["steps"] == (4 if saves else 3)
+
+
+def test_what_a_kernel_cannot_count_is_told_in_one_line(r2unet, tiny, tmp_path, device, monkeypatch):
+    if device == "cpu":
+        pytest.skip("no kernel runs there")
+    monkeypatch.setattr(backend, "LARGEST", 100)
+    code, _, err = r2unet("train", *tiny, "--device", device, "--out", tmp_path / "a")
+    assert code == 2 and err.startswith("r2unet: error: ") and err.count("\n") == 1, err
+    assert err.endswith(" is too large for the kernel's 32 bits; use a smaller batch\n")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -135,10 +135,10 @@ class TestKill:
     @pytest.mark.parametrize(
         "when, count, threads, steps",
         [
-            ("step", 2, 0, 2),
+            ("step", 2, 1, 2),
             ("step", 5, 1, 5),
             ("save", 3, 2, 2),  # in the save of step 3: the file of step 2 still stands
-            ("save", 5, 0, 3),  # between best.npz and last.npz
+            ("save", 5, 1, 3),  # between best.npz and last.npz
         ],
     )
     def test_leaves_a_whole_checkpoint_to_go_on_from(

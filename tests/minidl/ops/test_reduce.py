@@ -62,6 +62,11 @@ def test_the_first_of_equal_maxima_takes_the_whole_gradient(gradients):
     np.testing.assert_array_equal(of_all, [[0.0, 0.0, 0.0], [4.0, 0.0, 0.0]])
 
 
+def test_an_infinite_gradient_of_a_maximum_reaches_nobody_else(gradients):
+    (dx,) = gradients(lambda t: ops.max(t, 0), np.array([1.0, 5.0, 3.0]), cotangent=np.array(np.inf))
+    np.testing.assert_array_equal(dx, [0.0, np.inf, 0.0])
+
+
 def test_the_maximum_of_negative_numbers_is_negative(value):
     assert value(ops.max, np.array([-3.0, -2.0, -4.0])) == -2.0
 
