@@ -105,7 +105,7 @@ def _validation(settings: Settings, means: Means, names: Sequence[str] | None = 
     pairs = find_pairs(settings.data, "validation")
     if names is not None:  # too few for a cache of their own
         return LesionImages([pair for pair in pairs if pair.name in names], settings.size)
-    return LesionImages(pairs, settings.size, max(1, means.threads), means.cache, means.bar)
+    return LesionImages(pairs, settings.size, means.threads, means.cache, means.bar)
 
 
 def _outlines(plan: Plan, findings: list[Finding], means: Means, images: int) -> dict[str, list[OverlayRow]]:

@@ -26,7 +26,7 @@ from minidl.nn import Module
 from minidl.ops.activation import stable_sigmoid
 from r2unet import images
 from r2unet.blocks import RecurrentConv
-from r2unet.model import R2UNet
+from r2unet.model import UShape
 from r2unet.plots import PREDICTION, draw_outline, new_figure, save_figure
 from r2unet.predict import THRESHOLD
 from r2unet.sample import to_input
@@ -68,17 +68,19 @@ class Explanation(NamedTuple):
     sections: list[Section]
 
 
-def explain(model: R2UNet, picture: np.ndarray, size: int, device: str = "cpu") -> Explanation:
+def explain(model: UShape, picture: np.ndarray, size: int, device: str = "cpu") -> Explanation:
     """Run one image, (H, W, 3) uint8, through a network in evaluation mode and keep what its layers say."""
     small = images.resize_image(picture, (size, size))
     outputs: dict[str, np.ndarray] = {}  # (C, H, W) each
+    calls: list[tuple[str, np.ndarray]] = []  # the same in order, since one norm may serve every step
 
     def see(name: str, module: Module, x: Tensor, y: Tensor) -> None:
         outputs[name] = to_numpy(y.data)[0]
+        calls.append((name, outputs[name]))
 
     with watching(model.named_modules(), see), no_grad():
         model(Tensor(to_device(to_input([small]), device)))
-    sections = [way_down(outputs), *recurrence(model, outputs), way_up(outputs)]
+    sections = [way_down(outputs), *recurrence(model, calls), way_up(outputs)]
     probability = stable_sigmoid(outputs[""])[0]  # the whole network's name is empty
     return Explanation(small, probability, [section for section in sections if section.rows])
 
@@ -98,13 +100,13 @@ def way_down(outputs: dict[str, np.ndarray]) -> Section:
     return Section("The way down: each level sees farther, and says less precisely where", rows)
 
 
-def recurrence(model: R2UNet, outputs: dict[str, np.ndarray]) -> list[Section]:
+def recurrence(model: UShape, calls: list[tuple[str, np.ndarray]]) -> list[Section]:
     """Show the first recurrent convolution step by step, if the network has one."""
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, RecurrentConv)]
     if not layers:
         return []
-    name, layer = layers[0]
-    steps = [np.maximum(outputs[f"{name}.norm.{t}"], 0.0) for t in range(layer.steps + 1)]  # its ReLU
+    first, _ = layers[0]
+    steps = [y for name, y in calls if name.startswith(f"{first}.norm.")]  # each after its ReLU
     chosen = most_varying(steps[-1], COLUMNS)
     titles = [f"channel {c}" for c in chosen]
     rows = []

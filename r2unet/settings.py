@@ -53,7 +53,7 @@ class Settings:
     lr: float = 1e-3  # AdamW's, after the warm-up
     weight_decay: float = 1e-2
     warmup_epochs: float = 1.0
-    clip: float = 1.0  # the longest gradient a step may follow
+    clip: float = 1.0  # the largest norm of the gradient that a step follows
     augment: float = 1.0  # strength; 0 is none
     ema: float = 0.0  # decay of the weights' moving average, such as 0.999; 0 is none
     patience: int = 0  # epochs without a better validation Jaccard after which to stop; 0 is never

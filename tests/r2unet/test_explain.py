@@ -118,6 +118,14 @@ class TestExplanation:
         flat.encoder = [Conv2d(3, 3, 1, rng=rng)]
         assert [section.title[:12] for section in explain(flat, picture, 16).sections] == ["The way down"]
 
+    @pytest.mark.parametrize("options", [{"norm": "shared"}, {"norm": "group"}, {"share_weights": False}])
+    def test_shows_every_step_whatever_the_steps_share(self, options, rng, picture):
+        model = R2UNet(widths=(4, 6), steps=2, rng=rng, **options).eval()
+        section = explain(model, picture, 16).sections[1]
+        assert [row.label.splitlines()[0] for row in section.rows] == ["t = 0", "t = 1", "t = 2"]
+        first, last = (np.stack(section.rows[i].maps) for i in (0, 2))
+        assert not np.array_equal(first, last)
+
 
 class TestFigure:
     def test_is_drawn_in_any_format(self, explanation, tmp_path):
