@@ -1,4 +1,4 @@
-# make train   creates the environment, installs, trains on generated lesions (about two minutes)
+# make train   creates the environment, installs, trains on generated lesions (one to two minutes)
 # make test    creates the environment, installs, runs the whole test suite
 # make lint    checks style and format
 # make clean   removes the environment

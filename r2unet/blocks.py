@@ -183,18 +183,13 @@ class UpConv(Module):
         return self.norm(self.up(x), relu=True)
 
 
-class NearestUpConv(Module):
+class NearestUpConv(ConvNormReLU):
     """Repeat every pixel, then convolve, x (N, C, H, W) -> y (N, OC, 2 H, 2 W)."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, norm: str = "per-step", *, rng: np.random.Generator
-    ) -> None:
-        self.conv = Conv2d(in_channels, out_channels, 3, padding=1, rng=rng)
-        self.norm = new_norm(norm, out_channels)
-
     def forward(self, x: Tensor) -> Tensor:
-        x = upsample_nearest(x, 2)  # (N, C, H, W) -> (N, C, 2 H, 2 W)
-        return self.norm(self.conv(x), relu=True)
+        return super().forward(
+            upsample_nearest(x, 2)
+        )  # (N, C, H, W) -> (N, C, 2 H, 2 W) -> (N, OC, 2 H, 2 W)
 
 
 UPS = {"transposed": UpConv, "nearest": NearestUpConv}

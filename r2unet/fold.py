@@ -17,7 +17,7 @@ import copy
 from minidl.backend import array_module
 from minidl.nn import BatchNorm2d, Conv2d, ConvTranspose2d, Module
 from minidl.tensor import Parameter, Tensor
-from r2unet.blocks import ConvNormReLU, NearestUpConv, RecurrentConv, UpConv
+from r2unet.blocks import ConvNormReLU, RecurrentConv, UpConv
 
 
 class ReLUInPlace(Module):
@@ -53,7 +53,7 @@ def fold_all(model: Module) -> Module:
             layers = [block.conv, *(block.further or [block.conv] * block.steps)]
             block.conv, *block.further = (fold(*pair) for pair in zip(layers, norms, strict=True))
             block.norm = [ReLUInPlace()] * len(norms)
-        elif isinstance(block, ConvNormReLU | NearestUpConv) and isinstance(norms, BatchNorm2d):
+        elif isinstance(block, ConvNormReLU) and isinstance(norms, BatchNorm2d):
             block.conv, block.norm = fold(block.conv, norms), ReLUInPlace()
         elif isinstance(block, UpConv) and isinstance(norms, BatchNorm2d):
             block.up, block.norm = fold(block.up, norms), ReLUInPlace()

@@ -160,6 +160,7 @@ def _draw_overlay_row(cells: "Sequence[Axes]", row: OverlayRow, threshold: float
 
 
 def draw_outline(axes: "Axes", values: np.ndarray, level: float, colour: str) -> None:
+    """Draw the line along which `values` (H, W) cross a level, with a dark edge that shows on any skin."""
     from matplotlib.patheffects import withStroke
 
     if values.min() < level < values.max():  # older matplotlib warns where nothing does
@@ -168,6 +169,7 @@ def draw_outline(axes: "Axes", values: np.ndarray, level: float, colour: str) ->
 
 
 def add_outline_legend(figure: "Figure") -> None:
+    """Say in the figure's lower right corner which outline is the truth and which the prediction."""
     from matplotlib.lines import Line2D
     from matplotlib.patheffects import withStroke
 

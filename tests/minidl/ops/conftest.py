@@ -1,5 +1,6 @@
 """What the tests of all operations share: apply one to NumPy arrays on the device under test."""
 
+import numpy as np
 import pytest
 
 from minidl.backend import to_numpy
@@ -20,5 +21,18 @@ def gradients(put):
         inputs = [Tensor(put(a), requires_grad=True) for a in arrays]
         f(*inputs).backward(put(cotangent))
         return [to_numpy(x.grad) for x in inputs]
+
+    return run
+
+
+@pytest.fixture
+def lost(put):
+    """Return a function that gives a loss and its gradient for NumPy arrays on the device under test."""
+
+    def run(loss, logits, target, **settings):
+        x = Tensor(put(np.asarray(logits)), requires_grad=True)
+        y = loss(x, Tensor(put(np.asarray(target))), **settings)
+        y.backward()
+        return y.item(), to_numpy(x.grad)
 
     return run

@@ -16,19 +16,6 @@ BOTH_DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 SHAPE = (3, 1, 4, 5)
 
 
-@pytest.fixture
-def lost(put):
-    """Return a function that gives a loss and its gradient for NumPy arrays on the device under test."""
-
-    def run(loss, logits, target, **settings):
-        x = Tensor(put(np.asarray(logits)), requires_grad=True)
-        y = loss(x, Tensor(put(np.asarray(target))), **settings)
-        y.backward()
-        return y.item(), to_numpy(x.grad)
-
-    return run
-
-
 def drawn(rng, shape=SHAPE):
     return 2.0 * rng.normal(size=shape), (rng.random(shape) < 0.4).astype(float)
 

@@ -4,24 +4,10 @@ import numpy as np
 import pytest
 
 from minidl import ops
-from minidl.backend import to_numpy
 from minidl.gradcheck import check_vjp
 from minidl.tensor import Tensor
 
 SHAPE = (3, 1, 4, 5)
-
-
-@pytest.fixture
-def lost(put):
-    """Return a function that gives a loss and its gradient for NumPy arrays on the device under test."""
-
-    def run(loss, logits, target, **settings):
-        x = Tensor(put(np.asarray(logits)), requires_grad=True)
-        y = loss(x, Tensor(put(np.asarray(target))), **settings)
-        y.backward()
-        return y.item(), to_numpy(x.grad)
-
-    return run
 
 
 def drawn(rng, shape=SHAPE):
