@@ -1,4 +1,4 @@
-"""The command line: `r2unet train | compare | evaluate | predict | score | explain | summary`.
+"""The command line: `r2unet train | compare | evaluate | predict | score | explain | export | summary`.
 
 Only what a command needs is imported, when it runs, so that --help is quick. Results go to stdout; progress
 and faults go to stderr. What a person can mend is one line and exit code 2; a training that was asked to
@@ -26,6 +26,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
+from minidl import checkpoint
 from minidl.allocator import keep_freed_memory
 from minidl.backend import DeviceError, TooLargeError, cuda_problem, describe, resolve_device
 from minidl.ops.conv import convolution
@@ -36,9 +37,9 @@ from r2unet.images import written_whole
 from r2unet.isic import LesionImages, find_pairs
 from r2unet.model import R2UNet
 from r2unet.options import build_parser, means_given
-from r2unet.run import BEST, begin, check_writable, load_datasets, load_model, new_model
+from r2unet.run import BEST, READY, begin, check_writable, load_datasets, load_model, new_model
 from r2unet.sample import Sample
-from r2unet.settings import Settings
+from r2unet.settings import Settings, flag
 
 
 def train(options: argparse.Namespace) -> int:
@@ -157,6 +158,11 @@ def _settings_given(options: argparse.Namespace) -> dict[str, Any]:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Run `r2unet evaluate`."""
+    if options.checkpoint == READY and options.data is None:
+        raise InputError(
+            "--data: which photographs? Generated lesions tell nothing about weights for real ones; give a "
+            "folder of images and masks, or a --checkpoint of yours"
+        )
     answer = _evaluate(options)
     if options.json is True:
         print(json.dumps(answer, indent=2))
@@ -198,24 +204,33 @@ def _scores(
         lesions = find_pairs(options.data, options.split)
         run = partial(evaluate.predict_originals, folded, size=settings.size)
 
+    how = _how_to_predict(options, state)
+
     def predict(lesions: Sequence[Any]) -> Iterator[evaluate.Prediction]:
-        predictions = run(lesions, device=device, tta=options.tta)
-        return evaluate.cleaned_up(predictions) if options.clean_up else predictions
+        predictions = run(lesions, device=device, tta=how["tta"])
+        return evaluate.cleaned_up(predictions) if how["clean_up"] else predictions
 
     rng = np.random.default_rng(settings.seed)
     scores = evaluate.report(predict(lesions), state.get("mean_mask"), rng)
-    answer = {"checkpoint": str(options.checkpoint), "split": options.split, "scores": scores}
-    answer |= {"tta": options.tta, "clean_up": options.clean_up}
+    answer = {"checkpoint": str(options.checkpoint), "split": options.split, **how, "scores": scores}
     if options.compare_modes:
         settings.check_batches(len(lesions))
         small = LesionImages(lesions, settings.size) if options.data else lesions
         answer["modes"] = evaluate.compare_modes(model, small, settings.batch_size)
     if options.overlays:
         # Predicted once more: to keep every original until all are ranked would take too much memory.
-        names = evaluate.evenly_ranked(scores["model"]["jaccard_by_image"], options.rows)
+        choose = evaluate.worst if options.worst else evaluate.evenly_ranked
+        names = choose(scores["model"]["jaccard_by_image"], options.pictures)
         chosen = [lesion for lesion in lesions if lesion.name in names]
-        plots.plot_overlays(evaluate.from_best_to_worst(predict(chosen), options.rows), options.overlays)
+        plots.plot_overlays(evaluate.from_best_to_worst(predict(chosen), len(names)), options.overlays)
     return answer
+
+
+def _how_to_predict(options: argparse.Namespace, state: dict[str, Any]) -> dict[str, bool]:
+    """Return whether to take eight views and to clean up: as the options say, else as the checkpoint does."""
+    names, advised = ("tta", "clean_up"), state.get("prediction", {})
+    given = {name: getattr(options, name) for name in names}
+    return {name: bool(advised.get(name) if given[name] is None else given[name]) for name in names}
 
 
 def _generated(settings: Settings, split: str) -> Sequence[Sample]:
@@ -240,11 +255,11 @@ def predict(options: argparse.Namespace) -> int:
     from r2unet.predict import find_images, predict_files
 
     device = resolve_device(options.device)
-    model, settings, _ = load_model(options.checkpoint)
+    model, settings, state = load_model(options.checkpoint)
     files = find_images(options.paths)
     check_writable("--out", options.out)
     size, faults = options.size or settings.size, []
-    extras = options.overlay, options.tta, options.clean_up
+    extras = options.overlay, *_how_to_predict(options, state).values()
     remedy = "lower it" + (", or use --device cpu" if device == "cuda" else "")
     with _enough_memory(f"--size {size}", 1, size, device, remedy):
         folded = fold_all(model.to(device))
@@ -295,6 +310,26 @@ def explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """Run `r2unet export`."""
+    from r2unet.export import PYTORCH_SIZE, from_pytorch, from_training, halved
+
+    check_writable("--out", options.out.parent)
+    if options.pytorch:
+        state = from_pytorch(options.source, options.steps, options.size or PYTORCH_SIZE)
+    else:
+        for name in ("steps", "size"):
+            if getattr(options, name) is not None:
+                raise InputError(f"{flag(name)}: a training's checkpoint knows it; leave it out")
+        state = from_training(options.source)
+    state = halved(state) if options.half else state
+    checkpoint.save(options.out, {**state, "prediction": _how_to_predict(options, {})})
+    numbers = sum(array.size for array in state["model"].values())
+    print(f"{options.out}: {numbers:,} numbers in {options.out.stat().st_size:,} bytes; to use them:")
+    print(f"r2unet predict --checkpoint {options.out} photo.jpg")
+    return 0
+
+
 def summary(options: argparse.Namespace) -> int:
     """Run `r2unet summary`."""
     from r2unet.summary import as_table, image_of_zeros, summarize
@@ -313,6 +348,7 @@ COMMANDS = {
     "predict": predict,
     "score": score,
     "explain": explain,
+    "export": export,
     "summary": summary,
 }
 

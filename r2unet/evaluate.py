@@ -121,6 +121,11 @@ def evenly_ranked(jaccards: dict[str, float], rows: int) -> list[str]:
     return [ranked[i] for i in chosen]
 
 
+def worst(jaccards: dict[str, float], rows: int) -> list[str]:
+    """Pick the names with the lowest Jaccards, the worst last: what is left to learn."""
+    return sorted(jaccards, key=lambda name: -jaccards[name])[-rows:]
+
+
 def from_best_to_worst(predictions: Iterable[Prediction], rows: int) -> list[OverlayRow]:
     """Choose predictions by `evenly_ranked`, as `plots.plot_overlays` takes them."""
     scored = {}

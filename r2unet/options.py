@@ -14,7 +14,9 @@ from typing import Any, NoReturn
 from minidl.backend import DEVICES
 from minidl.ops.conv import METHODS
 from r2unet import __version__
+from r2unet.export import PYTORCH_SIZE
 from r2unet.isic import SPLITS
+from r2unet.run import READY
 from r2unet.settings import CHOICES, LIMITS, Settings, as_text, flag
 from r2unet.studies import SEEDS, STUDIES, Variant
 
@@ -128,17 +130,21 @@ def _add_together(p: argparse.ArgumentParser) -> None:
         help="trainings side by side, each a process with its own images (default %(default)s)",
     )
     p.add_argument("--originals", action="store_true", help="score at the images' original size")
-    p.add_argument(
-        "--pictures",
-        type=number(int, 1, 12),
-        default=6,
-        metavar="N",
-        help="images to draw (default %(default)s)",
-    )
+    _add_pictures(p)
+
+
+def _add_pictures(p: argparse.ArgumentParser) -> None:
+    kind, text = number(int, 1, 12), "images to draw (default %(default)s)"
+    p.add_argument("--pictures", type=kind, default=6, metavar="N", help=text)
+
+
+def _add_checkpoint(p: argparse.ArgumentParser) -> None:
+    text = "best.npz of a training, or what export wrote (default: the weights that come with this program)"
+    p.add_argument("--checkpoint", type=Path, default=READY, metavar="F", help=text)
 
 
 def _add_evaluate(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--checkpoint", required=True, type=Path, metavar="F", help="best.npz of a training")
+    _add_checkpoint(p)
     p.add_argument("--data", metavar="DIR", help=DATA)
     p.add_argument(
         "--split",
@@ -161,16 +167,16 @@ def _add_evaluate(p: argparse.ArgumentParser) -> None:
         help="check batch norm's running statistics: compare eval mode, which uses them, with train mode",
     )
     p.add_argument("--overlays", type=picture, metavar="F.png", help="draw images from the best to the worst")
-    p.add_argument(
-        "--rows", type=number(int, 1, 12), default=6, metavar="N", help="images to draw (default %(default)s)"
-    )
+    p.add_argument("--worst", action="store_true", help="draw the worst instead")
+    _add_pictures(p)
     _add_device(p)
 
 
 def _add_predict(p: argparse.ArgumentParser) -> None:
     p.add_argument("paths", nargs="+", metavar="PATH", help="images, or folders of images, of any size")
-    p.add_argument("--checkpoint", required=True, type=Path, metavar="F", help="best.npz of a training")
-    p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the masks")
+    _add_checkpoint(p)
+    text = "folder for the masks (default %(default)s)"
+    p.add_argument("--out", type=Path, default=Path("masks"), metavar="DIR", help=text)
     _add_afterwards(p)
     p.add_argument("--overlay", action="store_true", help="also draw the outline on each image")
     p.add_argument(
@@ -192,9 +198,34 @@ def _add_score(p: argparse.ArgumentParser) -> None:
 
 def _add_explain(p: argparse.ArgumentParser) -> None:
     p.add_argument("image", type=Path, metavar="IMAGE", help="an image of any size")
-    p.add_argument("--checkpoint", required=True, type=Path, metavar="F", help="best.npz of a training")
+    _add_checkpoint(p)
     p.add_argument("--out", required=True, type=picture, metavar="F.png", help="the figure to draw")
     _add_device(p)
+
+
+def _add_export(p: argparse.ArgumentParser) -> None:
+    p.add_argument("source", type=Path, metavar="SOURCE", help="best.npz of a training")
+    p.add_argument("--out", required=True, type=Path, metavar="F.npz", help="the file to write")
+    p.add_argument("--half", action="store_true", help="half precision: half the size")
+    _add_afterwards(p, "whether predict and evaluate shall do so unless told otherwise")
+    p.add_argument(
+        "--pytorch",
+        action="store_true",
+        help="SOURCE is the state_dict of LeeJunHyun's U_Net, R2U_Net, AttU_Net or R2AttU_Net, .npz or "
+        ".safetensors",
+    )
+    p.add_argument(
+        "--steps",
+        type=number(int, *LIMITS["steps"]),
+        metavar="N",
+        help="with --pytorch: the t it was trained with",
+    )
+    p.add_argument(
+        "--size",
+        type=number(int, *LIMITS["size"]),
+        metavar="N",
+        help=f"with --pytorch: pixels a side that images are resized to (default {PYTORCH_SIZE})",
+    )
 
 
 def _add_summary(p: argparse.ArgumentParser) -> None:
@@ -243,10 +274,15 @@ def _add_setting(
     p.add_argument(flag(name), type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
 
 
-def _add_afterwards(p: argparse.ArgumentParser) -> None:
+def _add_afterwards(
+    p: argparse.ArgumentParser, default: str = "default: as the checkpoint says; a training's says no"
+) -> None:
     """Add what can be done with a trained network's answer."""
-    p.add_argument("--tta", action="store_true", help="mean of 8 flips and quarter turns; 8 times as long")
-    p.add_argument("--clean-up", action="store_true", help="keep the largest lesion and fill its holes")
+    for name, text in (
+        ("--tta", "mean of 8 flips and quarter turns; 8 times as long"),
+        ("--clean-up", "keep the largest lesion and fill its holes"),
+    ):
+        p.add_argument(name, action=argparse.BooleanOptionalAction, help=f"{text} ({default})")
 
 
 def _add_device(p: argparse.ArgumentParser) -> None:
@@ -313,6 +349,11 @@ COMMANDS = {
         _add_explain,
         "draw what the network does with an image",
         "Features of every level, of the recurrence step by step, and of both halves on the way up.",
+    ),
+    "export": (
+        _add_export,
+        "write weights into a small file, to hand on",
+        "Of a training's checkpoint it keeps what prediction needs; of PyTorch's it makes one.",
     ),
     "summary": (_add_summary, "list a network's layers, parameters, multiply-adds and memory", ""),
 }

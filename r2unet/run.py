@@ -37,6 +37,7 @@ from r2unet.settings import Settings, as_text, flag
 from r2unet.synthetic import SyntheticLesions
 
 LAST, BEST = "last.npz", "best.npz"
+READY = Path(__file__).parent / "weights" / "isic2017.npz"  # the trained weights that come with the program
 MAY_CHANGE = ("data", "checkpoint_blocks")  # when a training goes on: data may move, memory be short
 VALIDATION_SHARE = 5  # one generated lesion for validation to so many for training
 
@@ -139,10 +140,11 @@ def check_writable(name: str, out: Path) -> None:
         raise InputError(f"{name} {out}: no permission to write into {there}; choose another folder")
 
 
-def load_model(path: str | Path) -> tuple[UShape, Settings, dict[str, Any]]:
+def load_model(path: str | Path = READY) -> tuple[UShape, Settings, dict[str, Any]]:
     """Return a trained network in evaluation mode, its settings, and all else that the checkpoint holds.
 
-    Raises InputError if the file is no checkpoint, or its weights do not fit its settings.
+    Without a path it is the network that comes with the program, told of in docs/model-card.md. Raises
+    InputError if the file is no checkpoint, or its weights do not fit its settings.
     """
     state = read_state(path)
     with describing(path):
@@ -153,6 +155,8 @@ def load_model(path: str | Path) -> tuple[UShape, Settings, dict[str, Any]]:
             raise ValueError("some weights are not finite")
         if np.ndim(state.get("mean_mask", [[]])) != 2:
             raise ValueError("the mean mask is no image")
+        if not isinstance(state.get("prediction", {}), dict):
+            raise ValueError("how to predict is no dictionary")
     return model.eval(), settings, state
 
 

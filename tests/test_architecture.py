@@ -57,6 +57,7 @@ ROWS = [
     ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary", "interop"],
     ["settings", "score"],
     ["run", "studies"],
+    ["export"],
     ["options", "plan", "predict"],
     ["evaluate", "explain"],
     ["train"],

@@ -99,3 +99,21 @@ def program():
         return subprocess.Popen(command, **{**options, **more})
 
     return start
+
+
+@pytest.fixture(scope="session")
+def lee_reference() -> dict[str, np.ndarray]:
+    """What `tests/torch_lee.py` stored: LeeJunHyun's four networks, an input, and their outputs for it."""
+    with np.load(Path(__file__).parents[1] / "lee_reference.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture
+def lee_state(lee_reference: dict[str, np.ndarray]):
+    """Return a function that gives the state_dict that PyTorch stored for a network."""
+
+    def of(name: str) -> dict[str, np.ndarray]:
+        start = f"{name}/state/"
+        return {entry.removeprefix(start): a for entry, a in lee_reference.items() if entry.startswith(start)}
+
+    return of

@@ -199,6 +199,30 @@ class TestEvaluate:
             accuracy[words] = answer["scores"]["model"]["mean"]["accuracy"]
         assert len(set(accuracy.values())) == 4
 
+    def test_does_what_the_checkpoint_advises_unless_told_otherwise(self, r2unet, trained, tmp_path):
+        advised, best = tmp_path / "advised.npz", trained / "best.npz"
+        assert r2unet("export", best, "--out", advised, "--tta", "--clean-up")[0] == 0
+        as_advised = json.loads(r2unet("evaluate", "--checkpoint", advised, "--json")[1])
+        asked = json.loads(r2unet("evaluate", "--checkpoint", best, "--tta", "--clean-up", "--json")[1])
+        assert as_advised["scores"] == asked["scores"] and as_advised["tta"] and as_advised["clean_up"]
+        words = "--no-tta", "--no-clean-up", "--json"
+        plain = json.loads(r2unet("evaluate", "--checkpoint", advised, *words)[1])
+        assert plain["scores"] == json.loads(r2unet("evaluate", "--checkpoint", best, "--json")[1])["scores"]
+
+    def test_draws_the_worst_on_request(self, r2unet, trained, isic, tmp_path):
+        picture = tmp_path / "worst.png"
+        words = "--data", isic, "--split", "all", "--overlays", picture, "--worst", "--pictures", 2
+        assert r2unet("evaluate", "--checkpoint", trained / "best.npz", *words)[0] == 0
+        with Image.open(picture) as two:
+            assert 2 * 200 < two.height < 3 * 300
+
+    def test_of_the_ready_weights_wants_photographs(self, r2unet, isic):
+        code, _, err = r2unet("evaluate")
+        assert code == 2 and "--data: which photographs?" in err
+        code, stdout, _ = r2unet("evaluate", "--data", isic, "--json")
+        answer = json.loads(stdout)
+        assert code == 0 and answer["tta"] and answer["clean_up"]
+
     def test_modes_are_printed_as_a_table(self, r2unet, trained):
         _, stdout, _ = r2unet("evaluate", "--checkpoint", trained / "best.npz", "--compare-modes")
         assert [line.split()[:-1] for line in stdout.splitlines()[-4:]] == [

@@ -22,6 +22,7 @@ from r2unet.evaluate import (
     predict_samples,
     report,
     warnings,
+    worst,
 )
 from r2unet.images import read_image, read_mask, write_mask
 from r2unet.isic import find_pairs
@@ -133,6 +134,11 @@ class TestRanking:
         jaccards = {f"image {n}": ((n * 7) % 11) / 10 for n in range(11)}
         assert [jaccards[name] for name in evenly_ranked(jaccards, 3)] == [1.0, 0.5, 0.0]
         assert [jaccards[name] for name in evenly_ranked(jaccards, 6)] == [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
+
+    def test_the_worst_are_shown_from_bad_to_worst(self):
+        jaccards = {f"image {n}": ((n * 7) % 11) / 10 for n in range(11)}
+        assert [jaccards[name] for name in worst(jaccards, 3)] == [0.2, 0.1, 0.0]
+        assert len(worst(jaccards, 12)) == 11
 
     @pytest.mark.parametrize("count", [1, 2, 5])
     def test_shows_all_where_there_are_few(self, count):

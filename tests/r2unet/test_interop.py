@@ -18,23 +18,6 @@ ALL_NETWORKS = pytest.mark.parametrize("name", NETWORKS)
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module")
-def reference():
-    with np.load(TESTS / "lee_reference.npz") as file:
-        return dict(file)
-
-
-@pytest.fixture
-def state(reference):
-    """Return a function that gives the state_dict that PyTorch stored for a network."""
-
-    def of(name):
-        start = f"{name}/state/"
-        return {entry.removeprefix(start): a for entry, a in reference.items() if entry.startswith(start)}
-
-    return of
-
-
 def logits(model, x):
     with no_grad():
         return model(Tensor(x)).numpy()
@@ -68,23 +51,23 @@ def refusal(call) -> str:
 
 class TestOutputs:
     @ALL_NETWORKS
-    def test_are_those_that_pytorch_stored(self, name, reference, state, tmp_path):
-        model = read_pytorch(write_npz(tmp_path / "weights.npz", state(name)))
+    def test_are_those_that_pytorch_stored(self, name, lee_reference, lee_state, tmp_path):
+        model = read_pytorch(write_npz(tmp_path / "weights.npz", lee_state(name)))
         assert type(model) is NETWORKS[name] and model.widths == (3, 4, 6) and not model.training
-        expected = reference[f"{name}/logits"]
-        np.testing.assert_allclose(logits(model, reference["x"]), expected, rtol=0.0, atol=TOLERANCE)
+        expected = lee_reference[f"{name}/logits"]
+        np.testing.assert_allclose(logits(model, lee_reference["x"]), expected, rtol=0.0, atol=TOLERANCE)
 
     @ALL_NETWORKS
-    def test_are_the_same_from_safetensors(self, name, reference, state, tmp_path):
-        (tmp_path / "weights.safetensors").write_bytes(safetensors(state(name)))
+    def test_are_the_same_from_safetensors(self, name, lee_reference, lee_state, tmp_path):
+        (tmp_path / "weights.safetensors").write_bytes(safetensors(lee_state(name)))
         model = read_pytorch(tmp_path / "weights.safetensors")
-        expected = reference[f"{name}/logits"]
-        np.testing.assert_allclose(logits(model, reference["x"]), expected, rtol=0.0, atol=TOLERANCE)
+        expected = lee_reference[f"{name}/logits"]
+        np.testing.assert_allclose(logits(model, lee_reference["x"]), expected, rtol=0.0, atol=TOLERANCE)
 
-    def test_depend_on_the_steps_which_no_file_tells(self, reference, state, tmp_path):
-        path = write_npz(tmp_path / "weights.npz", state("R2U_Net"))
-        found = logits(read_pytorch(path, steps=3), reference["x"])
-        assert np.abs(found - reference["R2U_Net/logits"]).max() > 0.1
+    def test_depend_on_the_steps_which_no_file_tells(self, lee_reference, lee_state, tmp_path):
+        path = write_npz(tmp_path / "weights.npz", lee_state("R2U_Net"))
+        found = logits(read_pytorch(path, steps=3), lee_reference["x"])
+        assert np.abs(found - lee_reference["R2U_Net/logits"]).max() > 0.1
 
     @ALL_NETWORKS
     @pytest.mark.parametrize("steps", [2, 3])
@@ -107,11 +90,11 @@ class TestOutputs:
 
 class TestNames:
     @ALL_NETWORKS
-    def test_are_mapped_one_to_one(self, name, state, tmp_path):
-        model = read_pytorch(write_npz(tmp_path / "weights.npz", state(name)))
+    def test_are_mapped_one_to_one(self, name, lee_state, tmp_path):
+        model = read_pytorch(write_npz(tmp_path / "weights.npz", lee_state(name)))
         names = pytorch_names(model)
         assert list(names) == list(model.state_dict())
-        theirs = [n for n in state(name) if not n.endswith("num_batches_tracked")]
+        theirs = [n for n in lee_state(name) if not n.endswith("num_batches_tracked")]
         assert sorted(names.values()) == sorted(theirs)
 
     def test_of_five_levels_are_those_of_his_source(self, rng):
@@ -130,10 +113,10 @@ class TestNames:
         assert plain["encoder.0.second.norm.weight"] == "Conv1.conv.4.weight"
         assert plain["decoder.3.second.conv.weight"] == "Up_conv2.conv.3.weight"
 
-    def test_of_a_network_trained_on_several_gpus_are_understood(self, reference, state, tmp_path):
-        parallel = {f"module.{n}": a for n, a in state("U_Net").items()}
+    def test_of_a_network_trained_on_several_gpus_are_understood(self, lee_reference, lee_state, tmp_path):
+        parallel = {f"module.{n}": a for n, a in lee_state("U_Net").items()}
         model = read_pytorch(write_npz(tmp_path / "weights.npz", parallel))
-        assert np.allclose(logits(model, reference["x"]), reference["U_Net/logits"], atol=TOLERANCE)
+        assert np.allclose(logits(model, lee_reference["x"]), lee_reference["U_Net/logits"], atol=TOLERANCE)
 
     def test_channels_in_and_out_are_read_too(self, rng, tmp_path):
         ours = R2UNet(1, 4, (2, 3), up="nearest", norm="shared", rng=rng)
@@ -152,31 +135,31 @@ class TestRefused:
         assert message.startswith(f"{path}: ") and len(message) < 400
         return message
 
-    def test_a_missing_entry(self, state, tmp_path):
-        message = self.changed(tmp_path, state("U_Net"), lambda s: s.pop("Up3.up.1.bias"))
+    def test_a_missing_entry(self, lee_state, tmp_path):
+        message = self.changed(tmp_path, lee_state("U_Net"), lambda s: s.pop("Up3.up.1.bias"))
         assert "missing Up3.up.1.bias (4,); give the whole state_dict of one network" in message
 
-    def test_an_entry_too_many(self, state, tmp_path):
-        message = self.changed(tmp_path, state("R2U_Net"), lambda s: s.update(extra=np.zeros(3)))
+    def test_an_entry_too_many(self, lee_state, tmp_path):
+        message = self.changed(tmp_path, lee_state("R2U_Net"), lambda s: s.update(extra=np.zeros(3)))
         assert ": unexpected extra (3,);" in message
 
-    def test_one_of_another_shape(self, state, tmp_path):
+    def test_one_of_another_shape(self, lee_state, tmp_path):
         def transpose(s):
             s["Up_conv2.conv.0.weight"] = s["Up_conv2.conv.0.weight"].transpose(1, 0, 2, 3)
 
-        message = self.changed(tmp_path, state("AttU_Net"), transpose)
+        message = self.changed(tmp_path, lee_state("AttU_Net"), transpose)
         assert "Up_conv2.conv.0.weight is (6, 3, 3, 3), want (3, 6, 3, 3)" in message
 
-    def test_many_are_counted_and_not_all_shown(self, state, tmp_path):
+    def test_many_are_counted_and_not_all_shown(self, lee_state, tmp_path):
         def half(s):
             for name in [n for n in s if n.startswith("Up_RRCNN")]:
                 del s[name]
 
-        assert "and 25 more" in self.changed(tmp_path, state("R2AttU_Net"), half)
+        assert "and 25 more" in self.changed(tmp_path, lee_state("R2AttU_Net"), half)
 
     @pytest.mark.parametrize("lacking", ["Conv2.conv.0.weight", "Conv_1x1.weight"])
-    def test_one_that_tells_the_widths(self, lacking, state, tmp_path):
-        message = self.changed(tmp_path, state("U_Net"), lambda s: s.pop(lacking))
+    def test_one_that_tells_the_widths(self, lacking, lee_state, tmp_path):
+        message = self.changed(tmp_path, lee_state("U_Net"), lambda s: s.pop(lacking))
         assert f"{lacking} is missing" in message
 
     def test_another_network(self, tmp_path):
@@ -184,8 +167,8 @@ class TestRefused:
         assert "holds no U_Net, R2U_Net, AttU_Net or R2AttU_Net" in message and "layer1.weight" in message
         assert "its names are none" in self.changed(tmp_path, {}, lambda s: None)
 
-    def test_steps_for_a_network_without_recurrence(self, state, tmp_path):
-        path = write_npz(tmp_path / "weights.npz", state("U_Net"))
+    def test_steps_for_a_network_without_recurrence(self, lee_state, tmp_path):
+        path = write_npz(tmp_path / "weights.npz", lee_state("U_Net"))
         assert "has no recurrence" in refusal(lambda: read_pytorch(path, steps=3))
 
     def test_pytorch_s_own_pickle_with_the_way_to_convert_it(self, tmp_path):

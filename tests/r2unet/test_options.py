@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from r2unet.options import build_parser, means_given
+from r2unet.run import READY
 from r2unet.settings import Settings
 
 
@@ -52,19 +53,25 @@ class TestUnderstood:
         assert options.overlays == Path("o.png") and parse("evaluate --checkpoint F").split == "validation"
         options = parse("predict --checkpoint F a.jpg folder --out DIR --overlay --size 99")
         assert (options.paths, options.overlay, options.size) == (["a.jpg", "folder"], True, 99)
-        assert (options.tta, options.clean_up) == (False, False)
-        assert parse("evaluate --checkpoint F --tta --clean-up").tta
+        assert (options.tta, options.clean_up) == (None, None)  # as the checkpoint says
+        assert parse("evaluate --checkpoint F --tta --clean-up").tta is True
+        assert parse("predict a.jpg --no-tta").tta is False
         assert parse("summary --widths 3 --size 7").widths == (3,)
         options = parse("score TRUTH PREDICTIONS --json F.json")
         assert (options.truth, options.predictions) == (Path("TRUTH"), Path("PREDICTIONS"))
         assert options.json == Path("F.json")
+
+    def test_the_ready_weights_are_the_default(self):
+        for line in ("evaluate", "predict a.jpg", "explain a.jpg --out f.png"):
+            assert parse(line).checkpoint == READY and parse(f"{line} --checkpoint F").checkpoint == Path("F")
+        assert parse("predict a.jpg").out == Path("masks")
 
     def test_scores_go_to_stdout_or_into_a_file(self):
         scores = [parse(f"evaluate --checkpoint F {words}").json for words in ("", "--json", "--json F.json")]
         assert scores == [None, True, Path("F.json")]
 
     def test_every_command_that_runs_a_network_takes_the_threads(self):
-        for line in ("train", "evaluate --checkpoint F", "predict a --checkpoint F --out o"):
+        for line in ("train", "evaluate --checkpoint F", "predict a"):
             assert parse(line).threads == 1 and parse(f"{line} --threads 2").threads == 2
         assert parse("explain a.jpg --checkpoint F --out f.png --threads 2").threads == 2
         assert parse("compare own --out o --pictures 3 --threads 2").pictures == 3
@@ -88,7 +95,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         "line, words",
         [
-            ("", "train|compare|evaluate|predict|score|explain|summary"),
+            ("", "train|compare|evaluate|predict|score|explain|export|summary"),
             ("trian", "trian"),
             ("train --batchsize 8", "--batchsize"),
             ("train --size big", "--size: want a whole number from 1 to 4096, got 'big'"),
@@ -119,14 +126,13 @@ class TestRefused:
             ("summary --loss bce", "--loss"),
             ("train --device gpu", "--device: invalid choice: 'gpu'"),
             ("train --conv fft", "--conv: invalid choice: 'fft'"),
-            ("evaluate", "--checkpoint"),
             ("evaluate --checkpoint F --split dev", "--split: invalid choice: 'dev'"),
             ("evaluate --checkpoint F --overlays o.jpg", "--overlays: want a name ending in .png"),
             ("predict --checkpoint F --out o", "PATH"),
-            ("predict --checkpoint F a.jpg", "--out"),
+            ("export best.npz", "--out"),
             ("predict --checkpoint F a.jpg --out o --size 0", "--size: want"),
             ("score TRUTH", "PREDICTION_DIR"),
-            ("explain a.jpg --checkpoint F --out f.gif", "--out: want a name ending in .png"),
+            ("explain a.jpg --out f.gif", "--out: want a name ending in .png"),
             ("summary --widths x", "--widths"),
         ],
     )
