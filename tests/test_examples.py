@@ -105,6 +105,24 @@ def test_overfit_one_lesion_learns_it_by_heart_in_both_modes(run, tmp_path):
     assert is_picture(tmp_path / "overlays.png")
 
 
+def test_other_cameras_judges_the_ready_weights_on_the_same_lesions_under_each(run, tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for i, lesion in enumerate(SyntheticLesions(3, 48, seed=0)):
+        Image.fromarray(lesion.image).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray(lesion.mask * np.uint8(255)).save(tmp_path / "masks" / f"{i}.png")
+    result = run("other_cameras.py", "--data", tmp_path, "--split", "all", "--limit", 2)
+    assert {len(values) for values in result["scores"].values()} == {2}
+    assert len({tuple(values) for values in result["scores"].values()}) == len(result["CAMERAS"]) == 10
+    sample = SyntheticLesions(1, 48, seed=5)[0]
+    before = sample.image.copy(), sample.mask.copy()
+    for name, camera in result["CAMERAS"].items():
+        image, mask, *_ = camera(sample)
+        assert image.dtype == mask.dtype == np.uint8 and image.shape[:2] == mask.shape, name
+        assert (image.shape == sample.image.shape) == (name != "nearer")
+    assert (sample.image == before[0]).all() and (sample.mask == before[1]).all()
+
+
 def test_train_isic_learns(trained):
     out, printed = trained
     history = checkpoint.load(out / "last.npz")["history"]

@@ -1,0 +1,126 @@
+"""Other cameras: how much of a network's score survives photographs unlike those it was trained on?
+
+A score on the images of one archive promises nothing for the camera of another hospital. Here each image is
+changed as another lamp, lens or program would have changed it, and the network is judged again: on the same
+lesions, so that a difference is the camera's and not the lesion's.
+
+Run it:    python examples/other_cameras.py --data ISIC                       (30 images, half a minute)
+           python examples/other_cameras.py --data ISIC --limit 150
+           python examples/other_cameras.py --data ISIC --checkpoint runs/isic/best.npz
+           On a machine that does other things too, put OPENBLAS_NUM_THREADS=1 in front: the threads of
+           matrix products this small wait for each other twenty times as long as they work.
+
+Expect:    a line a camera: the mean Jaccard, and how far it is from that of the images as they are. What the
+           training's augmentation went through costs little; what it never showed costs more.
+
+Try next:  1. Train with --augment 0 and compare. Which lines fall?
+           2. Add the camera that you have, and find out what it costs before your users do.
+           3. Draw the worst of them with plots.plot_overlays. What does the network take for the lesion?
+"""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from r2unet.errors import InputError
+from r2unet.fold import fold_all
+from r2unet.isic import find_pairs, read_pair
+from r2unet.metrics import confusion, jaccard
+from r2unet.predict import THRESHOLD, predict_image
+from r2unet.run import READY, load_model
+from r2unet.sample import Sample
+
+parser = argparse.ArgumentParser(description="Judge a network on photographs as other cameras take them.")
+parser.add_argument("--data", required=True, help="folder of ISIC 2016, 2017 or 2018")
+parser.add_argument("--checkpoint", type=Path, default=READY, help="default: the weights that come with this")
+parser.add_argument("--split", default="validation", help="images to judge on (default validation)")
+parser.add_argument("--limit", type=int, default=30, metavar="N", help="at most N images (default 30)")
+options = parser.parse_args()
+
+
+# Cameras: each takes a sample, image (H, W, 3) uint8 and mask (H, W), and returns it as it would be there
+
+
+def lamp(*gains):
+    """Return a camera under a lamp that gives each channel so much of the light."""
+    return lambda sample: sample._replace(
+        image=np.minimum(sample.image * np.array(gains), 255).astype(np.uint8)
+    )
+
+
+def grey(sample: Sample) -> Sample:
+    """No colour: three times the luminance."""
+    return sample._replace(image=np.asarray(Image.fromarray(sample.image).convert("L").convert("RGB")))
+
+
+def out_of_focus(sample: Sample) -> Sample:
+    """A Gaussian blur of 1.5 % of the shorter side."""
+    blur = ImageFilter.GaussianBlur(0.015 * min(sample.mask.shape))
+    return sample._replace(image=np.asarray(Image.fromarray(sample.image).filter(blur)))
+
+
+def compressed(sample: Sample) -> Sample:
+    """JPEG at quality 10, in blocks that one can see."""
+    file = io.BytesIO()
+    Image.fromarray(sample.image).save(file, "JPEG", quality=10)
+    return sample._replace(image=np.asarray(Image.open(file)))
+
+
+def noisy(sample: Sample) -> Sample:
+    """A small sensor in bad light: Gaussian noise of a tenth of white."""
+    noise = np.random.default_rng(0).normal(0, 25, sample.image.shape)
+    return sample._replace(image=np.clip(sample.image + noise, 0, 255).astype(np.uint8))
+
+
+def round_window(sample: Sample) -> Sample:
+    """A dermatoscope's round window: black beyond it, and no lesion that could be seen there."""
+    H, W = sample.mask.shape
+    y, x = np.ogrid[:H, :W]
+    inside = np.hypot((y - H / 2) / H, (x - W / 2) / W) < 0.5  # (H, W)
+    return sample._replace(image=sample.image * inside[..., None], mask=sample.mask * inside)
+
+
+def nearer(sample: Sample) -> Sample:
+    """The middle two thirds of the picture."""
+    H, W = sample.mask.shape
+    middle = np.s_[H // 6 : H - H // 6, W // 6 : W - W // 6]
+    return sample._replace(image=sample.image[middle], mask=sample.mask[middle])
+
+
+CAMERAS = {
+    "as they are": lambda sample: sample,
+    "half the light": lamp(0.5, 0.5, 0.5),
+    "warm lamp": lamp(1.15, 1.0, 0.75),
+    "cold lamp": lamp(0.8, 1.0, 1.2),
+    "no colour": grey,
+    "out of focus": out_of_focus,
+    "compressed": compressed,
+    "noisy": noisy,
+    "round window": round_window,
+    "nearer": nearer,
+}
+
+try:
+    model, settings, _ = load_model(options.checkpoint)
+    pairs = find_pairs(options.data, options.split)
+except InputError as fault:
+    sys.exit(f"other_cameras: {fault}")
+chosen = np.linspace(0, len(pairs) - 1, min(options.limit, len(pairs))).round().astype(int)
+folded = fold_all(model)
+
+scores: dict[str, list[float]] = {name: [] for name in CAMERAS}
+for i in chosen:
+    sample = read_pair(pairs[i])
+    for name, camera in CAMERAS.items():
+        seen = camera(sample)
+        mask = predict_image(folded, seen.image, settings.size) > THRESHOLD
+        scores[name].append(jaccard(confusion(mask, seen.mask)))
+
+print(f"mean Jaccard of {len(chosen)} images, {settings.data or 'generated lesions'}")
+means = {name: float(np.mean(values)) for name, values in scores.items()}
+for name, mean in means.items():
+    print(f"{name:16}{mean:7.3f}{mean - means['as they are']:+8.3f}")
