@@ -97,7 +97,7 @@ def _speaker(bar: bool) -> Callable[[str], None]:
 
 def compare(options: argparse.Namespace) -> int:
     """Run `r2unet compare`."""
-    from r2unet.compare import Means, train_study
+    from r2unet.compare import Means, reuse, train_study
     from r2unet.compare_report import write_report
     from r2unet.plan import begin_study
     from r2unet.train import Interrupted
@@ -111,6 +111,7 @@ def compare(options: argparse.Namespace) -> int:
     bar = sys.stderr.isatty() and options.jobs == 1
     means, say = Means(device, options.conv, options.threads, options.cache, bar), _speaker(bar)
     if not options.only_report:
+        reuse(out, plan, options.reuse, say)
         try:
             faults = train_study(out, plan, means, options.jobs, say)
         except Interrupted as stopped:

@@ -22,6 +22,7 @@ import io
 import multiprocessing
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -37,8 +38,8 @@ from minidl.ops.conv import convolution
 from minidl.threads import set_threads
 from r2unet.errors import InputError
 from r2unet.images import written_whole
-from r2unet.plan import Plan
-from r2unet.run import begin, load_datasets
+from r2unet.plan import Plan, read_plan
+from r2unet.run import BEST, begin, describing, load_datasets, read_settings, read_state
 from r2unet.settings import Settings
 from r2unet.train import Interrupted, Trainer
 
@@ -93,6 +94,30 @@ def train_study(
             f"r2unet compare {plan.study.name} --out {shlex.quote(str(out))}"
         ) from None
     return [InputError(text) for text in faults]
+
+
+def reuse(out: Path, plan: Plan, others: Sequence[Path], say: Callable[[str], None] = print) -> None:
+    """Copy what is not trained yet from other studies that have finished it, with the very same settings.
+
+    Several studies often have a row in common, such as the network as it is. Raises InputError for a folder
+    that holds no study.
+    """
+    finished: dict[Settings, Path] = {}
+    for other in others:
+        shared = read_plan(other).shared
+        for report in sorted(other.glob(f"*/seed-*/{FINISHED}")):
+            with describing(report.parent / BEST):
+                settings = read_settings(read_state(report.parent / BEST))
+            finished.setdefault(dataclasses.replace(settings, data=shared.data), report.parent)
+    for seed in plan.seeds:
+        for row in plan.rows:
+            folder, settings = plan.folder(out, row, seed), dataclasses.replace(row.settings, seed=seed)
+            if settings in finished and not folder.exists():
+                beside = folder.with_name(f".{folder.name}.part")
+                shutil.rmtree(beside, ignore_errors=True)  # of a copy that was killed
+                shutil.copytree(finished[settings], beside)
+                beside.rename(folder)
+                say(f"{row.label}, seed {seed}: the same training as {finished[settings]}")
 
 
 Outcomes = Iterator[tuple[Task, Exception | None]]

@@ -111,6 +111,14 @@ def _add_compare(p: argparse.ArgumentParser) -> None:
         help="one more row, with these settings of training; may be repeated",
     )
     p.add_argument(
+        "--reuse",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="another study's folder: copy its trainings with the same settings; may be repeated",
+    )
+    p.add_argument(
         "--only-report", action="store_true", help="train nothing, rebuild the results of what is finished"
     )
     _add_together(p)

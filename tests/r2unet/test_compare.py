@@ -71,6 +71,28 @@ class TestAStudy:
         assert code == 0 and "going on after 2 epochs" in stdout
         assert (out / "u-net/seed-1/last.npz").read_bytes() == before
 
+    def test_takes_the_same_trainings_from_another_study(self, study, isic_root, r2unet, tmp_path):
+        out, _ = study
+        rows = ["--variant=plain: model=unet", "--variant=R2U-Net: steps=2"]  # the first is the other's U-Net
+        words = "compare", "own", *rows, *SMALL, "--data", isic_root, "--reuse", out, "--out", tmp_path / "b"
+        code, stdout, _ = r2unet(*words)
+        assert code == 0 and "2 rows x 2 seeds: 2 of 4 are finished" in stdout
+        for seed in (0, 1):
+            assert f"plain, seed {seed}: the same training as {out}/u-net/seed-{seed}\n" in stdout
+            for name in ("best.npz", "report.json", "seconds.csv"):
+                copied, made = (d / f"seed-{seed}" / name for d in (tmp_path / "b/plain", out / "u-net"))
+                assert copied.read_bytes() == made.read_bytes()
+        assert "the same training" not in r2unet(*words)[1]  # it is there already
+
+    def test_takes_no_training_on_other_data_or_from_no_study(self, study, isic_root, r2unet, tmp_path):
+        out, _ = study
+        shutil.copytree(isic_root, tmp_path / "isic")
+        words = "compare", "own", *ROWS, *SMALL, "--data", tmp_path / "isic", "--out", tmp_path / "b"
+        code, stdout, _ = r2unet(*words, "--reuse", out)
+        assert code == 0 and "0 of 4 are finished" in stdout
+        code, _, err = r2unet(*words, "--reuse", tmp_path)
+        assert code == 2 and "study.json: is no plan of a study" in err
+
     def test_s_table_repeats_the_runs_own_numbers(self, study):
         out, _ = study
         lines = table(out)
