@@ -20,7 +20,6 @@ Try next:  1. Train with --augment 0 and compare. Which lines fall?
 
 import argparse
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +29,20 @@ from r2unet.errors import InputError
 from r2unet.fold import fold_all
 from r2unet.isic import find_pairs, read_pair
 from r2unet.metrics import confusion, jaccard
+from r2unet.option_values import number
 from r2unet.predict import THRESHOLD, predict_image
 from r2unet.run import READY, load_model
 from r2unet.sample import Sample
 
 parser = argparse.ArgumentParser(description="Judge a network on photographs as other cameras take them.")
 parser.add_argument("--data", required=True, help="folder of ISIC 2016, 2017 or 2018")
-parser.add_argument("--checkpoint", type=Path, default=READY, help="default: the weights that come with this")
+parser.add_argument(
+    "--checkpoint", type=Path, default=READY, help="default: the weights that come with r2unet"
+)
 parser.add_argument("--split", default="validation", help="images to judge on (default validation)")
-parser.add_argument("--limit", type=int, default=30, metavar="N", help="at most N images (default 30)")
+parser.add_argument(
+    "--limit", type=number(int, 1, 1_000_000), default=30, metavar="N", help="at most N images (default 30)"
+)
 options = parser.parse_args()
 
 
@@ -80,7 +84,7 @@ def round_window(sample: Sample) -> Sample:
     """A dermatoscope's round window: black beyond it, and no lesion that could be seen there."""
     H, W = sample.mask.shape
     y, x = np.ogrid[:H, :W]
-    inside = np.hypot((y - H / 2) / H, (x - W / 2) / W) < 0.5  # (H, W)
+    inside = np.hypot(y - H / 2, x - W / 2) < 0.55 * min(H, W)  # (H, W)
     return sample._replace(image=sample.image * inside[..., None], mask=sample.mask * inside)
 
 
@@ -104,23 +108,22 @@ CAMERAS = {
     "nearer": nearer,
 }
 
+scores: dict[str, list[float]] = {name: [] for name in CAMERAS}
 try:
     model, settings, _ = load_model(options.checkpoint)
     pairs = find_pairs(options.data, options.split)
+    chosen = np.linspace(0, len(pairs) - 1, min(options.limit, len(pairs))).round().astype(int)
+    folded = fold_all(model)
+    for i in chosen:
+        sample = read_pair(pairs[i])
+        for name, camera in CAMERAS.items():
+            seen = camera(sample)
+            mask = predict_image(folded, seen.image, settings.size) > THRESHOLD
+            scores[name].append(jaccard(confusion(mask, seen.mask)))
 except InputError as fault:
-    sys.exit(f"other_cameras: {fault}")
-chosen = np.linspace(0, len(pairs) - 1, min(options.limit, len(pairs))).round().astype(int)
-folded = fold_all(model)
+    parser.exit(2, f"other_cameras: {fault}\n")
 
-scores: dict[str, list[float]] = {name: [] for name in CAMERAS}
-for i in chosen:
-    sample = read_pair(pairs[i])
-    for name, camera in CAMERAS.items():
-        seen = camera(sample)
-        mask = predict_image(folded, seen.image, settings.size) > THRESHOLD
-        scores[name].append(jaccard(confusion(mask, seen.mask)))
-
-print(f"mean Jaccard of {len(chosen)} images, {settings.data or 'generated lesions'}")
+print(f"mean Jaccard of {len(chosen)} images, {options.split}; one view of each, nothing cleaned up")
 means = {name: float(np.mean(values)) for name, values in scores.items()}
 for name, mean in means.items():
     print(f"{name:16}{mean:7.3f}{mean - means['as they are']:+8.3f}")

@@ -96,28 +96,46 @@ def train_study(
     return [InputError(text) for text in faults]
 
 
-def reuse(out: Path, plan: Plan, others: Sequence[Path], say: Callable[[str], None] = print) -> None:
-    """Copy what is not trained yet from other studies that have finished it, with the very same settings.
+def finished_in(others: Sequence[Path]) -> dict[Settings, Path]:
+    """Return the finished trainings of other studies, with the folder of each, by their settings.
 
-    Several studies often have a row in common, such as the network as it is. Raises InputError for a folder
-    that holds no study.
+    Raises InputError for a folder that holds no study.
     """
     finished: dict[Settings, Path] = {}
     for other in others:
-        shared = read_plan(other).shared
+        shared = read_plan(other, "--reuse").shared
         for report in sorted(other.glob(f"*/seed-*/{FINISHED}")):
+            state = read_state(report.parent / BEST)
             with describing(report.parent / BEST):
-                settings = read_settings(read_state(report.parent / BEST))
-            finished.setdefault(dataclasses.replace(settings, data=shared.data), report.parent)
+                settings = read_settings(state)
+            finished.setdefault(_at_home(dataclasses.replace(settings, data=shared.data)), report.parent)
+    return finished
+
+
+def _at_home(settings: Settings) -> Settings:
+    """Return settings whose data has one name, however it was written."""
+    data = settings.data
+    return settings if data is None else dataclasses.replace(settings, data=os.path.realpath(data))
+
+
+def reuse(out: Path, plan: Plan, finished: dict[Settings, Path], say: Callable[[str], None] = print) -> None:
+    """Copy the trainings of this study that another one has finished, and that have not begun here.
+
+    Several studies often have a row in common, such as the network as it is.
+    """
+    copied = 0
     for seed in plan.seeds:
         for row in plan.rows:
             folder, settings = plan.folder(out, row, seed), dataclasses.replace(row.settings, seed=seed)
-            if settings in finished and not folder.exists():
+            if (there := finished.get(_at_home(settings))) and not folder.exists():
                 beside = folder.with_name(f".{folder.name}.part")
                 shutil.rmtree(beside, ignore_errors=True)  # of a copy that was killed
-                shutil.copytree(finished[settings], beside)
+                shutil.copytree(there, beside)
                 beside.rename(folder)
-                say(f"{row.label}, seed {seed}: the same training as {finished[settings]}")
+                say(f"{row.label}, seed {seed}: the same training as {there}")
+                copied += 1
+    if finished and not copied:
+        say("--reuse: no training there has the data and settings of one that has yet to begin here")
 
 
 Outcomes = Iterator[tuple[Task, Exception | None]]

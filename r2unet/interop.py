@@ -117,7 +117,8 @@ def _network_of(state: dict[str, np.ndarray], steps: int) -> UShape:
     if not levels:
         begins = f"begin with {next(iter(state))}" if state else "are none"
         raise ValueError(
-            f"holds no U_Net, R2U_Net, AttU_Net or R2AttU_Net of LeeJunHyun's; its names {begins}"
+            f"holds no U_Net, R2U_Net, AttU_Net or R2AttU_Net of LeeJunHyun's; its names {begins}; give the "
+            "state_dict of one of these"
         )
     recurrent, attention = (any(name.startswith(part) for name in state) for part in ("RRCNN", "Att"))
     layer = RECURRENT_BLOCK["project"] if recurrent else CONV_BLOCK["first.conv"]
@@ -134,7 +135,8 @@ def _network_of(state: dict[str, np.ndarray], steps: int) -> UShape:
 
 def _check(state: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]) -> None:
     """Raise ValueError listing the first names that are missing, unexpected or of another shape."""
-    problems = [f"missing {name} {shape}" for name, shape in expected.items() if name not in state]
+    problems = [f"{name} holds no numbers" for name, a in state.items() if a.dtype.kind not in "fiu"]
+    problems += [f"missing {name} {shape}" for name, shape in expected.items() if name not in state]
     problems += [f"unexpected {name} {a.shape}" for name, a in state.items() if name not in expected]
     problems += [
         f"{name} is {state[name].shape}, want {shape}"
@@ -164,7 +166,7 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     try:
         return reader(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file; check the path") from None
     except Exception as fault:  # one wrong byte can surface as any of a dozen types
         raise InputError(f"{path}: is no {path.suffix} file, or a damaged one ({fault})") from None
 

@@ -16,12 +16,12 @@ from minidl.ops.conv import METHODS
 from r2unet import __version__
 from r2unet.export import PYTORCH_SIZE
 from r2unet.isic import SPLITS
+from r2unet.option_values import new_file, number, picture, seeds, widths
 from r2unet.run import READY
 from r2unet.settings import CHOICES, LIMITS, Settings, as_text, flag
 from r2unet.studies import SEEDS, STUDIES, Variant
 
 MOST_THREADS = 64
-PICTURES = (".png", ".pdf", ".svg")
 DATA = "an ISIC 2016, 2017 or 2018 folder, or one with images/ and masks/ (default: generated lesions)"
 CONV = (
     "how to convolve; results differ by rounding alone. auto: on a GPU, direct up to 64 channels and im2col "
@@ -163,7 +163,7 @@ def _add_evaluate(p: argparse.ArgumentParser) -> None:
     _add_afterwards(p)
     p.add_argument(
         "--json",
-        type=Path,
+        type=new_file,
         nargs="?",
         const=True,
         metavar="F",
@@ -175,7 +175,7 @@ def _add_evaluate(p: argparse.ArgumentParser) -> None:
         help="check batch norm's running statistics: compare eval mode, which uses them, with train mode",
     )
     p.add_argument("--overlays", type=picture, metavar="F.png", help="draw images from the best to the worst")
-    p.add_argument("--worst", action="store_true", help="draw the worst instead")
+    p.add_argument("--worst", action="store_true", help="with --overlays: draw the worst instead")
     _add_pictures(p)
     _add_device(p)
 
@@ -184,7 +184,7 @@ def _add_predict(p: argparse.ArgumentParser) -> None:
     p.add_argument("paths", nargs="+", metavar="PATH", help="images, or folders of images, of any size")
     _add_checkpoint(p)
     text = "folder for the masks (default %(default)s)"
-    p.add_argument("--out", type=Path, default=Path("masks"), metavar="DIR", help=text)
+    p.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR", help=text)
     _add_afterwards(p)
     p.add_argument("--overlay", action="store_true", help="also draw the outline on each image")
     p.add_argument(
@@ -200,7 +200,7 @@ def _add_score(p: argparse.ArgumentParser) -> None:
     p.add_argument("truth", type=Path, metavar="TRUTH_DIR", help="folder of true masks, ISIC_0000000*.png")
     p.add_argument("predictions", type=Path, metavar="PREDICTION_DIR", help="folder that predict wrote")
     p.add_argument(
-        "--json", type=Path, metavar="F", help="also write JSON, with every image's scores, into a file"
+        "--json", type=new_file, metavar="F", help="also write JSON, with every image's scores, into a file"
     )
 
 
@@ -212,10 +212,11 @@ def _add_explain(p: argparse.ArgumentParser) -> None:
 
 
 def _add_export(p: argparse.ArgumentParser) -> None:
-    p.add_argument("source", type=Path, metavar="SOURCE", help="best.npz of a training")
-    p.add_argument("--out", required=True, type=Path, metavar="F.npz", help="the file to write")
+    text = "best.npz of a training; with --pytorch, a state_dict"
+    p.add_argument("source", type=Path, metavar="SOURCE", help=text)
+    p.add_argument("--out", required=True, type=new_file, metavar="F.npz", help="the file to write")
     p.add_argument("--half", action="store_true", help="half precision: half the size")
-    _add_afterwards(p, "whether predict and evaluate shall do so unless told otherwise")
+    _add_afterwards(p, "advice to predict and evaluate; default: as SOURCE says, which of a training is no")
     p.add_argument(
         "--pytorch",
         action="store_true",
@@ -367,41 +368,6 @@ COMMANDS = {
 }
 
 
-def number(kind: type, least: float, most: float) -> Callable[[str], Any]:
-    """Return a converter for an option: a number of `kind` from `least` to `most`."""
-
-    def convert(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            word = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"want {word} from {least:g} to {most:g}, got {text!r}")
-        return value
-
-    return convert
-
-
-def widths(text: str) -> tuple[int, ...]:
-    """Convert "8,16,32,64" to (8, 16, 32, 64)."""
-    try:
-        return tuple(map(number(int, *LIMITS["widths"]), text.split(",")))
-    except argparse.ArgumentTypeError as fault:
-        raise argparse.ArgumentTypeError(f"{fault}; write them as 8,16,32,64") from None
-
-
-def seeds(text: str) -> tuple[int, ...]:
-    """Convert "0,1,2" to (0, 1, 2)."""
-    try:
-        values = tuple(map(number(int, *LIMITS["seed"]), text.split(",")))
-    except argparse.ArgumentTypeError as fault:
-        raise argparse.ArgumentTypeError(f"{fault}; write them as 0,1,2") from None
-    if len(set(values)) < len(values):
-        raise argparse.ArgumentTypeError(f"{text}: a seed is there twice, and would give the same training")
-    return values
-
-
 def variant(text: str) -> Variant:
     """Convert "LABEL: SETTING=VALUE ..." to a row of a study; each SETTING is an option of train."""
     label, colon, changes = (part.strip() for part in text.partition(":"))
@@ -419,10 +385,3 @@ class _VariantParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise argparse.ArgumentTypeError(message)
-
-
-def picture(text: str) -> Path:
-    """Convert the name of a picture to be drawn, of a kind that can be."""
-    if Path(text).suffix.lower() not in PICTURES:
-        raise argparse.ArgumentTypeError(f"want a name ending in {', '.join(PICTURES)}, got {text!r}")
-    return Path(text)

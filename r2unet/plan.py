@@ -118,8 +118,8 @@ def _check_same(
         )
 
 
-def read_plan(out: Path) -> Plan:
-    """Read a study's plan. Raises InputError where it cannot be used."""
+def read_plan(out: Path, option: str = "--out") -> Plan:
+    """Read a study's plan. Raises InputError where it cannot be used, naming the option that gave it."""
     path = out / PLAN
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
@@ -129,7 +129,7 @@ def read_plan(out: Path) -> Plan:
         if not read.rows or not read.seeds:
             raise ValueError("it compares nothing")
     except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise InputError(f"{path}: is no plan of a study ({fault}); choose another --out") from None
+        raise InputError(f"{path}: is no plan of a study ({fault}); choose another {option}") from None
     return read
 
 

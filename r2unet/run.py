@@ -38,6 +38,7 @@ from r2unet.synthetic import SyntheticLesions
 
 LAST, BEST = "last.npz", "best.npz"
 READY = Path(__file__).parent / "weights" / "isic2017.npz"  # the trained weights that come with the program
+AFTERWARDS = ("tta", "clean_up")  # what a checkpoint may advise to do with the network's answer
 MAY_CHANGE = ("data", "checkpoint_blocks")  # when a training goes on: data may move, memory be short
 VALIDATION_SHARE = 5  # one generated lesion for validation to so many for training
 
@@ -75,7 +76,7 @@ def load_datasets(
 
 def read_state(path: str | Path) -> dict[str, Any]:
     """Read a training's checkpoint. Raises InputError if the file is missing, damaged or something else."""
-    remedy = "give the best.npz or last.npz that `r2unet train` wrote into its folder"
+    remedy = "give the best.npz that `r2unet train` wrote into its folder, or what `r2unet export` wrote"
     try:
         state = checkpoint.load(path)
     except FileNotFoundError:
@@ -151,13 +152,20 @@ def load_model(path: str | Path = READY) -> tuple[UShape, Settings, dict[str, An
         settings = read_settings(state)
         model = new_model(settings, np.random.default_rng(0))
         model.load_state_dict(state["model"])
-        if not all(np.isfinite(p.data).all() for p in model.parameters()):
-            raise ValueError("some weights are not finite")
-        if np.ndim(state.get("mean_mask", [[]])) != 2:
+        check_finite(model)
+        mean_mask, advice = np.asarray(state.get("mean_mask", [[0.0]])), state.get("prediction", {})
+        if mean_mask.ndim != 2 or mean_mask.dtype.kind not in "fiub":
             raise ValueError("the mean mask is no image")
-        if not isinstance(state.get("prediction", {}), dict):
-            raise ValueError("how to predict is no dictionary")
+        if not all(advice.get(name) in (None, True, False) for name in AFTERWARDS):
+            raise ValueError("its advice on prediction is not a yes or a no")
     return model.eval(), settings, state
+
+
+def check_finite(model: UShape) -> None:
+    """Raise ValueError for a network with a weight or a running statistic that is not finite."""
+    for name, array in model.state_dict().items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite everywhere")
 
 
 def stamp(settings: Settings) -> dict[str, Any]:

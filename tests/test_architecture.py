@@ -57,7 +57,7 @@ ROWS = [
     ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary", "interop"],
     ["settings", "score"],
     ["run", "studies"],
-    ["export"],
+    ["export", "option_values"],
     ["options", "plan", "predict"],
     ["evaluate", "explain"],
     ["train"],
@@ -65,6 +65,8 @@ ROWS = [
     ["findings"],
     ["compare_plots", "compare_tables"],
     ["compare_report"],
+    ["messages"],
+    ["training_commands", "use_commands"],
     ["cli"],
 ]
 NETWORK = {

@@ -114,6 +114,6 @@ def lee_state(lee_reference: dict[str, np.ndarray]):
 
     def of(name: str) -> dict[str, np.ndarray]:
         start = f"{name}/state/"
-        return {entry.removeprefix(start): a for entry, a in lee_reference.items() if entry.startswith(start)}
+        return {n.removeprefix(start): a.copy() for n, a in lee_reference.items() if n.startswith(start)}
 
     return of

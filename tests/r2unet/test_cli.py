@@ -2,16 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from r2unet import __version__
+from r2unet import __version__, plots
 from r2unet.images import read_mask
 from r2unet.model import R2AttentionUNet
-from r2unet.run import load_model, read_state
+from r2unet.run import READY, load_model, read_state
 
 # Gets Ctrl-C in its second step.
 STOPPED = """
@@ -209,16 +211,25 @@ class TestEvaluate:
         plain = json.loads(r2unet("evaluate", "--checkpoint", advised, *words)[1])
         assert plain["scores"] == json.loads(r2unet("evaluate", "--checkpoint", best, "--json")[1])["scores"]
 
-    def test_draws_the_worst_on_request(self, r2unet, trained, isic, tmp_path):
-        picture = tmp_path / "worst.png"
-        words = "--data", isic, "--split", "all", "--overlays", picture, "--worst", "--pictures", 2
-        assert r2unet("evaluate", "--checkpoint", trained / "best.npz", *words)[0] == 0
-        with Image.open(picture) as two:
-            assert 2 * 200 < two.height < 3 * 300
+    def test_draws_the_worst_on_request(self, r2unet, trained, isic, tmp_path, monkeypatch):
+        drawn = []
+        monkeypatch.setattr(
+            plots, "plot_overlays", lambda rows, path: drawn.append([row.name for row in rows])
+        )
+        words = "--data", isic, "--split", "all", "--json", "--overlays", tmp_path / "o.png", "--pictures", 2
+        for more in ((), ("--worst",)):
+            stdout = r2unet("evaluate", "--checkpoint", trained / "best.npz", *words, *more)[1]
+        jaccards = json.loads(stdout)["scores"]["model"]["jaccard_by_image"]
+        ranked = sorted(jaccards, key=lambda name: -jaccards[name])
+        assert drawn == [[ranked[0], ranked[-1]], ranked[-2:]]
+        code, _, err = r2unet("evaluate", "--checkpoint", trained / "best.npz", "--worst")
+        assert code == 2 and "--worst: draws nothing without --overlays" in err
 
-    def test_of_the_ready_weights_wants_photographs(self, r2unet, isic):
-        code, _, err = r2unet("evaluate")
-        assert code == 2 and "--data: which photographs?" in err
+    def test_of_weights_for_photographs_wants_photographs(self, r2unet, isic, tmp_path):
+        shutil.copy(READY, tmp_path / "copy.npz")
+        for words in ((), ("--checkpoint", tmp_path / "copy.npz")):
+            code, _, err = r2unet("evaluate", *words)
+            assert code == 2 and "--data: which photographs?" in err
         code, stdout, _ = r2unet("evaluate", "--data", isic, "--json")
         answer = json.loads(stdout)
         assert code == 0 and answer["tta"] and answer["clean_up"]
@@ -262,6 +273,23 @@ class TestPredict:
         mask = read_mask(out / "ISIC_0000006_segmentation_prediction.png")
         assert mask.shape == (24, 32)
         assert lines[1].endswith(f": {mask.mean():.1%} lesion")
+
+    def test_follows_the_advice_of_the_checkpoint(self, r2unet, trained, tmp_path):
+        best, speckled = trained / "best.npz", tmp_path / "noise.png"  # where both change much
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(speckled)
+        for advice in (["--tta"], ["--clean-up"]):
+            assert r2unet("export", best, "--out", tmp_path / "advised.npz", *advice)[0] == 0
+            masks = []
+            for checkpoint, words in (
+                (tmp_path / "advised.npz", []),
+                (best, advice),
+                (tmp_path / "advised.npz", [f"--no-{advice[0][2:]}"]),
+            ):
+                words = "predict", speckled, "--checkpoint", checkpoint, "--out", tmp_path, *words
+                assert r2unet(*words)[0] == 0
+                masks.append((tmp_path / "noise_segmentation_prediction.png").read_bytes())
+            assert masks[0] == masks[1] != masks[2]
 
     def test_masks_of_the_trained_size_are_the_default(self, r2unet, trained, isic, tmp_path):
         file = isic / "ISIC-2017_Training_Data" / "ISIC_0000002.jpg"

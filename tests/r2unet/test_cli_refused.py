@@ -9,8 +9,8 @@ from PIL import Image
 
 from minidl import checkpoint
 from minidl.backend import cuda_problem
-from r2unet.cli import _enough_memory
 from r2unet.errors import InputError
+from r2unet.messages import enough_memory
 from r2unet.run import read_state
 
 IMAGE = "ISIC-2017_Training_Data/ISIC_0000002.jpg"
@@ -157,7 +157,7 @@ class TestDevice:
     def test_too_little_memory_is_told_with_what_it_was_for(self, device, where):
         with (
             pytest.raises(InputError) as fault,
-            _enough_memory("--batch-size 8", 8, 256, device, "lower it, or --size or --widths"),
+            enough_memory("--batch-size 8", 8, 256, device, "lower it, or --size or --widths"),
         ):
             raise MemoryError("Out of memory allocating 34,359,738,368 bytes")
         assert str(fault.value) == (

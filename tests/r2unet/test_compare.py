@@ -74,7 +74,8 @@ class TestAStudy:
     def test_takes_the_same_trainings_from_another_study(self, study, isic_root, r2unet, tmp_path):
         out, _ = study
         rows = ["--variant=plain: model=unet", "--variant=R2U-Net: steps=2"]  # the first is the other's U-Net
-        words = "compare", "own", *rows, *SMALL, "--data", isic_root, "--reuse", out, "--out", tmp_path / "b"
+        data = isic_root.parent / "isic" / ".." / "isic"  # the same folder, by another name
+        words = "compare", "own", *rows, *SMALL, "--data", data, "--reuse", out, "--out", tmp_path / "b"
         code, stdout, _ = r2unet(*words)
         assert code == 0 and "2 rows x 2 seeds: 2 of 4 are finished" in stdout
         for seed in (0, 1):
@@ -90,8 +91,12 @@ class TestAStudy:
         words = "compare", "own", *ROWS, *SMALL, "--data", tmp_path / "isic", "--out", tmp_path / "b"
         code, stdout, _ = r2unet(*words, "--reuse", out)
         assert code == 0 and "0 of 4 are finished" in stdout
-        code, _, err = r2unet(*words, "--reuse", tmp_path)
-        assert code == 2 and "study.json: is no plan of a study" in err
+        assert "--reuse: no training there has the data and settings" in stdout
+        code, _, err = r2unet(*words[:-1], tmp_path / "c", "--reuse", tmp_path)
+        assert code == 2 and "study.json: is no plan of a study" in err and "choose another --reuse" in err
+        assert not (tmp_path / "c").exists()
+        code, _, err = r2unet(*words, "--reuse", out, "--only-report")
+        assert code == 2 and "--reuse: is for trainings that are yet to come" in err
 
     def test_s_table_repeats_the_runs_own_numbers(self, study):
         out, _ = study

@@ -1,5 +1,7 @@
 """Weights that are handed on predict what they did, in a small file; PyTorch's come in the same way."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,12 @@ class TestHalved:
         a, b = (logits(model, to_input([picture])) for model in (whole, half))
         assert 0 < np.abs(a - b).max() < 0.01 * np.abs(a).max()
 
+    def test_refuses_a_weight_beyond_its_range(self, trained):
+        state = from_training(trained / "best.npz")
+        state["model"]["head.weight"] = state["model"]["head.weight"] * 0 + 70_000
+        with pytest.raises(InputError, match="--half: a weight lies beyond 65,504"):
+            halved(state)
+
     def test_touches_convolutions_only(self, trained):
         state = from_training(trained / "best.npz")
         for name, array in halved(state)["model"].items():
@@ -115,6 +123,13 @@ class TestFromPytorch:
         with pytest.raises(InputError, match="UNet: has no recurrence, so steps"):
             from_pytorch(lee("U_Net"), steps=3)
 
+    def test_weights_that_are_not_finite_are_refused(self, lee_state, tmp_path):
+        state = lee_state("U_Net")
+        state["Conv1.conv.1.running_var"][0] = np.nan
+        np.savez(tmp_path / "nan.npz", **state)
+        with pytest.raises(InputError, match="nan.npz: .*running_var is not finite"):
+            from_pytorch(tmp_path / "nan.npz")
+
     def test_of_other_channels_is_refused(self, lee_state, tmp_path):
         state = lee_state("U_Net")
         state["Conv1.conv.0.weight"] = state["Conv1.conv.0.weight"][:, :1]
@@ -124,7 +139,7 @@ class TestFromPytorch:
 
     def test_size_that_the_levels_cannot_halve_is_refused(self, lee):
         levels = len(read_pytorch(lee("U_Net")).widths)
-        with pytest.raises(InputError, match=f"--size 17: {levels} levels"):
+        with pytest.raises(InputError, match=f"--size 17: .* divides by {2 ** (levels - 1)}"):
             from_pytorch(lee("U_Net"), size=17)
 
 
@@ -149,8 +164,27 @@ class TestCommand:
         assert r2unet("export", trained / "best.npz", "--out", out, *words)[0] == 0
         advice = {"tta": "--tta" in words, "clean_up": "--clean-up" in words}
         assert read_state(out)["prediction"] == advice
+        assert r2unet("export", out, "--out", tmp_path / "again.npz", "--half")[0] == 0
+        assert read_state(tmp_path / "again.npz")["prediction"] == advice
+
+    def test_makes_the_folder_and_quotes_what_it_says(self, r2unet, trained, tmp_path):
+        out = tmp_path / "new folder" / "a.npz"
+        code, stdout, _ = r2unet("export", trained / "best.npz", "--out", out)
+        assert code == 0 and f"--checkpoint '{out}' photo.jpg" in stdout and load_model(out)
+
+    @pytest.mark.parametrize("name", ["best.npz", "last.npz"])
+    def test_replaces_no_training(self, r2unet, trained, tmp_path, name):
+        for file in ("best.npz", "last.npz"):
+            shutil.copy(trained / file, tmp_path)
+        code, _, err = r2unet("export", tmp_path / "best.npz", "--out", tmp_path / name)
+        assert code == 2 and f"--out {tmp_path / name}: a training, or SOURCE itself" in err
+        assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+
+    def test_refuses_a_folder_for_a_file(self, r2unet, trained, tmp_path):
+        code, _, err = r2unet("export", trained / "best.npz", "--out", tmp_path)
+        assert code == 2 and "--out: want the name of a file" in err
 
     def test_says_what_a_training_knows_by_itself(self, r2unet, trained, tmp_path):
         code, _, err = r2unet("export", trained / "best.npz", "--out", tmp_path / "a.npz", "--steps", 3)
-        assert code == 2 and "--steps: a training's checkpoint knows it; leave it out" in err
+        assert code == 2 and "--steps: is for --pytorch; a training's checkpoint knows" in err
         assert not (tmp_path / "a.npz").exists()

@@ -181,7 +181,7 @@ class TestRefused:
     )
     def test_a_file_that_is_none_and_no_file(self, name, content, tmp_path):
         path = tmp_path / name
-        assert refusal(lambda: load_state_dict(path)) == f"{path}: no such file"
+        assert refusal(lambda: load_state_dict(path)) == f"{path}: no such file; check the path"
         path.write_bytes(content)
         assert refusal(lambda: load_state_dict(path)).startswith(f"{path}: is no {path.suffix} file")
 

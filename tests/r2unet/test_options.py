@@ -64,7 +64,7 @@ class TestUnderstood:
     def test_the_ready_weights_are_the_default(self):
         for line in ("evaluate", "predict a.jpg", "explain a.jpg --out f.png"):
             assert parse(line).checkpoint == READY and parse(f"{line} --checkpoint F").checkpoint == Path("F")
-        assert parse("predict a.jpg").out == Path("masks")
+        assert parse("predict a.jpg").out == Path("predictions")
 
     def test_scores_go_to_stdout_or_into_a_file(self):
         scores = [parse(f"evaluate --checkpoint F {words}").json for words in ("", "--json", "--json F.json")]
