@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from r2unet import __version__
-from r2unet.findings import Finding, Run, Spread, spread
-from r2unet.metrics import METRICS
+from r2unet.findings import Finding, Run, Spread, agreement, spread
+from r2unet.metrics import METRICS, USABLE_JACCARD
 from r2unet.plan import Plan
 from r2unet.settings import as_text
 
@@ -54,6 +54,12 @@ def as_markdown(plan: Plan, findings: list[Finding], originals: bool, device: st
         "side by side too.",
         f"- Jaccard without any network, on the same images: {trivial}.",
     ]
+    if alike := agreement(findings):
+        lines.append(
+            f"- The Jaccards of the images in one training correlate by {alike.correlation:.2f} with those "
+            f"in another, on average. {alike.low_everywhere} images are below {USABLE_JACCARD} in every "
+            f"training, and miss {alike.share:.0%} of what all images miss."
+        )
     if left_out := unfinished(plan, findings):
         lines.append(f"- Not finished, and left out: {', '.join(left_out)}.")
     return "\n".join(lines) + "\n"

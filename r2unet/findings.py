@@ -15,6 +15,9 @@ Two things other than the variants make scores differ, and neither says anything
   an image of its own.
 
 A difference is only to be believed where the interval leaves zero out *and* all seeds have its sign.
+
+Whether networks decide or images do, all trainings tell together: if the Jaccards of the images in one of
+them correlate with those in any other by nearly 1, then what is hard is hard for all (`agreement`).
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ import numpy as np
 
 from r2unet.compare import FINISHED, read_seconds
 from r2unet.errors import InputError
-from r2unet.metrics import bootstrap_interval
+from r2unet.metrics import USABLE_JACCARD, bootstrap_interval
 from r2unet.plan import Plan
 from r2unet.run import new_model
 from r2unet.studies import Row
@@ -97,6 +100,14 @@ class Finding(NamedTuple):
         """Seconds an epoch, the median over the seeds."""
         known = [run.seconds for run in self.runs if run.seconds is not None]
         return float(np.median(known)) if known else None
+
+
+class Agreement(NamedTuple):
+    """How alike the trainings of a study do on the same images."""
+
+    correlation: float  # of the images' Jaccards in two trainings, the mean over all pairs
+    low_everywhere: int  # images below a Jaccard of 0.65, which is of no use, in every training
+    share: float  # of all that is missing to a Jaccard of 1, how much these images miss
 
 
 def spread(values: list[float]) -> Spread:
@@ -168,6 +179,20 @@ def compare_runs(runs: list[Run], first: list[Run], same_images: bool) -> Differ
         bootstrap_interval(values, _rng()),
         {seed: float(np.mean(list(each.values()))) for seed, each in by_seed.items()},
     )
+
+
+def agreement(findings: list[Finding]) -> Agreement | None:
+    """Compare all trainings image by image; None where there is one alone, or they had other images."""
+    runs = [run.jaccards for finding in findings for run in finding.runs]
+    if len(runs) < 2 or any(run.keys() != runs[0].keys() for run in runs):
+        return None
+    values = np.array([[run[name] for name in sorted(run)] for run in runs])  # (trainings, images)
+    if not values.std(axis=1).all():
+        return None  # the same for all images: nothing to correlate
+    pairs = np.corrcoef(values)[np.triu_indices(len(runs), 1)]
+    low = (values < USABLE_JACCARD).all(axis=0)
+    missing = 1 - values.mean(axis=0)
+    return Agreement(float(pairs.mean()), int(low.sum()), float(missing[low].sum() / missing.sum()))
 
 
 def _by_image(by_seed: list[dict[str, float]], same_images: bool) -> np.ndarray:

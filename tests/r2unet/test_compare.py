@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from r2unet.compare import Means, train_study
 from r2unet.errors import InputError
-from r2unet.findings import collect, compare_runs, read_run
+from r2unet.findings import agreement, collect, compare_runs, read_run
 from r2unet.metrics import bootstrap_interval
 from r2unet.options import build_parser
 from r2unet.plan import begin_study, read_plan
@@ -127,6 +128,21 @@ class TestAStudy:
             (line,) = [line for line in text.splitlines() if line.startswith(f"| {variant} |")]
             assert cell in line
         assert "2 seeds (0,1)" in text and "Otsu's threshold" in text and "Not finished" not in text
+
+    def test_s_trainings_are_compared_image_by_image(self, study):
+        out, _ = study
+        findings = collect(out, read_plan(out))
+        jaccards = [list(run.jaccards.values()) for finding in findings for run in finding.runs]
+        pairs = [np.corrcoef(a, b)[0, 1] for a, b in combinations(jaccards, 2)]
+        alike = agreement(findings)
+        assert alike.correlation == pytest.approx(np.mean(pairs))
+        low = [i for i, each in enumerate(zip(*jaccards, strict=True)) if max(each) < 0.65]
+        missing = 1 - np.mean(jaccards, axis=0)
+        assert alike.low_everywhere == len(low)
+        assert alike.share == pytest.approx(missing[low].sum() / missing.sum())
+        assert f"correlate by {np.mean(pairs):.2f} with those in another" in (out / "table.md").read_text()
+        alone = findings[0]._replace(runs=findings[0].runs[:1])
+        assert agreement([alone]) is None
 
     def test_s_difference_is_paired_over_images_and_averaged_over_seeds(self, study):
         out, _ = study
