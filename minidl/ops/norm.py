@@ -22,9 +22,9 @@ is added to x) and its component along n (nor if x is scaled). So sum(dx) = 0, a
 but for eps, which is why a gradient check with dz all ones sees dx = 0 and would pass almost any mistake.
 Now mean(dn) = g db / m, mean(dn n) = g dg / m and n = (x - mean) r, so this is a multiply-add too:
 
-    dx = A dz + B x + C,   A = g r,   B = -A r dg / m,   C = -A db / m - B mean
+    dx = A dz + B x + D,   A = g r,   B = -A r dg / m,   D = -A db / m - B mean
 
-In evaluation the statistics do not move, and B = C = 0.
+In evaluation the statistics do not move, and B = D = 0.
 
 **Precision.** E[x^2] - E[x]^2 is a small difference of large numbers where the mean is far from zero. With
 d = x - shift,
@@ -176,12 +176,12 @@ def gradients(dy: Array, x: Array, norm: Norm, training: bool) -> tuple[Array, A
     x_rows, dx_rows = as_rows(x), as_rows(dx)
     dz_rows, dg, db = gradient_sums(as_rows(dy), x_rows, dx_rows, norm)
     B = -a * r * dg / m
-    A, B, C = by_row(x_rows, a, B, -a * db / m - B * norm.mean)
+    A, B, D = by_row(x_rows, a, B, -a * db / m - B * norm.mean)
     for piece, room in pieces(x_rows):
         part = np.multiply(dz_rows[piece], A[piece], out=dx_rows[piece])
         if training:
             rest = np.multiply(x_rows[piece], B[piece], out=room)
-            rest += C[piece]
+            rest += D[piece]
             part += rest
     return dx, dg, db
 
