@@ -51,7 +51,7 @@ def plot_bars(findings: Sequence[Finding], path: str | Path, baseline: float | N
     height = 1.35 + 0.42 * len(findings)
     figure = new_figure(10.5, height)
     scores, differences = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    figure.subplots_adjust(left=0.19, right=0.98, top=1 - 0.62 / height, bottom=0.6 / height, wspace=0.06)
+    figure.subplots_adjust(left=0.19, right=0.98, top=1 - 0.62 / height, bottom=0.6 / height, wspace=0.12)
     _draw_scores(scores, findings)
     if baseline is not None:
         scores.axvline(baseline, color=QUIET, linestyle=":", label="Otsu's threshold", zorder=1)
