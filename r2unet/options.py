@@ -22,7 +22,7 @@ from r2unet.settings import CHOICES, LIMITS, Settings, as_text, flag
 from r2unet.studies import SEEDS, STUDIES, Variant
 
 MOST_THREADS = 64
-DATA = "an ISIC 2016, 2017 or 2018 folder, or one with images/ and masks/ (default: generated lesions)"
+DATA = "an ISIC 2016, 2017 or 2018 folder, or one with images/ and masks/"
 CONV = (
     "how to convolve; results differ by rounding alone. auto: on a GPU, direct up to 64 channels and im2col "
     "beyond (which is faster there is not measured); on the CPU, direct for a stride of 1 "
@@ -69,7 +69,8 @@ def _add_train(p: argparse.ArgumentParser) -> None:
 
 
 def _add_data(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--data", default=argparse.SUPPRESS, metavar="DIR", help=DATA)
+    text = f"{DATA} (default: generated lesions)"
+    p.add_argument("--data", default=argparse.SUPPRESS, metavar="DIR", help=text)
 
 
 def _add_training(p: argparse.ArgumentParser) -> None:
@@ -153,7 +154,8 @@ def _add_checkpoint(p: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(p: argparse.ArgumentParser) -> None:
     _add_checkpoint(p)
-    p.add_argument("--data", metavar="DIR", help=DATA)
+    text = f"{DATA} (default: generated lesions, where the network was trained on such)"
+    p.add_argument("--data", metavar="DIR", help=text)
     p.add_argument(
         "--split",
         choices=SPLITS,

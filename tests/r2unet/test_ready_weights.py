@@ -47,10 +47,8 @@ class TestPrediction:
         photograph = isic / "ISIC-2017_Validation_Data" / "ISIC_0000006.jpg"
         code, stdout, _ = r2unet("predict", photograph)
         assert code == 0 and "1 of 1 masks are in predictions" in stdout
-        assert read_mask(tmp_path / "predictions" / "ISIC_0000006_segmentation_prediction.png").shape == (
-            24,
-            32,
-        )
+        mask = tmp_path / "predictions" / "ISIC_0000006_segmentation_prediction.png"
+        assert read_mask(mask).shape == (24, 32)
 
     @pytest.mark.skipif("ISIC_ROOT" not in os.environ, reason="set ISIC_ROOT to a folder of ISIC 2017 images")
     def test_outlines_lesions_that_it_was_not_trained_on(self, ready):
