@@ -11,8 +11,8 @@ Each change below is such a symmetry of dermoscopy, and nothing else is done:
   square on itself. They only move pixels, so nothing is interpolated and nothing lost. The two coins
   of `flip` give four of them and `quarter_turn` the four r^k; each of the eight is then hit by two of
   the sixteen outcomes, so all eight are equally likely.
-- one affine map. The lens stands nearer or farther, is centred by hand, turned by any angle and held a little
-  aslant. Seen from the centre, the pixel u of the new image is taken from
+- one affine map. The lens stands nearer, is centred by hand, turned by any angle and held a little aslant.
+  Seen from the centre, the pixel u of the new image is taken from
 
       x = shift + A u,    A = 1/zoom * R(angle) * [1 shear; 0 1] * diag(sqrt(r), 1/sqrt(r)),
 
@@ -68,15 +68,16 @@ def random_affine(
 ) -> Sample:
     """Turn, zoom, shift, shear and stretch by one affine map: (H, W) stays (H, W).
 
-    The angle, in degrees, lies in [-angle, angle]; the zoom in [1/zoom, zoom], its logarithm uniform, so that
-    larger is as likely as smaller; the shift, as a share of the side, in [-shift, shift] along each axis; the
-    shear in [-shear, shear]; width/height of what was square in [1 - stretch, 1 + stretch]. Interpolation is
-    bilinear. The mask is moved as greys and cut at one half, which moves its edge by less than a pixel;
-    nearest-neighbour would leave stairs.
+    The angle, in degrees, lies in [-angle, angle]; the zoom in [1, zoom], its logarithm uniform: nearer
+    only, because a step back would show skin that nobody photographed, and every second image would be a
+    lesion in a frame of mirrors. The shift, as a share of the side, lies in [-shift, shift] along each axis;
+    the shear in [-shear, shear]; width/height of what was square in [1 - stretch, 1 + stretch].
+    Interpolation is bilinear. The mask is moved as greys and cut at one half, which moves its edge by less
+    than a pixel; nearest-neighbour would leave stairs.
     """
     H, W = sample.mask.shape
     turn = np.deg2rad(rng.uniform(-angle, angle))
-    factor = np.exp(rng.uniform(-1, 1) * np.log(zoom))
+    factor = zoom ** rng.uniform(0, 1)
     offset = rng.uniform(-shift, shift, size=2) * (W, H)  # (x, y), in pixels
     slant = rng.uniform(-shear, shear)
     ratio = np.sqrt(rng.uniform(1 - stretch, 1 + stretch))

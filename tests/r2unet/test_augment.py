@@ -107,13 +107,13 @@ class TestAffine:
         np.testing.assert_array_equal(same.image, sample.image)
         np.testing.assert_array_equal(same.mask, sample.mask)
 
-    def test_zoom_enlarges_and_shrinks_a_lesion_by_its_square_equally_often(self, sample, rng):
+    def test_zoom_enlarges_a_lesion_by_its_square_and_never_shrinks_it(self, sample, rng):
         zooms = [
             np.sqrt(random_affine(sample, rng, **(STILL | {"zoom": 1.4})).mask.sum() / sample.mask.sum())
             for _ in range(200)
         ]
-        assert 1 / 1.43 < min(zooms) < 0.75 and 1.35 < max(zooms) < 1.43
-        assert 75 < sum(zoom > 1 for zoom in zooms) < 125
+        assert 0.99 < min(zooms) < 1.03 and 1.37 < max(zooms) < 1.43
+        assert np.median(zooms) == pytest.approx(1.4**0.5, abs=0.03)
 
     def test_zoom_of_two_halves_the_slope_of_a_ramp(self, rng):
         ramp = np.broadcast_to(np.arange(0, 4 * SIZE, 4, dtype=np.uint8)[:, None], (SIZE, SIZE, 3)[:2])
@@ -122,7 +122,7 @@ class TestAffine:
         for _ in range(200):
             near = random_affine(sample, rng, **(STILL | {"zoom": 2})).image[:, SIZE // 2, 0]
             slopes.append(np.diff(near[SIZE // 2 - 8 : SIZE // 2 + 8].astype(float)).mean())
-        assert min(slopes) == pytest.approx(2, abs=0.1) and max(slopes) == pytest.approx(8, abs=0.4)
+        assert min(slopes) == pytest.approx(2, abs=0.1) and max(slopes) == pytest.approx(4, abs=0.1)
 
     def test_angle_turns_about_the_centre(self, sample, rng):
         start, angles = centre(sample.mask), []
