@@ -124,8 +124,8 @@ def plot_learning(findings: Sequence[Finding], path: str | Path) -> None:
     """
     from matplotlib.ticker import MaxNLocator
 
-    columns = min(4, len(findings))
-    lines = -(-len(findings) // columns)
+    lines = -(-len(findings) // 4)
+    columns = -(-len(findings) // lines)  # as even as they go: six are 3 and 3, not 4 and 2
     width, height = max(4.2, 0.5 + 2.6 * columns), 0.45 + 2.3 * lines
     figure = new_figure(width, height)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
