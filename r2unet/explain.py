@@ -111,8 +111,10 @@ def recurrence(model: UShape, calls: list[tuple[str, np.ndarray]]) -> list[Secti
     titles = [f"channel {c}" for c in chosen]
     rows = []
     for t, features in enumerate(steps):
-        sees = 2 * t + 3  # a 3 x 3 kernel, and a ring of pixels more with every step
-        rows.append(Row(f"t = {t}\na pixel sees\n{sees} x {sees}", [features[c] for c in chosen], titles))
+        # a 3 x 3 kernel, and a ring of pixels more with every step; group norm sees the whole image besides
+        sees = 2 * t + 3
+        label = f"t = {t}\nconvolutions see\n{sees} x {sees}"
+        rows.append(Row(label, [features[c] for c in chosen], titles))
     high = float(np.quantile(np.stack(steps)[:, chosen], 0.995))  # one bright pixel would darken the others
     title = "The recurrence on level 1: the same weights, on the block's input plus the last answer"
     return [Section(title, rows, (0.0, max(high, 1e-6)))]
