@@ -357,6 +357,8 @@ class TestProgram:
 
     def test_ctrl_c_outside_a_training_is_one_line(self, program):
         code = "from r2unet import cli; import signal\n"
+        # what a shell starts in the background ignores Ctrl-C, and so would this program
+        code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         code += "cli.build_parser = lambda: signal.raise_signal(signal.SIGINT)\nsys.exit(main())"
         child = program(code=code)
         assert child.communicate() == ("", "r2unet: error: interrupted\n")
