@@ -47,11 +47,11 @@ def draw(batch: int, channels: int, size: int, rng: np.random.Generator) -> Arra
 
 
 class OwnBlock:
-    """r2unet.blocks.RecurrentConv."""
+    """r2unet.network.blocks.RecurrentConv."""
 
     def __init__(self, arrays: Arrays) -> None:
         from minidl import Tensor
-        from r2unet.blocks import RecurrentConv
+        from r2unet.network.blocks import RecurrentConv
 
         self.model = RecurrentConv(len(arrays.bias), STEPS, rng=np.random.default_rng(0))
         given = {"conv.weight": arrays.weight, "conv.bias": arrays.bias}

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         os.environ["OPENBLAS_NUM_THREADS"] = str(options.threads)
     # Nothing above loads NumPy, for its BLAS reads that variable only then. Where neither --threads nor the
     # person has set it, this import does, as for everyone who trains from the command line.
-    import r2unet.cli  # noqa: F401
+    import r2unet.commands.main  # noqa: F401
     from r2unet.errors import InputError
 
     try:
@@ -50,8 +50,8 @@ def measure(options: argparse.Namespace) -> int:
     from benchmarks.frameworks import set_torch_threads, versions
     from benchmarks.sections import all_sections
     from minidl.allocator import keep_freed_memory
-    from r2unet.images import written_whole
-    from r2unet.run import check_writable
+    from r2unet.files import output_file
+    from r2unet.training.run_folder import check_writable
 
     if options.json:
         check_writable("--json", options.json.parent)
@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace) -> int:
                 return 1
             print(f"\n{report.WRITERS[name](results[name])}", flush=True)
             if options.json:  # after every part, so that whoever stops the rest keeps it
-                with written_whole(options.json) as file:
+                with output_file(options.json) as file:
                     file.write(json.dumps(results, indent=2).encode())
     return 0
 

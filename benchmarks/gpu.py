@@ -27,8 +27,8 @@ from benchmarks.gpu_kernels import measure, product_rate
 from benchmarks.gpu_memory import peak
 from benchmarks.gpu_networks import CALLS, COMPILED, EAGER, METHODS, Inputs, OwnNetwork, draw, makers
 from benchmarks.timing import ratios, spread
-from minidl.backend import PLACES, describe, problem_of
-from r2unet.images import written_whole
+from minidl.backend import DEVICES, describe, problem_of
+from r2unet.files import output_file
 
 # widths, batch, size
 CONFIGURATIONS = {"small": ((8, 16, 32, 64), 16, 256), "large": ((64, 128, 256, 512), 4, 256)}
@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements here")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
     parser.add_argument("--quick", action="store_true", help="shapes too small to tell, to see that it runs")
-    parser.add_argument("--device", choices=PLACES, default="cuda", help="(default cuda)")
+    parser.add_argument("--device", choices=DEVICES, default="cuda", help="(default cuda)")
     parser.add_argument("--minutes", type=float, default=10.0, help="compile nothing after (default 10)")
     options = parser.parse_args(argv)
     if problem := problem_of(options.device):
@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
         text = gpu_report.as_markdown(results)
         for path, content in ((options.json, json.dumps(results, indent=2)), (options.markdown, text)):
             if path:
-                with written_whole(path) as file:
+                with output_file(path) as file:
                     file.write(content.encode())
     print(text)
     return 1 if results["problems"] else 0

@@ -30,15 +30,15 @@ import numpy as np
 from benchmarks.gpu_networks import STEPS, Inputs, OwnNetwork, draw
 from minidl import Tensor, no_grad
 from minidl.backend import to_device, to_numpy
-from minidl.data import DataLoader, carried
+from minidl.data import DataLoader, prefetched
 from minidl.optim import AdamW, CosineLR, clip_grad_norm
-from r2unet.augment import augment
-from r2unet.metrics import confusion, summarize
-from r2unet.model import R2UNet
-from r2unet.sample import Batch, collate
-from r2unet.settings import Settings
-from r2unet.synthetic import SyntheticLesions
-from r2unet.train import loss_of
+from r2unet.data.augment import augment
+from r2unet.data.sample import Batch, collate
+from r2unet.data.synthetic import SyntheticLesions
+from r2unet.network.model import R2UNet
+from r2unet.scores.metrics import confusion, summarize
+from r2unet.training.settings import Settings
+from r2unet.training.trainer import loss_of
 
 FLOAT64, FLOAT32 = 1e-8, 1e-4
 FIRST_LOSS, LOSSES, FALL = 1e-4, 2e-2, 0.8
@@ -125,7 +125,7 @@ class Training:
     def batches(self) -> Iterator[Batch]:
         """Yield batches, epoch after epoch."""
         while True:
-            yield from carried(self.loader.batches(), self.device)
+            yield from prefetched(self.loader.batches(), self.device)
 
     def run(self, steps: int) -> list[float]:
         """Take steps and return their losses; the device is waited for only at the end."""

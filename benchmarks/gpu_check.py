@@ -36,7 +36,7 @@ from benchmarks.frameworks import versions
 from benchmarks.machine import ROOT, describe
 from benchmarks.report import table
 from minidl import backend
-from r2unet.images import written_whole
+from r2unet.files import output_file
 
 MINUTES = 9.5
 TITLES = {
@@ -107,7 +107,7 @@ class Checker:
             (".json", json.dumps(self.found, indent=1)),
             (".md", as_markdown(self.found) + "\n"),
         ):
-            with written_whole(self.out / f"{name}{suffix}") as file:
+            with output_file(self.out / f"{name}{suffix}") as file:
                 file.write(text.encode())
 
 
@@ -261,7 +261,7 @@ def told(part: Mapping[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the parts, and return the exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks.gpu_check", description="Check all on a GPU.")
-    parser.add_argument("--device", choices=backend.PLACES, default="cuda", help="(default cuda)")
+    parser.add_argument("--device", choices=backend.DEVICES, default="cuda", help="(default cuda)")
     parser.add_argument("--quick", action="store_true", help="tiny shapes, to see that it runs")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="these parts")
     parser.add_argument(

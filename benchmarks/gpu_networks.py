@@ -22,9 +22,9 @@ from minidl import Tensor, no_grad
 from minidl.backend import Array, to_device, to_numpy
 from minidl.ops.conv import convolution
 from minidl.optim import AdamW, clip_grad_norm
-from r2unet.model import R2UNet
-from r2unet.settings import Settings
-from r2unet.train import loss_of
+from r2unet.network.model import R2UNet
+from r2unet.training.settings import Settings
+from r2unet.training.trainer import loss_of
 
 STEPS = 2  # the recurrence's t
 SETTINGS = Settings()
@@ -50,7 +50,7 @@ def draw(widths: tuple[int, ...], batch: int, size: int, rng: np.random.Generato
 
 
 class OwnNetwork:
-    """r2unet.model.R2UNet with minidl's AdamW, by one of the methods of `convolution`."""
+    """r2unet.network.model.R2UNet with minidl's AdamW, by one of the methods of `convolution`."""
 
     def __init__(self, inputs: Inputs, device: str, method: str = "auto") -> None:
         self.method = method

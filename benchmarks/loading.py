@@ -18,11 +18,11 @@ from benchmarks import networks
 from benchmarks.frameworks import OWN
 from benchmarks.timing import interleave, ratios, spread
 from minidl.data import DataLoader
-from r2unet.augment import augment
-from r2unet.images import write_mask
-from r2unet.isic import LesionImages, find_pairs
-from r2unet.sample import Batch, collate
-from r2unet.synthetic import make_lesion
+from r2unet.data.augment import augment
+from r2unet.data.images import write_mask
+from r2unet.data.isic import LesionImages, find_pairs
+from r2unet.data.sample import Batch, collate
+from r2unet.data.synthetic import make_lesion
 
 
 def write_lesions(root: Path, count: int, size: int, rng: np.random.Generator) -> None:

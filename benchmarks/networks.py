@@ -15,10 +15,10 @@ from benchmarks.frameworks import OWN, import_twin, installed
 from benchmarks.plan import STEPS
 from minidl import Tensor, no_grad
 from minidl.optim import AdamW, clip_grad_norm
-from r2unet.fold import fold_all
-from r2unet.model import R2UNet
-from r2unet.settings import Settings
-from r2unet.train import loss_of
+from r2unet.network.fold import fold_all
+from r2unet.network.model import R2UNet
+from r2unet.training.settings import Settings
+from r2unet.training.trainer import loss_of
 
 SETTINGS = Settings()  # widths 8, 16, 32, 64
 
@@ -40,7 +40,7 @@ def draw(batch: int, size: int, rng: np.random.Generator) -> Inputs:
 
 
 class OwnNetwork:
-    """r2unet.model.R2UNet with minidl's AdamW."""
+    """r2unet.network.model.R2UNet with minidl's AdamW."""
 
     def __init__(self, inputs: Inputs) -> None:
         self.model = R2UNet(widths=SETTINGS.widths, steps=STEPS, rng=np.random.default_rng(0))

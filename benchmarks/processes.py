@@ -88,8 +88,8 @@ def start_up(repeats: int) -> dict[str, dict[str, Spread]]:
         "python": [*python, "-c", "pass"],
         "import numpy": [*python, "-c", "import numpy"],
         "import r2unet": [*python, "-c", "import r2unet"],
-        "import r2unet.train": [*python, "-c", "import r2unet.train"],
-        "r2unet --help": [*python, "-m", "r2unet.cli", "--help"],
+        "import r2unet.training.trainer": [*python, "-c", "import r2unet.training.trainer"],
+        "r2unet --help": [*python, "-m", "r2unet.commands.main", "--help"],
     }
     if "PyTorch" in installed():
         commands["import torch"] = [*python, "-c", "import torch"]

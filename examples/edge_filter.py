@@ -38,7 +38,7 @@ from minidl import Tensor, no_grad
 from minidl.nn import Conv2d
 from minidl.ops import conv2d
 from minidl.optim import SGD
-from r2unet.synthetic import SyntheticLesions
+from r2unet.data.synthetic import SyntheticLesions
 
 TRUE_KERNEL = [[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]
 COUNT, SIZE = 16, 64  # images to learn from, and their height and width in pixels

@@ -25,19 +25,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from r2unet.commands.values import number
+from r2unet.data.isic import find_pairs, read_pair
+from r2unet.data.sample import Sample
 from r2unet.errors import InputError
-from r2unet.fold import fold_all
-from r2unet.isic import find_pairs, read_pair
-from r2unet.metrics import confusion, jaccard
-from r2unet.option_values import number
-from r2unet.predict import THRESHOLD, predict_image
-from r2unet.run import READY, load_model
-from r2unet.sample import Sample
+from r2unet.network.fold import fold_all
+from r2unet.prediction.predict import THRESHOLD, predict_image
+from r2unet.scores.metrics import confusion, jaccard
+from r2unet.training.run_folder import PRETRAINED, load_model
 
 parser = argparse.ArgumentParser(description="Judge a network on photographs as other cameras take them.")
 parser.add_argument("--data", required=True, help="folder of ISIC 2016, 2017 or 2018")
 parser.add_argument(
-    "--checkpoint", type=Path, default=READY, help="default: the weights that come with r2unet"
+    "--checkpoint", type=Path, default=PRETRAINED, help="default: the weights that come with r2unet"
 )
 parser.add_argument("--split", default="validation", help="images to judge on (default validation)")
 parser.add_argument(

@@ -29,11 +29,11 @@ import numpy as np
 from minidl import Tensor, no_grad
 from minidl.ops import binary_cross_entropy_with_logits, soft_dice_loss
 from minidl.optim import Adam
-from r2unet.metrics import confusion, dice, jaccard
-from r2unet.model import R2UNet
+from r2unet.data.sample import collate
+from r2unet.data.synthetic import SyntheticLesions
+from r2unet.network.model import R2UNet
 from r2unet.plots import OverlayRow, plot_overlays
-from r2unet.sample import collate
-from r2unet.synthetic import SyntheticLesions
+from r2unet.scores.metrics import confusion, dice, jaccard
 
 LESION = 6  # which of the generated lesions: this one has a ragged border, and a ruler beside it
 SIZE = 64  # pixels a side; must divide by 4, since three levels halve it twice

@@ -32,16 +32,17 @@ from minidl.backend import resolve_device
 from minidl.data import DataLoader
 from minidl.ops import binary_cross_entropy_with_logits, soft_dice_loss
 from minidl.optim import AdamW, CosineLR, clip_grad_norm
-from r2unet import evaluate, plots
-from r2unet.augment import augment
+from r2unet import plots
+from r2unet.data.augment import augment
+from r2unet.data.isic import LesionImages, find_pairs
+from r2unet.data.sample import collate
+from r2unet.data.synthetic import SyntheticLesions
 from r2unet.errors import InputError
-from r2unet.isic import LesionImages, find_pairs
-from r2unet.metrics import confusion, summarize
-from r2unet.model import R2UNet
-from r2unet.run import BEST, LAST, read_settings, read_state, stamp
-from r2unet.sample import collate
-from r2unet.settings import Settings
-from r2unet.synthetic import SyntheticLesions
+from r2unet.network.model import R2UNet
+from r2unet.scores import evaluate
+from r2unet.scores.metrics import confusion, summarize
+from r2unet.training.run_folder import BEST, LAST, read_settings, read_state, stamp
+from r2unet.training.settings import Settings
 
 # Settings
 

@@ -28,8 +28,8 @@ import numpy as np
 
 Array = Any  # numpy.ndarray or cupy.ndarray: the latter cannot be named without importing cupy
 
-PLACES = ("cpu", "cuda", "cuda-on-cpu")  # where an array can be
-DEVICES = ("auto", *PLACES)  # what a person can ask for
+DEVICES = ("cpu", "cuda", "cuda-on-cpu")  # where an array can be
+DEVICE_CHOICES = ("auto", *DEVICES)  # what a person can ask for
 C_TYPES = {"float32": "float", "float64": "double"}
 THREADS = 256  # in a block, where a kernel's threads have nothing to do with each other
 # The largest number that a kernel counts to: its threads step on by the size of the grid, and so beyond the
@@ -189,12 +189,12 @@ def require(device: str) -> None:
 
 
 def resolve_device(name: str) -> str:
-    """Turn one of DEVICES into the device to use; "auto" takes CUDA where it works, otherwise the CPU.
+    """Turn one of DEVICE_CHOICES into the device to use; "auto" takes CUDA where it works, otherwise the CPU.
 
     Raises DeviceError if a device is asked for by name and does not work.
     """
-    if name not in DEVICES:
-        raise DeviceError(f"unknown device {name!r}; choose from {', '.join(DEVICES)}")
+    if name not in DEVICE_CHOICES:
+        raise DeviceError(f"unknown device {name!r}; choose from {', '.join(DEVICE_CHOICES)}")
     if name == "auto":
         return "cpu" if cuda_problem() else "cuda"
     require(name)

@@ -14,7 +14,6 @@ or the new one, never a half.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backend import is_array, to_numpy
+from minidl.files import atomic_write
 
 FORMAT = "minidl checkpoint 1"
 
@@ -36,18 +36,10 @@ def save(path: str | Path, tree: dict[str, Any]) -> None:
     Raises OSError if the folder cannot be written, TypeError for what is neither number, text nor array,
     and ValueError for a dictionary whose only key is "array", which in the file means something else.
     """
-    path = Path(path)
     arrays: list[np.ndarray] = []
     text = json.dumps({"format": FORMAT, "tree": _take_arrays_out(tree, arrays)})
-    beside = path.with_name(f".{path.name}.part")  # what a kill leaves behind, the next save takes over
-    try:
-        with open(beside, "wb") as file:
-            np.savez(file, tree=np.array(text), **{f"array{k}": a for k, a in enumerate(arrays)})
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        np.savez(file, tree=np.array(text), **{f"array{k}": a for k, a in enumerate(arrays)})
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ each sample's augmentation. So the batches do not depend on how many threads pre
 faster, and an epoch that was interrupted after k batches can go on from batch k exactly as it would have:
 draw the same again, skip k.
 
-Batches for a GPU are on their way to it while it computes the one before (`carried`).
+Batches for a GPU are on their way to it while it computes the one before (`prefetched`).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class DataLoader:
                     future.cancel()
 
 
-class Carrier:
+class Prefetcher:
     """Carries arrays to a device; to a GPU, while that is computing.
 
     A GPU fetches by itself from pinned memory, which the system never moves, on a stream of its own: a queue
@@ -152,7 +152,7 @@ class Carrier:
             self.leaving.popleft()[1].synchronize()
 
 
-def carried(batches: Iterable[Any], device: str) -> Iterator[Any]:
+def prefetched(batches: Iterable[Any], device: str) -> Iterator[Any]:
     """Yield batches, which are named tuples, with their arrays on a device, each sent before it is wanted.
 
     So a GPU fetches a batch while it computes the one before. The arrays of a batch, of one dtype, travel as
@@ -161,7 +161,7 @@ def carried(batches: Iterable[Any], device: str) -> Iterator[Any]:
     if device == "cpu":
         yield from batches
         return
-    carrier = Carrier(device)
+    carrier = Prefetcher(device)
 
     def unpack(batch: Any, sent: Any) -> Any:
         arrays = iter(carrier.receive(sent))

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from minidl import ops
-from minidl.backend import PLACES, Array, DeviceError, require, to_device, to_numpy
+from minidl.backend import DEVICES, Array, DeviceError, require, to_device, to_numpy
 from minidl.gradcheck_cases import function_cases
 from minidl.ops.conv import col2im, im2col
 from minidl.tensor import Function, Tensor
@@ -47,7 +47,7 @@ STEP = 1e-5
 
 # Modules of other packages whose `gradient_checks(rng, device)` yields further rows. Named, not imported:
 # this package knows nothing of what is built on it, and works without.
-OTHER_CHECKS = ("r2unet.checks",)
+OTHER_CHECKS = ("r2unet.network.gradient_checks",)
 
 
 class GradientError(AssertionError):
@@ -264,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--device",
         nargs="+",
-        choices=PLACES,
+        choices=DEVICES,
         default=["cpu"],
         help="one or several, side by side (default cpu)",
     )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidl import init, ops
-from minidl.backend import PLACES, Array, array_module, to_device, to_numpy
+from minidl.backend import DEVICES, Array, array_module, to_device, to_numpy
 from minidl.ops.conv import Pair, as_pair
 from minidl.ops.norm import weighted_sum
 from minidl.tensor import Parameter, Tensor
@@ -96,9 +96,9 @@ class Module:
         return self.train(False)
 
     def to(self, target: str | np.dtype | type) -> Module:
-        """Move all state to one of `backend.PLACES` or convert it to a dtype, in place; returns itself."""
+        """Move all state to one of `backend.DEVICES` or convert it to a dtype, in place; returns itself."""
         for leaf in self._state().values():
-            if target in PLACES:
+            if target in DEVICES:
                 leaf.data = to_device(leaf.data, target)
             else:
                 leaf.data = leaf.data.astype(target)

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.backend import PLACES, Array, device_of, is_array, to_device, to_numpy
+from minidl.backend import DEVICES, Array, device_of, is_array, to_device, to_numpy
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
@@ -167,7 +167,7 @@ class Tensor:
         return Tensor(self.data)
 
     def to(self, target: str | np.dtype | type) -> Tensor:
-        """Return the value on one of `backend.PLACES` or in a dtype, as a new leaf without history.
+        """Return the value on one of `backend.DEVICES` or in a dtype, as a new leaf without history.
 
         Raises RuntimeError for a value that was computed: the way back to where it came from would be cut.
         """
@@ -175,7 +175,7 @@ class Tensor:
             raise RuntimeError(
                 "to: this tensor was computed, and no gradient would get back; detach() it first"
             )
-        if target in PLACES:
+        if target in DEVICES:
             return Tensor(to_device(self.data, target), self.requires_grad)
         return Tensor(self.data.astype(target), self.requires_grad)
 

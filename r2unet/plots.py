@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from r2unet.data.images import resize_image, resize_probability
 from r2unet.errors import InputError
-from r2unet.images import resize_image, resize_probability, written_whole
+from r2unet.files import output_file
 
 if TYPE_CHECKING:  # importing matplotlib takes most of a second, which "r2unet --help" should not pay
     from matplotlib.axes import Axes
@@ -234,5 +235,5 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     kind = Path(path).suffix[1:].lower()
     if kind not in figure.canvas.get_supported_filetypes():
         raise InputError(f"{path}: cannot draw a file of this kind; end its name in .png, .pdf or .svg")
-    with written_whole(path) as file:
+    with output_file(path) as file:
         figure.savefig(file, format=kind)

@@ -11,7 +11,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
-from minidl.backend import PLACES, cuda_problem, problem_of, to_device
+from minidl.backend import DEVICES, cuda_problem, problem_of, to_device
 
 
 def pytest_report_header() -> list[str]:
@@ -26,7 +26,7 @@ def pytest_report_header() -> list[str]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--device cuda`: run the tests of one device alone, and let none of them skip."""
-    parser.addoption("--device", choices=PLACES, help="run only the tests on this device; it has to work")
+    parser.addoption("--device", choices=DEVICES, help="run only the tests on this device; it has to work")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item, device in zip(items, devices, strict=True) if device == only]
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:
     """Each device in turn: NumPy, CuPy on a GPU, and the CUDA kernels run on the CPU."""
     if problem := problem_of(request.param):

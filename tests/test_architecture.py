@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 ENGINE = {
     "minidl.backend": ["minidl.cuda_on_cpu", "minidl.cuda_on_cpu.array"],
     "minidl.cuda_on_cpu": ["minidl.cuda_on_cpu.*"],  # it knows CUDA and NumPy, and nothing of the engine
-    "minidl.cuda_on_cpu.*": ["minidl.cuda_on_cpu.*"],
+    "minidl.cuda_on_cpu.*": ["minidl.cuda_on_cpu.*", "minidl.files"],
+    "minidl.files": [],
     "minidl.init": [],
     "minidl.data": ["minidl.backend"],
     "minidl.tensor": ["minidl.backend", "minidl.ops"],  # minidl.ops as the last statement: see below
@@ -27,7 +28,7 @@ ENGINE = {
     "minidl.allocator": [],
     "minidl.profiler": ["minidl.tensor", "minidl.backend"],
     "minidl.recompute": ["minidl.nn", "minidl.tensor", "minidl.backend"],
-    "minidl.checkpoint": ["minidl.backend"],
+    "minidl.checkpoint": ["minidl.backend", "minidl.files"],
     "minidl.optim": ["minidl.tensor", "minidl.backend"],
     "minidl.nn": ["minidl.init", "minidl.ops", "minidl.ops.*", "minidl.tensor", "minidl.backend"],
     "minidl.gradcheck_cases": [
@@ -49,45 +50,18 @@ ENGINE = {
     "minidl": ["minidl.tensor"],
 }
 
-# r2unet from the bottom to the top: a module imports only from rows above its own in this list.
-ROWS = [
-    ["errors", "sample", "metrics", "cleanup", "blocks", "watch", "losses", "cost"],
-    ["attention", "fold"],
-    ["diagnoses", "images", "model"],
-    ["augment", "baselines", "isic", "plots", "synthetic", "checks", "summary", "interop"],
-    ["settings", "score"],
-    ["run", "studies"],
-    ["export", "option_values"],
-    ["options", "plan", "predict"],
-    ["evaluate", "explain"],
-    ["train"],
-    ["compare"],
-    ["findings"],
-    ["compare_plots", "compare_tables"],
-    ["compare_report"],
-    ["messages"],
-    ["training_commands", "use_commands"],
-    ["cli"],
-]
-NETWORK = {
-    "blocks": set(),
-    "attention": {"blocks"},
-    "model": {"attention", "blocks"},
-}  # these know nothing else of r2unet
-DATA = [
-    "errors",
-    "sample",
-    "metrics",
-    "cleanup",
-    "diagnoses",
-    "images",
-    "augment",
-    "baselines",
-    "isic",
-    "plots",
-    "score",
-    "synthetic",
-]
+# The rooms of r2unet, and what each may import besides itself, the engine and the files in BASE.
+ROOMS = {
+    "data": set(),
+    "network": set(),
+    "prediction": {"data", "network"},
+    "scores": {"data", "network", "prediction"},
+    "training": {"data", "network", "prediction", "scores"},
+    "study": {"data", "network", "prediction", "scores", "training"},
+    "commands": {"data", "network", "prediction", "scores", "training", "study"},
+}
+# Files outside of any room, which every room may import.
+BASE = {"r2unet", "r2unet.errors", "r2unet.files", "r2unet.plots"}
 
 LIBRARIES = {"minidl": {"numpy"}, "r2unet": {"numpy", "PIL", "matplotlib", "tqdm"}}
 
@@ -152,33 +126,51 @@ def test_tensor_imports_the_operations_once_and_last():
     assert own(before) == {"minidl.backend"}
 
 
-@pytest.mark.parametrize("module", [name for name in modules_of("r2unet") if name != "r2unet"])
-def test_r2unet_s_files_import_only_from_lower_rows(module):
-    name = module.removeprefix("r2unet.")
-    rows = [i for i, row in enumerate(ROWS) if name in row]
-    assert len(rows) == 1, f"{module}: give it a place in the table ROWS"
-    lower = {f"r2unet.{n}" for row in ROWS[: rows[0]] for n in row} | {"r2unet", *modules_of("minidl")}
-    forbidden = own(SOURCES[module]) - lower
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def room_modules() -> list[str]:
+    return [name for name in modules_of("r2unet") if name not in {*BASE, "r2unet.__main__"}]
+
+
+@pytest.mark.parametrize("module", room_modules())
+def test_the_rooms_of_r2unet_import_only_from_lower_rooms(module):
+    room = room_of(module)
+    assert room in ROOMS, (
+        f"{module}: put it into one of the rooms {', '.join(ROOMS)}, or give the test a new one"
+    )
+    found = {name for name in own(SOURCES[module]) if name.startswith("r2unet") and name not in BASE}
+    forbidden = {name for name in found if room_of(name) not in ROOMS[room] | {room}}
     assert not forbidden, f"{module} imports {sorted(forbidden)}"
+
+
+def test_the_rooms_stand_in_an_order_without_circles():
+    names = list(ROOMS)
+    for i, room in enumerate(names):
+        assert ROOMS[room] <= set(names[:i]), f"{room} imports a room that stands after it in ROOMS"
+
+
+def test_no_files_of_r2unet_import_each_other_in_a_circle():
+    imported = {name: own(SOURCES[name]) & SOURCES.keys() for name in modules_of("r2unet")}
+    while leaves := [name for name, others in imported.items() if not others & imported.keys()]:
+        for name in leaves:
+            del imported[name]
+    assert not imported, f"these import each other: {sorted(imported)}"
 
 
 def test_the_package_r2unet_itself_imports_nothing():
     assert imports(SOURCES["r2unet"]) == set()
 
 
-@pytest.mark.parametrize("name", NETWORK)
-def test_the_network_knows_nothing_else_of_r2unet(name):
-    found = {n for n in own(SOURCES[f"r2unet.{name}"]) if n.startswith("r2unet")}
-    assert found <= {f"r2unet.{n}" for n in NETWORK[name]}
+@pytest.mark.parametrize("module", [name for name in room_modules() if room_of(name) == "data"])
+def test_the_data_know_nothing_of_the_engine(module):
+    assert not [name for name in own(SOURCES[module]) if name.startswith("minidl")]
 
 
-@pytest.mark.parametrize("name", DATA)
-def test_data_and_scores_know_nothing_of_the_engine_or_the_network(name):
-    assert own(SOURCES[f"r2unet.{name}"]) <= {f"r2unet.{n}" for n in DATA}
-
-
-def test_nobody_imports_the_command_line():
-    assert [name for name, source in SOURCES.items() if "r2unet.cli" in own(source)] == []
+def test_nobody_imports_the_commands():
+    users = {n for n, source in SOURCES.items() for m in own(source) if m.startswith("r2unet.commands")}
+    assert {name for name in users if not name.startswith("r2unet.commands")} == {"r2unet.__main__"}
 
 
 def test_only_the_backend_imports_cupy():
@@ -218,8 +210,8 @@ class TestTheReading:
             ("from minidl import Tensor, ops", {"minidl", "minidl.ops"}),
             ("from minidl.ops import conv2d", {"minidl.ops"}),
             ("from minidl.ops.conv import Conv2d", {"minidl.ops.conv"}),
-            ("def f():\n    if True:\n        from r2unet import cli", {"r2unet.cli"}),
-            ("import os, r2unet.cli", {"r2unet.cli"}),
+            ("def f():\n    if True:\n        from r2unet.commands import main", {"r2unet.commands.main"}),
+            ("import os, r2unet.commands.main", {"r2unet.commands.main"}),
             ("x = 'import minidl'", set()),
         ],
     )
@@ -234,4 +226,4 @@ class TestTheReading:
         assert sorted(lines) == [1, 5]
 
     def test_all_files_are_read(self):
-        assert {"minidl", "minidl.ops", "minidl.ops.conv", "r2unet", "r2unet.cli"} <= SOURCES.keys()
+        assert {"minidl", "minidl.ops", "minidl.ops.conv", "r2unet", "r2unet.commands.main"} <= SOURCES.keys()

@@ -102,7 +102,7 @@ class Network:
 
 def main() -> None:
     """Write an image and, of each variant, its state in one row and its logits to the reference file."""
-    from r2unet.model import NETWORKS
+    from r2unet.network.model import NETWORKS
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 3, 12, 8)).astype(np.float32)

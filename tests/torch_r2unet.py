@@ -72,7 +72,7 @@ def loss_and_gradients(
 
 def main() -> None:
     """Write the inputs, weights, logits, losses and gradients of a small network to the reference file."""
-    from r2unet.model import R2UNet
+    from r2unet.network.model import R2UNet
 
     rng = np.random.default_rng(0)
     model = R2UNet(widths=(3, 5, 6), steps=2, rng=rng)

@@ -23,6 +23,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from minidl.files import atomic_write
+
 HERE = Path(__file__).parent
 C_TYPES = {"float32": "float", "float64": "double"}
 
@@ -160,9 +162,10 @@ def cached(name: str, parts: list[str], build: Callable[[Path], None]) -> Path:
     if not library.exists():
         try:
             library.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            with tempfile.TemporaryDirectory() as folder:
                 build(Path(folder))
-                os.replace(Path(folder) / "library.so", library)
+                with atomic_write(library) as file:
+                    file.write((Path(folder) / "library.so").read_bytes())
         except OSError as error:
             raise KernelError(f"cannot keep compiled kernels: {error}; set XDG_CACHE_HOME") from error
     return library

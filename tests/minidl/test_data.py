@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minidl.backend import device_of, to_numpy
-from minidl.data import DataLoader, carried
+from minidl.data import DataLoader, prefetched
 from tests.minidl.simulated_streams import simulated_cupy
 
 THREADS = (0, 1, 2, 5)
@@ -228,11 +228,11 @@ def pairs(count, size=3):
 class TestCarried:
     def test_on_the_cpu_come_the_batches_themselves(self):
         batches = list(pairs(3))
-        assert all(a is b for a, b in zip(carried(batches, "cpu"), batches, strict=True))
+        assert all(a is b for a, b in zip(prefetched(batches, "cpu"), batches, strict=True))
 
     @pytest.mark.parametrize("count", [0, 1, 2, 5])
     def test_arrays_are_on_the_device_and_all_else_as_it_was(self, device, count):
-        received = list(carried(pairs(count), device))
+        received = list(prefetched(pairs(count), device))
         assert [batch.names for batch in received] == [[f"{i}"] for i in range(count)]
         for batch, original in zip(received, pairs(count), strict=True):
             for here, there in zip(original[:2], batch[:2], strict=True):
@@ -242,7 +242,7 @@ class TestCarried:
     def test_a_batch_travels_as_one(self, device):
         if device == "cpu":
             pytest.skip("nothing travels there")
-        (batch,) = carried(pairs(1), device)
+        (batch,) = prefetched(pairs(1), device)
         assert batch.images.base is batch.masks.base is not None
 
     def test_of_several_dtypes_are_refused_where_they_would_travel_as_one(self, device):
@@ -250,11 +250,11 @@ class TestCarried:
             pytest.skip("nothing travels there")
         (batch,) = pairs(1)
         with pytest.raises(TypeError, match="one array of one dtype, got float32, uint8"):
-            list(carried([batch._replace(masks=batch.masks.astype(np.uint8))], device))
+            list(prefetched([batch._replace(masks=batch.masks.astype(np.uint8))], device))
 
     def test_the_next_batch_leaves_before_the_last_one_is_used(self, device):
         asked = []
-        batches = carried((asked.append(i) or pair for i, pair in enumerate(pairs(4))), device)
+        batches = prefetched((asked.append(i) or pair for i, pair in enumerate(pairs(4))), device)
         next(batches)
         assert asked == ([0] if device == "cpu" else [0, 1])
 
@@ -265,7 +265,7 @@ class TestCarried:
         cupy = simulated_cupy(late_copies, late_steps)
         monkeypatch.setitem(sys.modules, "cupy", cupy)
         computing, found = cupy.cuda.get_current_stream(), []
-        for batch in carried(pairs(9), "cuda"):
+        for batch in prefetched(pairs(9), "cuda"):
             images, masks = batch.images.numbers, batch.masks.numbers
             computing.add(lambda x=images, y=masks: found.append((x.copy(), y.copy())))
             del batch

@@ -10,7 +10,7 @@ from minidl.backend import cuda_problem
 from minidl.gradcheck import GradientError, check_adjoint, check_vjp, every_function, function_checks
 from minidl.ops import activation, conv, elementwise, norm, pool, reduce, shape
 from minidl.ops.linear import MatMul
-from r2unet.blocks import RecurrentConv
+from r2unet.network.blocks import RecurrentConv
 
 FUNCTIONS = sorted(every_function(), key=lambda kind: kind.__name__)
 

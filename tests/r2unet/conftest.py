@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from r2unet.cli import main
-from r2unet.run import load_datasets
-from r2unet.settings import Settings
-from r2unet.synthetic import make_lesion
-from r2unet.train import Trainer
+from r2unet.commands.main import main
+from r2unet.data.synthetic import make_lesion
+from r2unet.training.run_folder import load_datasets
+from r2unet.training.settings import Settings
+from r2unet.training.trainer import Trainer
 
 # 10 images in 3 batches, the last of 2; and the same as options
 TINY = Settings(size=16, widths=(2, 4), batch_size=4, epochs=2, images=10)
@@ -91,7 +91,12 @@ def program():
     """Return a function that starts a command line as a program of its own; `code` may come in its place."""
 
     def start(*words: str | Path, code: str = "sys.exit(main())", **more: Any) -> subprocess.Popen:
-        command = [sys.executable, "-c", f"import sys; from r2unet.cli import main\n{code}", *map(str, words)]
+        command = [
+            sys.executable,
+            "-c",
+            f"import sys; from r2unet.commands.main import main\n{code}",
+            *map(str, words),
+        ]
         # Output is buffered, as a person's is, whatever runs the tests.
         env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         env["OPENBLAS_NUM_THREADS"] = "1"  # each thread reserves memory, which some tests limit

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minidl import ops
-from minidl.backend import PLACES
+from minidl.backend import DEVICES
 from minidl.ops import conv
 from minidl.tensor import Tensor
 
@@ -33,7 +33,7 @@ def test_the_batch_gives_the_same_result_in_pieces(images, stride, rng, gradient
 
     whole = list(everything())
     col_bytes = w[0].size * y[0, 0].size * w.itemsize
-    monkeypatch.setattr(conv, "PIECE_BYTES", dict.fromkeys(PLACES, images * col_bytes))
+    monkeypatch.setattr(conv, "PIECE_BYTES", dict.fromkeys(DEVICES, images * col_bytes))
     for in_pieces, at_once in zip(everything(), whole, strict=True):
         np.testing.assert_allclose(in_pieces, at_once, rtol=1e-12, atol=1e-13)
 

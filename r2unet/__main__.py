@@ -1,0 +1,7 @@
+"""`python -m r2unet` is the command `r2unet`."""
+
+import sys
+
+from r2unet.commands.main import main
+
+sys.exit(main())

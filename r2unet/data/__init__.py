@@ -1,0 +1,1 @@
+"""The data: image files, the ISIC folders, generated lesions, and augmentation."""

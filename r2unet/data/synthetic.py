@@ -1,0 +1,287 @@
+"""Generated lesions: a data set that needs no download, no licence and no disk, and whose outlines are exact.
+
+It stands in for dermoscopy in the tests, the examples and the first run; a score on it says that the
+program learns, and nothing about real skin. An image is built as a dermoscope sees it, in four steps.
+
+Outline. Pixels are points z = x + iy of the square [-1, 1]^2, y downwards. Move z to the lesion's centre,
+pull it about by smooth noise, and squeeze it along a random axis (z + e conj(z), with |e| < 1, turns circles
+into ellipses). Around the centre the border is a random Fourier series over the angle t, written as a
+polynomial in u = z/|z| = e^(it):
+
+    log R(t) = Re sum_k c_k u^k,   c_k complex Gaussian of size ~ k^(-3/2)
+
+(amplitudes that fall with k make the border rough but not torn). The lesion is |z| < q R, and q is chosen
+last, as a quantile of |z|/R: a lesion of area share a is the share a of pixels with the smallest |z|/R. So
+the area is exact whatever the shape, and no mask is ever empty.
+
+Colour. Pigment absorbs (Beer-Lambert): light crossing a density p of pigment is dimmed to
+skin * exp(-p A), with A the pigment's absorption per channel. Melanin swallows blue most and looks brown;
+deep melanin scatters blue back and looks blue-grey; blood swallows green and blue and looks red. Lesions mix
+the three by smooth noise. Because absorption multiplies, the same pigment is strong on fair skin and faint on
+dark skin, as it is in life.
+
+Edge. The density rises across the border as a sigmoid of the distance. The mask is where it passes one half,
+so the truth is sharp where the image is not.
+
+Nuisance. Hair, a ruler, gel bubbles, a coloured sticker, a dark vignette, a slanted lamp and sensor noise:
+dark things that are no lesion, which defeat a threshold on brightness and have to be learned.
+
+Sizes are shares of the square and the sensor noise is drawn last, so one generator state gives the same scene
+at every resolution.
+"""
+
+import cmath
+import math
+
+import numpy as np
+
+from r2unet.data.sample import Sample
+from r2unet.errors import InputError
+
+SMALLEST = 16  # pixels a side; below this the border has no shape
+AREA = (0.03, 0.55)  # share of the image that a lesion covers
+SUPERSAMPLING = 4  # lines are drawn this much larger and averaged down, because hair is thinner than a pixel
+
+# red, green, blue in [0, 1]; from fair to dark, the hues that dermoscopes give them
+SKIN_TONES = np.array(
+    [
+        [0.95, 0.88, 0.80],
+        [0.90, 0.73, 0.68],
+        [0.86, 0.72, 0.56],
+        [0.68, 0.58, 0.53],
+        [0.60, 0.46, 0.36],
+        [0.46, 0.33, 0.26],
+        [0.38, 0.26, 0.20],
+    ],
+    dtype=np.float32,
+)
+# absorption of red, green, blue per unit of density: melanin, deep melanin, blood
+PIGMENTS = np.array([[0.55, 0.95, 1.25], [1.10, 0.95, 0.70], [0.25, 0.90, 0.75]], dtype=np.float32)
+STICKERS = np.array([[0.95, 0.60, 0.20], [0.15, 0.60, 0.90], [0.35, 0.65, 0.45]], dtype=np.float32)
+HAIR = np.array([0.22, 0.15, 0.12], dtype=np.float32)
+INK = np.array([0.10, 0.10, 0.10], dtype=np.float32)
+GLARE = np.array([0.95, 0.95, 0.95], dtype=np.float32)
+
+Stroke = tuple[np.ndarray, float]  # the complex points of a polyline, and its width in half image widths
+
+
+class SyntheticLesions:
+    """A data set of `count` generated samples of (size, size) pixels, without diagnoses.
+
+    Sample i depends on (seed, i) alone, so a split or a longer set keeps the images it had. Each is
+    generated at its first use and kept, read-only, in memory: 4 * size * size bytes.
+    Raises InputError for a count below 1, a seed below 0 or a size below 16.
+    """
+
+    def __init__(self, count: int, size: int, seed: int):
+        if count < 1:
+            raise InputError(f"a synthetic data set of {count} images is empty; ask for 1 or more")
+        if seed < 0:
+            raise InputError(f"seed is {seed}; choose 0 or more")
+        _check_size(size)
+        self.count, self.size, self.seed = count, size, seed
+        self._samples: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return sample `index`: image (size, size, 3) and mask (size, size); IndexError outside the set."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"sample {index} of a data set of {self.count}")
+        if index not in self._samples:
+            image, mask = make_lesion(self.size, np.random.default_rng([self.seed, index]))
+            image.setflags(write=False)
+            mask.setflags(write=False)
+            self._samples[index] = Sample(image, mask, f"synthetic_{index:05d}")
+        return self._samples[index]
+
+
+def make_lesion(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one lesion: image (size, size, 3) uint8 RGB and mask (size, size) uint8, 1 is lesion.
+
+    Raises InputError for a size below 16 pixels.
+    """
+    _check_size(size)
+    points = _pixel_centres(size)
+    area = _log_uniform(rng, *AREA)
+    centre = complex(*rng.uniform(-0.35, 0.35, size=2))
+    distance = _distance_inside(points - centre, area, rng)
+    scene = _skin(size, rng) * np.exp(-_pigment(distance, rng))  # (size, size, 3)
+    scene = _with_nuisances(scene, points, centre, area, rng)
+    scene *= _lamp(points, rng)
+    scene += rng.uniform(0.005, 0.02) * rng.standard_normal(scene.shape, dtype=np.float32)
+    image = np.clip(255 * scene + 0.5, 0, 255).astype(np.uint8)
+    return image, (distance > 0).astype(np.uint8)
+
+
+def _check_size(size: int) -> None:
+    if size < SMALLEST:
+        raise InputError(f"synthetic images of {size} pixels are too small; choose {SMALLEST} or more")
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw a number whose order of magnitude is uniform: small ones are as common as large ones."""
+    return math.exp(rng.uniform(math.log(low), math.log(high)))
+
+
+def _pixel_centres(size: int) -> np.ndarray:
+    """Return x + iy of every pixel's centre in [-1, 1]^2: (size, size) complex64."""
+    x = ((2 * np.arange(size) + 1) / size - 1).astype(np.float32)
+    return x[None, :] + 1j * x[:, None]
+
+
+def _random_direction(rng: np.random.Generator) -> complex:
+    return cmath.exp(1j * rng.uniform(0, 2 * math.pi))
+
+
+def _smooth_noise(size: int, cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Return (size, size) float32 noise that varies over 1/cells of the image: a coarse grid, enlarged."""
+    from PIL import Image
+
+    grid = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
+    return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _distance_inside(points: np.ndarray, area: float, rng: np.random.Generator) -> np.ndarray:
+    """Return the distance to the border in half image widths, positive inside; `points` are about the centre.
+
+    It is exact on the border and only roughly a distance away from it, which is all the soft edge needs.
+    """
+    size = len(points)
+    radius = math.sqrt(4 * area / math.pi)  # of the disc with this area, the square having area 4
+    # the pull stays below the noise's own wavelength, or the plane would fold and the lesion fall apart
+    for cells, pull in ((6, rng.uniform(0.05, 0.15) * radius), (24, rng.uniform(0, 0.02))):
+        points = points + pull * (_smooth_noise(size, cells, rng) + 1j * _smooth_noise(size, cells, rng))
+    points = points + rng.uniform(0, 0.25) * _random_direction(rng) * points.conj()
+    modulus = np.maximum(np.abs(points), 1e-6)  # the centre itself has no angle
+    ratio = modulus * np.exp(-_log_border(points / modulus, rng))  # |z| / R, (size, size)
+    return radius * (1 - ratio / float(np.quantile(ratio, area)))
+
+
+def _log_border(direction: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return log R in every `direction` u, |u| = 1: the random Fourier series, summed by Horner's rule."""
+    orders = np.arange(2, 13)  # order 0 would be a size and order 1 a shift, which are drawn elsewhere
+    amplitudes = rng.uniform(0.05, 0.4) / orders**1.5
+    coefficients = amplitudes * (rng.standard_normal(len(orders)) + 1j * rng.standard_normal(len(orders)))
+    total = np.zeros_like(direction)
+    for coefficient in reversed(coefficients.tolist()):
+        total = total * direction + coefficient
+    return (total * direction**2).real
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-x)), written so that a large -x cannot overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def _skin(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return bare skin, (size, size, 3) in [0, 1]: a tone, mottled by blood and by freckles of melanin."""
+    step = rng.integers(len(SKIN_TONES) - 1)
+    share = rng.uniform()
+    tone = (1 - share) * SKIN_TONES[step] + share * SKIN_TONES[step + 1]
+    tone *= rng.uniform(0.93, 1.07, size=3).astype(np.float32)  # white balance
+    melanin, _, blood = PIGMENTS
+    flush = 0.08 * _smooth_noise(size, 4, rng) + 0.03 * _smooth_noise(size, 48, rng)
+    freckles = rng.uniform(0, 0.3) * np.maximum(_smooth_noise(size, 24, rng) - rng.uniform(0.8, 2.0), 0)
+    absorbed = flush[..., None] * blood + freckles[..., None] * melanin
+    return tone * np.exp(-absorbed)
+
+
+def _pigment(distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return what the lesion absorbs, density times absorption: (size, size, 3), 0 far from the lesion."""
+    size = len(distance)
+    preference = rng.normal([1.5, 0, 0], 1.0).astype(np.float32)  # most lesions are brown
+    variegation = rng.uniform(0.3, 1.8)
+    patches = np.stack([_smooth_noise(size, 5, rng) for _ in PIGMENTS], axis=-1)  # (size, size, 3 pigments)
+    mixture = np.exp(preference + variegation * patches)
+    mixture /= mixture.sum(axis=-1, keepdims=True)
+    blotches = 0.35 * _smooth_noise(size, 7, rng) + 0.25 * _smooth_noise(size, 20, rng)
+    # lines of the pigment network run where finer noise crosses zero
+    network = rng.uniform(0, 0.5) * (0.5 - np.abs(_smooth_noise(size, 56, rng)))
+    density = _log_uniform(rng, 0.45, 1.6) * np.exp(np.maximum(blotches + network, -0.6))
+    density *= _sigmoid(distance / rng.uniform(0.01, 0.05))
+    flush = rng.uniform(0, 0.15) * np.exp(-np.abs(distance) / 0.2)  # a red halo around the border
+    absorption = mixture @ PIGMENTS  # (size, size, 3 channels)
+    return density[..., None] * absorption + flush[..., None] * PIGMENTS[2]
+
+
+def _with_nuisances(
+    scene: np.ndarray, points: np.ndarray, centre: complex, area: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the scene with what lies on the skin, each thing on some images only."""
+    size = len(scene)
+    if rng.random() < 0.15 and area < 0.25:
+        away = -centre / abs(centre)  # opposite the lesion, which the sticker would hide
+        inside = rng.uniform(0.3, 0.6) - np.abs(points - rng.uniform(1.15, 1.35) * away)
+        scene = _blend(scene, np.clip(inside * size / 2 + 0.5, 0, 1), STICKERS[rng.integers(len(STICKERS))])
+    if rng.random() < 0.3:
+        scene = _blend(scene, 0.85 * _lines(size, _ruler(rng)), INK)
+    if rng.random() < 0.45:
+        scene = _blend(scene, 0.85 * _lines(size, _hairs(rng)), rng.uniform(0.4, 1.6) * HAIR)
+    if rng.random() < 0.3:
+        scene = _blend(scene, rng.uniform(0.2, 0.6) * _lines(size, _bubbles(rng)), GLARE)
+    return scene
+
+
+def _blend(scene: np.ndarray, coverage: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Lay a colour (3,) over the scene (size, size, 3) where coverage (size, size) is 1."""
+    return scene + coverage[..., None] * (colour - scene)
+
+
+def _lines(size: int, strokes: list[Stroke]) -> np.ndarray:
+    """Return the coverage in [0, 1] by polylines of complex points and a width: (size, size) float32."""
+    from PIL import Image, ImageDraw
+
+    side = size * SUPERSAMPLING
+    canvas = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(canvas)
+    for points, width in strokes:
+        pixels = (points + 1 + 1j) * (side / 2)
+        corners = np.stack([pixels.real, pixels.imag], axis=-1).ravel().tolist()
+        draw.line(corners, fill=255, width=max(1, round(width * side / 2)))
+    return np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float32) / 255
+
+
+def _hairs(rng: np.random.Generator) -> list[Stroke]:
+    """Return curved hairs that lie roughly in one direction, as hair grows."""
+    growth, width = rng.uniform(0, 2 * math.pi), rng.uniform(0.008, 0.02)
+    along = np.linspace(-0.5, 0.5, 16)
+    hairs = []
+    for _ in range(rng.integers(3, 25)):
+        arc = along + 1j * rng.normal(0, 0.5) * along**2
+        heading = rng.uniform(0.4, 1.8) * cmath.exp(1j * rng.normal(growth, 0.5))
+        hairs.append((_random_point(rng) + heading * arc, width * rng.uniform(0.6, 1.2)))
+    return hairs
+
+
+def _ruler(rng: np.random.Generator) -> list[Stroke]:
+    """Return a straight scale with a tick per millimetre, every fifth one longer, near the image's edge."""
+    heading, width = _random_direction(rng), 0.012
+    middle = -1j * heading * rng.uniform(0.55, 0.85)
+    count = rng.integers(11, 21)
+    feet = middle + rng.uniform(0.6, 1.2) * heading * np.linspace(-0.5, 0.5, count)
+    heights = np.where(np.arange(count) % 5 == 0, 0.1, 0.05)
+    tips = feet + 1j * heading * heights
+    return [(feet, width), *((tick, width) for tick in np.stack([feet, tips], axis=-1))]
+
+
+def _bubbles(rng: np.random.Generator) -> list[Stroke]:
+    """Return the bright rims of air bubbles in the gel under the lens, lit from one side."""
+    rim = _random_direction(rng) * np.exp(1j * np.linspace(0, 1.3 * math.pi, 20))
+    return [(_random_point(rng) + rng.uniform(0.004, 0.03) * rim, 0.01) for _ in range(rng.integers(2, 16))]
+
+
+def _random_point(rng: np.random.Generator) -> complex:
+    return complex(*rng.uniform(-1, 1, size=2))
+
+
+def _lamp(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the light that falls on every pixel, (size, size, 1): slanted, and dark outside a round lens."""
+    slant = complex(*rng.normal(0, 0.06, size=2))
+    light = 1 + (points * slant).real - rng.uniform(0, 0.12) * np.abs(points) ** 2
+    if rng.random() < 0.35:
+        reach = np.abs(points.real * rng.uniform(0.85, 1.0) + 1j * points.imag * rng.uniform(0.85, 1.0))
+        edge = (rng.uniform(1.0, 1.15) - reach) / rng.uniform(0.01, 0.08)
+        light *= 0.05 + 0.95 * _sigmoid(edge)
+    return light[..., None]

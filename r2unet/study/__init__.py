@@ -1,0 +1,1 @@
+"""Studies: several trainings side by side, and what they show."""

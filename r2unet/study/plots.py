@@ -1,0 +1,229 @@
+"""Pictures of a study: how good each row is, how it learned, and what its outlines look like.
+
+A bar shows how large a score is, and begins at zero, or its length would mean nothing. Rows that are worth
+comparing are often so close that bars look alike; so beside them stands what is asked, the difference to the
+first row, on a scale of its own. A dot is always one training: with two or three seeds each can be shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from r2unet.plots import (
+    PREDICTION,
+    QUIET,
+    TRAINING,
+    TRUTH,
+    VALIDATION,
+    OverlayRow,
+    add_outline_legend,
+    draw_outline,
+    new_figure,
+    save_figure,
+)
+from r2unet.study.findings import Finding
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FAINT = "#c8c8c8"
+CELL, GAP, LEFT, TOP, BOTTOM = 1.5, 0.06, 0.35, 0.3, 0.4  # inches, of plot_outlines
+
+
+class Point(NamedTuple):
+    """One value of a setting that was changed alone."""
+
+    value: str
+    jaccards: list[float]  # of each seed
+    default: bool
+
+
+def plot_bars(findings: Sequence[Finding], path: str | Path, baseline: float | None = None) -> None:
+    """Draw each row's mean Jaccard as a bar, and beside it its difference to the first row.
+
+    Lines are 95 % intervals over images, dots are seeds. Where the rows were also scored in train mode,
+    each has a second bar. `baseline` is drawn as a line: what has to be beaten.
+    """
+    height = 1.35 + 0.42 * len(findings)
+    figure = new_figure(10.5, height)
+    scores, differences = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    figure.subplots_adjust(left=0.19, right=0.98, top=1 - 0.62 / height, bottom=0.6 / height, wspace=0.12)
+    _draw_scores(scores, findings)
+    if baseline is not None:
+        scores.axvline(baseline, color=QUIET, linestyle=":", label="Otsu's threshold", zorder=1)
+    for y, finding in enumerate(findings):
+        if finding.difference:
+            difference = finding.difference
+            differences.plot(difference.interval, [y, y], color="black", linewidth=1.6, zorder=2)
+            differences.plot(difference.mean, y, "|", color="black", markersize=12, mew=1.6, zorder=2)
+            _draw_seeds(differences, list(difference.by_seed.values()), y)
+    differences.axvline(0, color=QUIET, linewidth=1, zorder=1)
+    scores.set_yticks(range(len(findings)), [finding.row.label for finding in findings])
+    scores.invert_yaxis()
+    _style(scores, "Validation Jaccard", "mean over images")
+    _style(differences, f"Difference to {findings[0].row.label}", "paired over images")
+    for axes in (scores, differences):
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+    place = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.98), "ncols": 5, "columnspacing": 1.0}
+    scores.legend(**place, handlelength=1.5, fontsize=8, frameon=False)
+    save_figure(figure, path)
+
+
+def _draw_scores(axes: Axes, findings: Sequence[Finding]) -> None:
+    modes = all(run.modes for finding in findings for run in finding.runs)
+    height, offset = (0.4, 0.21) if modes else (0.62, 0.0)
+    for y, finding in enumerate(findings):
+        jaccards = [run.scores["model"]["mean"]["jaccard"] for run in finding.runs]
+        labels = ("eval mode" if modes else None, "95 % over images", "seeds") if y == 0 else (None,) * 3
+        axes.barh(
+            y - offset, np.mean(jaccards), height, color=TRAINING, alpha=0.55, label=labels[0], zorder=1
+        )
+        axes.plot(finding.interval, [y - offset] * 2, color="black", linewidth=1.6, label=labels[1], zorder=2)
+        _draw_seeds(axes, jaccards, y - offset, labels[2])
+        if modes:
+            trained = [run.modes["jaccard_train_mode"] for run in finding.runs]
+            label = "train mode" if y == 0 else None
+            axes.barh(y + offset, np.mean(trained), height, color=FAINT, label=label, zorder=1)
+            _draw_seeds(axes, trained, y + offset - 0.1)
+    axes.set_xlim(0, 1)
+
+
+def _draw_seeds(axes: Axes, values: Sequence[float], y: float, label: str | None = None) -> None:
+    axes.plot(
+        values,
+        [y + 0.17] * len(values),  # below the line, which they would hide
+        "o",
+        color=VALIDATION,
+        mec="white",
+        mew=0.8,
+        markersize=5.5,
+        clip_on=False,
+        label=label,
+        zorder=3,
+    )
+
+
+def _style(axes: Axes, title: str, label: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11, pad=22)
+    axes.set_xlabel(label, fontsize=9)
+    axes.grid(color="#e5e5e5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def plot_learning(findings: Sequence[Finding], path: str | Path) -> None:
+    """Draw the validation's mean Jaccard by epoch, a panel a row; the other rows stand faint behind.
+
+    The dot is the best epoch of each seed. What a title says of the last fifth is how far the best rose in
+    it, as the mean over seeds: a row that still rises would have been better with more epochs.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    lines = -(-len(findings) // 4)
+    columns = -(-len(findings) // lines)  # as even as they go: six are 3 and 3, not 4 and 2
+    width, height = max(4.2, 0.5 + 2.6 * columns), 0.45 + 2.3 * lines
+    figure = new_figure(width, height)
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    left, right, top, bottom = 0.62 / width, 1 - 0.15 / width, 1 - 0.48 / height, 0.5 / height
+    figure.subplots_adjust(left=left, right=right, top=top, bottom=bottom, hspace=0.38, wspace=0.1)
+    highest = max(row["validation_jaccard"] for f in findings for run in f.runs for row in run.history) or 1.0
+    for axes, finding in zip(panels, findings, strict=False):
+        for other in findings:
+            _draw_learning(axes, other, FAINT)
+        _draw_learning(axes, finding, VALIDATION)
+        gains = [run.late_gain for run in finding.runs if run.late_gain is not None]
+        title = finding.row.label + (f"\nlast fifth {np.mean(gains):+.3f}" if gains else "")
+        axes.set_title(title, loc="left", fontsize=9)
+        axes.grid(color="#e5e5e5", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_tick_params(labelbottom=True)
+        axes.set_ylim(0, min(1.0, 1.1 * highest))
+    for axes in panels[len(findings) :]:
+        axes.set_visible(False)
+    figure.supxlabel("epoch", fontsize=9, y=0.06 / height)
+    figure.supylabel("validation Jaccard", fontsize=9, x=0.1 / width)
+    save_figure(figure, path)
+
+
+def _draw_learning(axes: Axes, finding: Finding, colour: str) -> None:
+    for run in finding.runs:
+        values = [row["validation_jaccard"] for row in run.history]
+        axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=1.2)
+        if colour != FAINT:
+            best = run.best_epoch
+            axes.plot(best, values[best - 1], "o", color=colour, mec="white", mew=0.8, clip_on=False)
+
+
+def plot_outlines(columns: Mapping[str, Sequence[OverlayRow]], path: str | Path) -> None:
+    """Draw a column for each row of a study, a line for each image, with the true and predicted outline.
+
+    All columns hold the same images in the same order.
+    """
+    images = next(iter(columns.values()))
+    heights = [CELL * row.image.shape[0] / row.image.shape[1] for row in images]
+    width = max(3.0, LEFT + len(columns) * (CELL + GAP))
+    height = TOP + sum(heights) + GAP * len(heights) + BOTTOM
+    figure = new_figure(width, height)
+    for i, (label, rows) in enumerate(columns.items()):
+        top = height - TOP
+        for j, (row, cell_height) in enumerate(zip(rows, heights, strict=True)):
+            top -= cell_height
+            left = LEFT + i * (CELL + GAP)
+            box = (left / width, top / height, CELL / width, cell_height / height)
+            axes = figure.add_axes(box, xticks=[], yticks=[])
+            axes.imshow(row.image)
+            draw_outline(axes, row.truth, 0.5, TRUTH)
+            draw_outline(axes, row.probability, 0.5, PREDICTION)
+            axes.text(0.04, 0.96, f"{row.jaccard:.2f}", transform=axes.transAxes, fontsize=8, color="white",
+                      va="top").set_bbox({"facecolor": "#00000090", "linewidth": 0, "pad": 1.5})  # fmt: skip
+            if i == 0:
+                axes.set_ylabel(row.name, fontsize=7)
+            if j == 0:
+                axes.set_title(label, fontsize=8)
+            top -= GAP
+    add_outline_legend(figure)
+    save_figure(figure, path)
+
+
+def plot_factors(panels: Mapping[str, Sequence[Point]], path: str | Path) -> None:
+    """Draw Jaccard against the value of each setting that was changed alone; dots are seeds.
+
+    Values stand at equal distances, in order: a learning rate is tripled where a step is added.
+    """
+    width, height = 0.7 + 2.2 * len(panels), 3.1
+    figure = new_figure(width, height)
+    axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    figure.subplots_adjust(
+        left=0.68 / width, right=1 - 0.1 / width, top=1 - 0.4 / height, bottom=0.85 / height, wspace=0.08
+    )
+    for axes, (name, points) in zip(axes_of, panels.items(), strict=True):
+        means = [np.mean(point.jaccards) for point in points]
+        # Between words, such as losses, there is nothing that a line could lead through.
+        width_of_line = 1.2 if all(point.value[0].isdigit() for point in points) else 0.0
+        axes.plot(range(len(points)), means, "_-", color=TRAINING, lw=width_of_line, markersize=14, mew=2)
+        for x, point in enumerate(points):
+            axes.plot([x] * len(point.jaccards), point.jaccards, "o", color=VALIDATION, mec="white", mew=0.8)
+        axes.set_xticks(range(len(points)), [point.value for point in points], fontsize=8)
+        if any("," in point.value for point in points):
+            axes.tick_params(axis="x", rotation=18)
+        for point, tick in zip(points, axes.get_xticklabels(), strict=True):
+            tick.set_weight("bold" if point.default else "normal")
+        axes.set_xlim(-0.5, len(points) - 0.5)
+        axes.set_title(name.replace("_", " "), loc="left", fontsize=10)
+        axes.grid(color="#e5e5e5", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes_of[0].set_ylabel("validation Jaccard", fontsize=9)
+    figure.text(
+        0.68 / width,
+        0.1 / height,
+        "bold: the value that was given, which the other panels keep",
+        fontsize=8,
+        color=QUIET,
+    )
+    save_figure(figure, path)

@@ -1,0 +1,143 @@
+"""Generated lesions are repeatable, exact in area, outlined where they fade, and too hard for a threshold."""
+
+import numpy as np
+import pytest
+
+from r2unet.data.synthetic import AREA, SyntheticLesions, make_lesion
+from r2unet.errors import InputError
+from r2unet.scores.baselines import otsu
+
+
+@pytest.fixture(scope="module")
+def lesions():
+    return SyntheticLesions(100, 64, seed=0)
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def grown(mask, pixels):
+    """The mask with every pixel within `pixels` steps up, down, left or right of it."""
+    for _ in range(pixels):
+        padded = np.pad(mask, 1, mode="edge")
+        mask = (
+            padded[1:-1, 1:-1] | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+        )
+    return mask
+
+
+def test_a_sample_is_an_rgb_image_with_a_mask_of_zeros_and_ones(lesions):
+    for sample in lesions:
+        assert sample.image.shape == (64, 64, 3) and sample.mask.shape == (64, 64)
+        assert sample.image.dtype == sample.mask.dtype == np.uint8
+        assert set(np.unique(sample.mask)) == {0, 1}
+
+
+def test_samples_have_names_of_five_digits_and_no_diagnosis(lesions):
+    assert len(lesions) == 100
+    assert lesions[12].name == "synthetic_00012"
+    assert lesions[12].diagnosis is None
+
+
+def test_areas_fill_their_range_and_never_leave_it(lesions):
+    areas = np.array([sample.mask.mean() for sample in lesions])
+    pixel = 1 / 64**2
+    assert AREA[0] - pixel <= areas.min() < 0.04
+    assert 0.45 < areas.max() <= AREA[1] + pixel
+    assert np.median(areas) == pytest.approx(np.sqrt(AREA[0] * AREA[1]), rel=0.25)  # log-uniform
+
+
+def test_an_image_depends_on_seed_and_index_alone():
+    short, long = SyntheticLesions(3, 32, seed=5), SyntheticLesions(50, 32, seed=5)
+    for sample in reversed(list(long)):  # another order of generation
+        if sample.name in ("synthetic_00000", "synthetic_00002"):
+            twin = short[int(sample.name[-5:])]
+            np.testing.assert_array_equal(sample.image, twin.image)
+            np.testing.assert_array_equal(sample.mask, twin.mask)
+    image, mask = make_lesion(32, np.random.default_rng([5, 2]))
+    np.testing.assert_array_equal(image, short[2].image)
+    np.testing.assert_array_equal(mask, short[2].mask)
+
+
+def test_other_indices_and_other_seeds_give_other_images(lesions):
+    firsts = [lesions[0], lesions[1], SyntheticLesions(1, 64, seed=1)[0]]
+    assert len({sample.mask.tobytes() for sample in firsts}) == 3
+    assert len({sample.image.tobytes() for sample in firsts}) == 3
+
+
+def test_a_sample_is_generated_once_and_cannot_be_overwritten(lesions):
+    first = lesions[3]
+    assert lesions[4] is not first and lesions[3] is first
+    for array in (first.image, first.mask):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 0
+
+
+def test_one_generator_state_draws_the_same_scene_at_every_size():
+    for seed in range(10):
+        image, mask = make_lesion(64, np.random.default_rng(seed))
+        large_image, large_mask = make_lesion(128, np.random.default_rng(seed))
+        halved_mask = large_mask.reshape(64, 2, 64, 2).mean(axis=(1, 3)) >= 0.5
+        halved_image = large_image.reshape(64, 2, 64, 2, 3).mean(axis=(1, 3))
+        assert dice(halved_mask, mask == 1) > 0.95
+        # in levels of 255; the sensor noise differs, and so does what is finer than a pixel
+        assert abs(halved_image - image).mean() < 6
+
+
+def test_the_outline_lies_where_half_of_the_absorption_is_reached():
+    """Absorbance (minus log green) deep inside, at and outside the outline, averaged over images."""
+    profiles = []
+    for sample in SyntheticLesions(60, 128, seed=2):
+        inside, absorbance = sample.mask == 1, -np.log(sample.image[..., 1] + 1.0)
+        deep, far = ~grown(~inside, 8), grown(inside, 12) & ~grown(inside, 8)
+        edge = (inside & grown(~inside, 1)) | (~inside & grown(inside, 1))  # a pixel on either side
+        if deep.any() and far.any():
+            profiles.append([absorbance[pixels].mean() for pixels in (deep, edge, far)])
+    deep, edge, far = np.mean(profiles, axis=0)
+    assert deep - far > 0.5
+    assert 0.45 < (edge - far) / (deep - far) < 0.6
+
+
+def test_the_lesion_can_be_told_from_the_skin_around_it(lesions):
+    contrasts = []
+    for sample in lesions:
+        inside = sample.mask == 1
+        ring = grown(inside, 8) & ~grown(inside, 3)
+        colours = sample.image[inside].mean(axis=0), sample.image[ring].mean(axis=0)
+        contrasts.append(abs(colours[0] - colours[1]).max())
+    assert min(contrasts) > 8 and np.median(contrasts) > 40  # levels of 255
+
+
+def test_a_threshold_on_brightness_is_not_enough(lesions):
+    scores = [dice(otsu(sample.image), sample.mask) for sample in lesions]
+    assert 0.5 < np.mean(scores) < 0.75
+    assert np.percentile(scores, 90) > 0.85  # and some lesions are easy
+
+
+def test_skin_ranges_from_fair_to_dark(lesions):
+    brightness = [np.median(sample.image[sample.mask == 0]) for sample in lesions]
+    assert min(brightness) < 75 and max(brightness) > 190
+
+
+@pytest.mark.parametrize("index", [-1, 100])
+def test_an_index_outside_the_set_is_an_index_error(index, lesions):
+    with pytest.raises(IndexError, match=f"sample {index} of a data set of 100"):
+        lesions[index]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "seed", "message"),
+    [
+        (0, 64, 0, "data set of 0 images.*1 or more"),
+        (5, 15, 0, "15 pixels.*16 or more"),
+        (5, 64, -1, "seed is -1.*0 or more"),
+    ],
+)
+def test_settings_that_make_no_data_set_are_refused_with_the_remedy(count, size, seed, message):
+    with pytest.raises(InputError, match=message):
+        SyntheticLesions(count, size, seed)
+
+
+def test_the_smallest_size_still_has_a_lesion_in_every_image():
+    assert all(sample.mask.any() and not sample.mask.all() for sample in SyntheticLesions(50, 16, seed=0))
