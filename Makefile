@@ -1,10 +1,11 @@
-# make train   creates the environment, installs, trains on generated lesions (one to two minutes)
-# make test    creates the environment, installs, runs the whole test suite
-# make lint    checks style and format
-# make clean   removes the environment
+# make train       create the environment, install, and train on generated lesions (one to two minutes)
+# make test        create the environment, install, and run the whole test suite
+# make lint        check style and formatting
+# make gradcheck   check every derivative against finite differences
+# make clean       remove the environment
 #
-# make gpu-check            with CUDA: tests, gradients, training and speed on the GPU; uses what is installed
-# make gpu-check OUT=dir    writes its results there instead of docs/gpu
+# make gpu-check            on a CUDA GPU: tests, gradients, training and speed; uses the installed packages
+# make gpu-check OUT=dir    write the results to dir instead of docs/gpu
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -31,7 +32,7 @@ clean:
 	rm -rf .venv
 
 .venv/bin/python:
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; name one: make PYTHON=python3.12')"
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; select it with: make PYTHON=python3.12')"
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml

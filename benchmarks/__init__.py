@@ -1,1 +1,1 @@
-"""Side-by-side measurements against other frameworks; `benchmarks/README.md` says how they are made."""
+"""Comparison of speed and memory with other frameworks; `benchmarks/README.md` describes the method."""

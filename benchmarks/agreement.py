@@ -1,10 +1,11 @@
-"""Only what computes the same is worth comparing, so the numbers are compared before the times.
+"""Check that all frameworks compute the same numbers before their times are compared.
 
-Outputs, and losses over some steps (which see the gradients, the clipping and the optimizer as well), are
-continuous in every rounding. A gradient is not: an activation at 1e-7 on one side and -1e-7 on the other
-passes its gradient here and not there. Of the millions in a large image some do, and each changes the
-gradient of a few hundred pixels. So gradients have to agree element by element on small images, and on the
-large ones that are timed by the length of the whole difference, to a tolerance that leaves room for that.
+Outputs depend continuously on rounding errors. So do the losses of several steps, which also depend on the
+gradients, the clipping and the optimizer. A gradient does not: if an activation is 1e-7 in one framework and
+-1e-7 in the other, the ReLU passes the gradient in only one of them. Among the millions of activations of a
+large image this happens to a few, and each changes the gradient of a few hundred pixels. Gradients must
+therefore agree element by element on small images. On the large images that are timed, only the norm of the
+difference is checked, with a larger tolerance.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ import numpy as np
 from benchmarks.frameworks import OWN
 
 TOLERANCE = 1e-3  # of the largest element
-KINKED_TOLERANCE = 1e-2  # of the length of a gradient, where some activations lie at ReLU's kink
-SMALL = 8  # pixels a side: a few thousand activations, none of which lies there
+KINKED_TOLERANCE = 1e-2  # of the norm of a gradient, where some activations lie at ReLU's kink
+SMALL = 8  # pixels per side: a few thousand activations, none of which lies at the kink
 
 
 class Disagreement(Exception):
-    """Two frameworks were given the same and computed something else."""
+    """Two frameworks computed different numbers from the same inputs."""
 
 
 def check_blocks(blocks: Mapping[str, Any], small: bool) -> None:
-    """Run each block; raise Disagreement unless outputs and gradients are ours."""
+    """Run each block; raise Disagreement unless its outputs and gradients equal ours."""
     own_y = np.asarray(blocks[OWN]())
     own = blocks[OWN].gradients()
     for name, block in blocks.items():
@@ -34,16 +35,16 @@ def check_blocks(blocks: Mapping[str, Any], small: bool) -> None:
         for leaf, theirs in block.gradients().items():
             what = f"{name}, gradient of {leaf}"
             if small:
-                # Of the bias in front of a norm it is zero, and what is computed is rounding.
+                # The gradient of a bias before a norm is zero; the computed one is rounding error.
                 scale = np.abs(own["weight"]).max() if leaf == "bias" else None
                 compare(what, own[leaf], theirs, scale)
             elif leaf != "bias":
-                length = float(np.linalg.norm(own[leaf] - theirs) / np.linalg.norm(own[leaf]))
-                _judge(what, length, KINKED_TOLERANCE)
+                error = float(np.linalg.norm(own[leaf] - theirs) / np.linalg.norm(own[leaf]))
+                _check(what, error, KINKED_TOLERANCE)
 
 
 def check_networks(networks: Mapping[str, Any], steps: int = 3) -> None:
-    """Evaluate each network, then train it; raise Disagreement unless logits and every loss are ours."""
+    """Evaluate and then train each network; raise Disagreement unless logits and losses equal ours."""
     own_logits = networks[OWN].infer()
     own_losses = [networks[OWN].step() for _ in range(steps)]
     for name, network in networks.items():
@@ -54,13 +55,13 @@ def check_networks(networks: Mapping[str, Any], steps: int = 3) -> None:
 
 
 def compare(what: str, own: np.ndarray, other: np.ndarray, scale: float | None = None) -> None:
-    """Raise Disagreement if any element differs by more than the tolerance, of `scale` or of the largest."""
+    """Raise Disagreement if an element differs by more than TOLERANCE times `scale` (default: max |own|)."""
     if own.shape != other.shape:
-        raise Disagreement(f"{what}: shape {other.shape}, and ours is {own.shape}")
+        raise Disagreement(f"{what}: shape {other.shape}, but ours is {own.shape}")
     scale = np.abs(own).max() if scale is None else scale
-    _judge(what, float(np.abs(own - other).max() / scale), TOLERANCE)
+    _check(what, float(np.abs(own - other).max() / scale), TOLERANCE)
 
 
-def _judge(what: str, error: float, tolerance: float) -> None:
-    if not error <= tolerance:  # written so that NaN does not pass
-        raise Disagreement(f"{what}: differs from ours by {error:.1e} of it, more than {tolerance:.0e}")
+def _check(what: str, error: float, tolerance: float) -> None:
+    if not error <= tolerance:  # this form also rejects NaN
+        raise Disagreement(f"{what}: relative difference from ours {error:.1e}, above {tolerance:.0e}")

@@ -1,10 +1,10 @@
-"""One recurrent convolution, forward and backward, written in each framework with its own operations.
+"""One recurrent convolution, forward and backward, in each framework's own operations.
 
     y(0) = relu(norm(conv(x))),     y(s) = relu(norm(conv(x + y(s-1)))),   s = 1 ... t
 
-conv is 3x3 with a bias, norm uses the batch's statistics, and all get the same x, weights and dL/dy. Each
-class does that when it is called and returns y; afterwards `gradients()` says what it left behind. Nothing
-but the framework's own arrays is touched while it is timed.
+conv is 3x3 with a bias, norm uses the batch statistics, and all frameworks get the same x, weights and dL/dy.
+Calling an instance runs the forward and backward pass and returns y; `gradients()` returns the gradients.
+The timed code uses only the framework's own arrays.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.frameworks import OWN, import_dezero, import_twin, installed
+from benchmarks.frameworks import OWN, import_dezero, import_torch_reference, installed
 from benchmarks.plan import STEPS
 
 EPS = 1e-5  # of the batch norm
 
 
 class Arrays(NamedTuple):
-    """What every framework is given, float32."""
+    """The inputs of every framework, float32."""
 
     x: np.ndarray  # (N, C, H, W)
     weight: np.ndarray  # (C, C, 3, 3)
@@ -30,11 +30,11 @@ class Arrays(NamedTuple):
     dy: np.ndarray  # (N, C, H, W)
 
 
-LEAVES = Arrays._fields[:-1]  # whose gradients are wanted
+LEAVES = Arrays._fields[:-1]  # the gradients of these are computed
 
 
 def draw(batch: int, channels: int, size: int, rng: np.random.Generator) -> Arrays:
-    """Draw a block's input, weights of the size He et al. 2015 give them, and a random cotangent."""
+    """Draw the input, weights with the variance of He et al. 2015, and a random cotangent."""
     image, vector = (batch, channels, size, size), (channels,)
     return Arrays(
         x=rng.standard_normal(image, np.float32),
@@ -54,9 +54,9 @@ class OwnBlock:
         from r2unet.network.blocks import RecurrentConv
 
         self.model = RecurrentConv(len(arrays.bias), STEPS, rng=np.random.default_rng(0))
-        given = {"conv.weight": arrays.weight, "conv.bias": arrays.bias}
-        given |= {"norm.0.weight": arrays.gamma, "norm.0.bias": arrays.beta}
-        self.model.load_state_dict(self.model.state_dict() | given)
+        weights = {"conv.weight": arrays.weight, "conv.bias": arrays.bias}
+        weights |= {"norm.0.weight": arrays.gamma, "norm.0.bias": arrays.beta}
+        self.model.load_state_dict(self.model.state_dict() | weights)
         self.x, self.dy = Tensor(arrays.x, requires_grad=True), arrays.dy
 
     def __call__(self) -> Any:
@@ -73,12 +73,12 @@ class OwnBlock:
 
 
 class TorchBlock:
-    """The tests' twin of it, PyTorch eager; the names of the weights are the twin's."""
+    """The tests' PyTorch reference implementation, eager, with its names of the weights."""
 
     def __init__(self, arrays: Arrays) -> None:
         import torch
 
-        self.recurrent_conv = import_twin().recurrent_conv
+        self.recurrent_conv = import_torch_reference().recurrent_conv
         self.leaves = {name: torch.tensor(getattr(arrays, name), requires_grad=True) for name in LEAVES}
         self.w = {"block.conv.weight": self.leaves["weight"], "block.conv.bias": self.leaves["bias"]}
         self.w |= {"block.norm.0.weight": self.leaves["gamma"], "block.norm.0.bias": self.leaves["beta"]}
@@ -99,7 +99,7 @@ class TorchBlock:
 
 
 class DeZeroBlock:
-    """DeZero's conv2d, batch_nrom (its own spelling) and relu."""
+    """DeZero's conv2d, batch_nrom (DeZero's spelling) and relu."""
 
     def __init__(self, arrays: Arrays) -> None:
         dezero = import_dezero()
@@ -126,7 +126,7 @@ class DeZeroBlock:
 
 
 class MyGradBlock:
-    """MyGrad's conv_nd, batchnorm and relu; its convolution has no bias, which is added."""
+    """MyGrad's conv_nd, batchnorm and relu; its convolution has no bias, so the bias is added separately."""
 
     def __init__(self, arrays: Arrays) -> None:
         import mygrad
@@ -140,7 +140,7 @@ class MyGradBlock:
         nnet, (x, weight, bias, gamma, beta) = self.nnet, self.leaves.values()
         for leaf in self.leaves.values():
             leaf.null_grad()
-        with self.mygrad.mem_guard_off:  # it locks arrays against changes, which takes time
+        with self.mygrad.mem_guard_off:  # the guard makes arrays read-only, which takes time
             y = None
             for _ in range(STEPS + 1):
                 y = nnet.conv_nd(x if y is None else x + y, weight, stride=1, padding=1)
@@ -153,9 +153,9 @@ class MyGradBlock:
         return {name: leaf.grad for name, leaf in self.leaves.items()}
 
 
-KINDS = {OWN: OwnBlock, "PyTorch": TorchBlock, "DeZero": DeZeroBlock, "MyGrad": MyGradBlock}
+IMPLEMENTATIONS = {OWN: OwnBlock, "PyTorch": TorchBlock, "DeZero": DeZeroBlock, "MyGrad": MyGradBlock}
 
 
 def make(arrays: Arrays) -> dict[str, Any]:
     """Return the block in each framework that is installed, ours first."""
-    return {name: KINDS[name](arrays) for name in (OWN, *installed())}
+    return {name: IMPLEMENTATIONS[name](arrays) for name in (OWN, *installed())}

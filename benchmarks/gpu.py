@@ -1,11 +1,12 @@
-"""This project beside PyTorch on a GPU, in one run, and every kernel beside the GPU's own limits.
+"""Compare this project with PyTorch on a GPU, and every kernel with the limits of the GPU, in one run.
 
     python -m benchmarks.gpu --json gpu.json --markdown gpu.md
-    python -m benchmarks.gpu --quick --device cuda-on-cpu      without a GPU: does it run?
+    python -m benchmarks.gpu --quick --device cuda-on-cpu      without a GPU: test that the program runs
 
-Forward, forward + backward and the whole training step, in float32 and with TF32 allowed. Before anything
-is timed, all must compute the same. What fails, as torch.compile does without a C compiler, is told and the
-rest goes on. Results are written after each part, so that a run that is stopped leaves what it had.
+Measures forward, forward + backward and the whole training step, in float32 and with TF32 allowed. Before
+anything is timed, all networks must compute the same numbers. A failure, such as torch.compile without a C
+compiler, is reported, and the other measurements continue. Results are written after each part, so an
+interrupted run keeps them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,17 @@ from benchmarks import gpu_report
 from benchmarks.agreement import KINKED_TOLERANCE, TOLERANCE
 from benchmarks.gpu_clock import clock_of, rounds, tf32
 from benchmarks.gpu_kernels import measure, product_rate
-from benchmarks.gpu_memory import peak
-from benchmarks.gpu_networks import CALLS, COMPILED, EAGER, METHODS, Inputs, OwnNetwork, draw, makers
+from benchmarks.gpu_memory import measure_peak_in_process
+from benchmarks.gpu_networks import (
+    CALLS,
+    COMPILED,
+    EAGER,
+    METHODS,
+    Inputs,
+    OwnNetwork,
+    draw,
+    network_factories,
+)
 from benchmarks.timing import ratios, spread
 from minidl.backend import DEVICES, describe, problem_of
 from r2unet.files import output_file
@@ -33,18 +43,18 @@ from r2unet.files import output_file
 # widths, batch, size
 CONFIGURATIONS = {"small": ((8, 16, 32, 64), 16, 256), "large": ((64, 128, 256, 512), 4, 256)}
 QUICK = {"small": ((2, 3), 2, 4)}
-TF32_TOLERANCE = 0.3  # ten bits in each of forty layers: shows a gross mistake, and no more
+TF32_TOLERANCE = 0.3  # ten bits of mantissa through forty layers: detects only gross errors
 REPEATS = {"small": 30, "large": 10}
-WARM_UP = 3  # rounds that do not count
-COMPILE_SECONDS = 100.0  # what must be left to begin compiling
+WARM_UP = 3  # rounds that are not timed
+COMPILE_SECONDS = 100.0  # the remaining time needed to start torch.compile
 
 
 class Benchmark:
-    """One run: its device and plan, when it must end, and its results as they come."""
+    """One run: its device, plan and deadline, and its results so far."""
 
-    def __init__(self, device: str, quick: bool, minutes: float, say: Callable[[str], None]) -> None:
-        self.device, self.quick, self.say = device, quick, say
-        self.clock, self.ends = clock_of(device), time.monotonic() + 60.0 * minutes
+    def __init__(self, device: str, quick: bool, minutes: float, log: Callable[[str], None]) -> None:
+        self.device, self.quick, self.log = device, quick, log
+        self.clock, self.deadline = clock_of(device), time.monotonic() + 60.0 * minutes
         self.results: dict[str, Any] = {
             "device": describe(device),
             "quick": quick,
@@ -53,17 +63,17 @@ class Benchmark:
         }
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """Run the parts, each to its end; yield the results after each."""
+        """Run the parts in order; yield the results after each."""
         for name, part in self.parts():
-            self.say(f"benchmark: {name} ...")
+            self.log(f"benchmark: {name} ...")
             try:
                 self.results[name] = part()
-            except Exception as fault:  # of many types: CUDA's, CuPy's, PyTorch's. The other parts go on
-                self.problem(name, fault)
+            except Exception as error:  # from CUDA, CuPy or PyTorch. The other parts continue
+                self.report_failure(name, error)
             yield self.results
 
     def parts(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        """Yield what is measured, in order; what matters most comes first."""
+        """Yield the name and the function of each part, the most important first."""
         configurations = QUICK if self.quick else CONFIGURATIONS
         yield "kernels", lambda: self.kernels(*configurations["small"])
         for name, plan in configurations.items():
@@ -73,27 +83,27 @@ class Benchmark:
         for name, plan in configurations.items():
             yield f"{name}, TF32", lambda n=name, p=plan: self.compare(n, *p, allowed=True)
 
-    def problem(self, where: str, fault: Exception, kind: str = "problems") -> None:
-        """Write down, and tell, what went wrong, or what was "left_out" through no fault of ours."""
-        text = " ".join(str(fault).split())[:300] or "no message"
-        self.results[kind].append(f"{where}: {type(fault).__name__}: {text}")
-        self.say(f"benchmark: {self.results[kind][-1]}")
+    def report_failure(self, where: str, error: Exception, kind: str = "problems") -> None:
+        """Record and log a failure in "problems", or in "left_out" if it is not a fault of this project."""
+        text = " ".join(str(error).split())[:300] or "no message"
+        self.results[kind].append(f"{where}: {type(error).__name__}: {text}")
+        self.log(f"benchmark: {self.results[kind][-1]}")
 
     def compare(
         self, name: str, widths: tuple[int, ...], batch: int, size: int, allowed: bool
     ) -> dict[str, Any]:
-        """Time the three calls of every contender that computes what the others do."""
+        """Time the three calls of every network that agrees with the first."""
         inputs = draw(widths, batch, size, np.random.default_rng(0))
-        with tf32(allowed, self.device, torch=EAGER in makers(inputs, self.device)):
-            networks, differences = self.agreeing(name, inputs, allowed)
+        with tf32(allowed, self.device, torch=EAGER in network_factories(inputs, self.device)):
+            networks, differences = self.agreeing_networks(name, inputs, allowed)
             seconds = {}
             for call in CALLS:
-                # Compiling takes a minute, and once, for the step, is enough.
+                # Compilation takes a minute. The forward pass alone would be compiled separately, so skip it.
                 calls = {
                     n: getattr(w, call) for n, w in networks.items() if n != COMPILED or call != CALLS[0]
                 }
-                often = (2, 1) if self.quick else (REPEATS[name], WARM_UP)
-                seconds[call] = rounds(calls, *often, self.clock)
+                repeats = (2, 1) if self.quick else (REPEATS[name], WARM_UP)
+                seconds[call] = rounds(calls, *repeats, self.clock)
         return {
             "widths": widths,
             "batch": batch,
@@ -106,24 +116,28 @@ class Benchmark:
             "differences": differences,
         }
 
-    def agreeing(
+    def agreeing_networks(
         self, name: str, inputs: Inputs, allowed: bool
     ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
-        """Make the contenders, and leave out, with a word, who fails or computes something else."""
+        """Create the networks; report and skip those that fail or compute different numbers."""
         networks, differences, reference = {}, {}, None
-        for contender, make in makers(inputs, self.device).items():
-            if contender == COMPILED and self.ends - time.monotonic() < COMPILE_SECONDS:
-                self.problem(f"{name}, {contender}", TimeoutError("too little time to compile"), "left_out")
+        for contender, make in network_factories(inputs, self.device).items():
+            if contender == COMPILED and self.deadline - time.monotonic() < COMPILE_SECONDS:
+                self.report_failure(
+                    f"{name}, {contender}", TimeoutError("not enough time left to compile"), "left_out"
+                )
                 continue
             try:
                 network = make()
-                found = network_numbers(network, compiled=contender == COMPILED)
-            except Exception as fault:  # whatever a compiler may raise
+                measured = network_results(network, compiled=contender == COMPILED)
+            except Exception as error:  # a compiler may raise any type
                 kind = "left_out" if contender == COMPILED else "problems"
-                self.problem(f"{name}, {contender}", fault, kind)
+                self.report_failure(f"{name}, {contender}", error, kind)
                 continue
-            reference = reference or found
-            differences[contender] = {what: difference(reference[what], found[what]) for what in found}
+            reference = reference or measured
+            differences[contender] = {
+                what: relative_difference(reference[what], measured[what]) for what in measured
+            }
             limits = {"logits": TOLERANCE, "loss": TOLERANCE, "gradient": KINKED_TOLERANCE}
             wrong = [
                 f"{what} differs by {error:.1e}"
@@ -131,58 +145,64 @@ class Benchmark:
                 if not error <= (TF32_TOLERANCE if allowed else limits[what])
             ]
             if wrong:
-                self.problem(f"{name}, {contender}", ValueError(f"not timed: {', '.join(wrong)}"))
+                self.report_failure(f"{name}, {contender}", ValueError(f"not timed: {', '.join(wrong)}"))
             else:
                 networks[contender] = network
         return networks, differences
 
     def kernels(self, widths: tuple[int, ...], batch: int, size: int) -> dict[str, Any]:
-        """Time every kernel of a training step, for each way to convolve."""
+        """Time every kernel of a training step, for each convolution algorithm."""
         inputs = draw(widths, batch, size, np.random.default_rng(0))
         steps = 1 if self.quick else 20
-        found: dict[str, Any] = {}
+        measured: dict[str, Any] = {}
         for name in list(METHODS)[1:]:
             network = OwnNetwork(inputs, self.device, METHODS[name])
-            found[name] = measure(network.step, self.device, steps, self.quick)
-        found["product with TF32"] = product_rate(self.device, self.clock, self.quick, allowed=True)
-        return found
+            measured[name] = measure(network.step, self.device, steps, self.quick)
+        measured["product with TF32"] = product_rate(self.device, self.clock, self.quick, allowed=True)
+        return measured
 
     def memory(self, widths: tuple[int, ...], batch: int, size: int) -> dict[str, Any]:
-        """Measure the peaks, each contender in a process of its own; not the compiled one, for the time."""
-        names = makers(draw((1,), 1, 2, np.random.default_rng(0)), self.device)
-        return {n: peak(self.device, n, batch, size, widths) for n in names if n != COMPILED}
+        """Measure the peak memory of each network in its own process; skip the compiled one to save time."""
+        names = network_factories(draw((1,), 1, 2, np.random.default_rng(0)), self.device)
+        return {
+            n: measure_peak_in_process(self.device, n, batch, size, widths) for n in names if n != COMPILED
+        }
 
 
-def network_numbers(network: Any, compiled: bool) -> dict[str, np.ndarray]:
-    """Return a fresh network's loss and gradient, and its logits, which would be one more to compile."""
-    found = {} if compiled else {"logits": network.as_numpy(network.forward())}
-    found["loss"] = network.as_numpy(network.forward_backward())
-    return found | {"gradient": network.gradient()}
+def network_results(network: Any, compiled: bool) -> dict[str, np.ndarray]:
+    """Return the loss and gradient of a new network, and its logits unless that would compile once more."""
+    measured = {} if compiled else {"logits": network.as_numpy(network.forward())}
+    measured["loss"] = network.as_numpy(network.forward_backward())
+    return measured | {"gradient": network.gradient()}
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the length of the difference, as a share of the length of a."""
+def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Return ||a - b|| / ||a||."""
     return float(np.linalg.norm(np.subtract(a, b, dtype=np.float64)) / np.linalg.norm(a))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, write after each part, print the table; 1 if anything failed, 2 without the device."""
-    parser = argparse.ArgumentParser(prog="benchmarks.gpu", description="Compare with PyTorch on a GPU.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
-    parser.add_argument("--quick", action="store_true", help="shapes too small to tell, to see that it runs")
-    parser.add_argument("--device", choices=DEVICES, default="cuda", help="(default cuda)")
-    parser.add_argument("--minutes", type=float, default=10.0, help="compile nothing after (default 10)")
+    """Measure, write after each part, print the tables; return 1 if a part failed, 2 without the device."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.gpu", description="Compare this project with PyTorch on a GPU."
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE")
+    parser.add_argument("--quick", action="store_true", help="small shapes, only to test that it runs")
+    parser.add_argument("--device", choices=DEVICES, default="cuda", help="device to measure (default cuda)")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="time limit: compile nothing later (default 10)"
+    )
     options = parser.parse_args(argv)
     if problem := problem_of(options.device):
         print(f"benchmarks: error: {options.device}: {problem}", file=sys.stderr)
         return 2
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     text = ""
-    for results in Benchmark(options.device, options.quick, options.minutes, say).run():
+    for results in Benchmark(options.device, options.quick, options.minutes, log).run():
         text = gpu_report.as_markdown(results)
         for path, content in ((options.json, json.dumps(results, indent=2)), (options.markdown, text)):
             if path:

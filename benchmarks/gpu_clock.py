@@ -1,15 +1,15 @@
-"""Time on a GPU, which works on by itself: Python only tells it what to do next.
+"""Time measurement on a GPU, which runs asynchronously: Python only enqueues work.
 
-A GPU takes launches from a queue. Python's clock would tell how long it took to fill the queue, so marks
-are put into the queue itself, CUDA's events: the GPU notes the time when it comes to them. PyTorch and CuPy
-use the same queue, the default stream, so the same marks time both.
+A GPU executes launches from a queue (a CUDA stream). Python's clock would measure the time to fill the queue.
+CUDA events are therefore recorded in the queue itself, and the GPU stores the time when it reaches them.
+PyTorch and CuPy use the same queue, the default stream, so the same events time both.
 
-Whether launching is part of what is measured is a choice. `rounds` begins with an empty queue: if the GPU
-is faster than Python can launch, it waits, and the time says so, as a person would feel it. `occupy` gives
-the GPU something to do first, while Python fills the queue: what is marked then is the GPU's own work
-alone.
+The measurement may include the launch overhead or not. `rounds` starts with an empty queue. If the GPU is
+faster than Python can launch, it idles, and the measured time includes this, as a user would experience it.
+`occupy` first gives the GPU other work while Python fills the queue; the events then measure only the GPU's
+own work.
 
-Elsewhere a call returns when its work is done, and Python's clock is right.
+On other devices a call returns when its work is done, and Python's clock is correct.
 """
 
 from __future__ import annotations
@@ -20,62 +20,62 @@ from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-OCCUPY_BYTES = 1 << 30  # of one copy that keeps a GPU busy: about 0.7 ms on an H100
+OCCUPY_BYTES = 1 << 30  # size of one copy that keeps a GPU busy: about 0.7 ms on an H100
 
 
 class HostClock:
-    """Python's clock, where work is done when a call returns."""
+    """Python's clock, for devices on which a call returns when its work is done."""
 
     def mark(self) -> float:
-        """Return now."""
+        """Return the current time."""
         return time.perf_counter()
 
-    def seconds(self, begin: float, end: float) -> float:
+    def seconds(self, start: float, end: float) -> float:
         """Return the seconds between two marks."""
-        return end - begin
+        return end - start
 
-    def wait(self) -> None:
-        """Return when all work is done: at once."""
+    def synchronize(self) -> None:
+        """Return immediately: there is no pending work."""
 
     def occupy(self, milliseconds: float) -> None:
         """Do nothing: there is no queue to fill."""
 
 
 class CudaClock:
-    """Marks in the queue of a GPU."""
+    """CUDA events in the default stream of a GPU."""
 
     def __init__(self) -> None:
         import cupy
 
-        self.cupy, self.room = cupy, None
+        self.cupy, self.buffers = cupy, None
 
     def mark(self) -> Any:
-        """Put a mark behind all work that was launched so far."""
+        """Record an event after all work launched so far."""
         event = self.cupy.cuda.Event()
         event.record()
         return event
 
-    def seconds(self, begin: Any, end: Any) -> float:
-        """Return the seconds the GPU took between two marks; waits until it has come to the second."""
+    def seconds(self, start: Any, end: Any) -> float:
+        """Return the seconds between two marks on the GPU; waits until it has reached the second."""
         end.synchronize()
-        return self.cupy.cuda.get_elapsed_time(begin, end) / 1e3
+        return self.cupy.cuda.get_elapsed_time(start, end) / 1e3
 
-    def wait(self) -> None:
-        """Return when all work is done, on every stream."""
+    def synchronize(self) -> None:
+        """Wait until all work on every stream is done."""
         self.cupy.cuda.runtime.deviceSynchronize()
 
     def occupy(self, milliseconds: float) -> None:
-        """Keep the GPU busy for about so long, with copies that nobody needs."""
-        if self.room is None:
-            self.room = [self.cupy.zeros(OCCUPY_BYTES // 4, "f4") for _ in range(2)]
+        """Keep the GPU busy for about `milliseconds` with copies whose results are not used."""
+        if self.buffers is None:
+            self.buffers = [self.cupy.zeros(OCCUPY_BYTES // 4, "f4") for _ in range(2)]
             self.milliseconds = 1e3 * min(self._copy() for _ in range(3))
         for _ in range(int(milliseconds / self.milliseconds) + 1):
-            self.cupy.copyto(*self.room)
+            self.cupy.copyto(*self.buffers)
 
     def _copy(self) -> float:
-        begin = self.mark()
-        self.cupy.copyto(*self.room)
-        return self.seconds(begin, self.mark())
+        start = self.mark()
+        self.cupy.copyto(*self.buffers)
+        return self.seconds(start, self.mark())
 
 
 def clock_of(device: str) -> HostClock | CudaClock:
@@ -86,18 +86,18 @@ def clock_of(device: str) -> HostClock | CudaClock:
 def rounds(
     contenders: dict[str, Callable[[], Any]], repeats: int, warmup: int, clock: HostClock | CudaClock
 ) -> dict[str, list[float]]:
-    """Return the seconds of each contender in each of `repeats` rounds, after `warmup` that do not count.
+    """Return the seconds of each contender in each of `repeats` rounds, after `warmup` untimed rounds.
 
-    All take their turn in each round, so that a GPU that grows warm, and slower, slows all alike.
+    The contenders take turns in each round, so a GPU that slows down as it heats up affects all equally.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(warmup + repeats):
         for name, call in contenders.items():
-            clock.wait()
-            begin = clock.mark()
+            clock.synchronize()
+            start = clock.mark()
             result = call()
             end = clock.mark()
-            elapsed = clock.seconds(begin, end)
+            elapsed = clock.seconds(start, end)
             del result
             if turn >= warmup:
                 seconds[name].append(elapsed)
@@ -110,8 +110,8 @@ def _cublas_tf32(allowed: bool) -> Any:
     from cupy.cuda.device import get_cublas_handle
     from cupy_backends.cuda.libs import cublas
 
-    # CUPY_TF32=1 is for products of two matrices only: CuPy's products of many, which convolutions are made
-    # of, do not look at it. The math mode of the handle is for all.
+    # CUPY_TF32=1 affects only products of two matrices, not CuPy's batched products, which convolutions use.
+    # The math mode of the cuBLAS handle affects both.
     cublas.setMathMode(get_cublas_handle(), 3 if allowed else 0)  # CUBLAS_TF32_TENSOR_OP_MATH or _DEFAULT_
     try:
         yield
@@ -133,9 +133,9 @@ def _torch_tf32(allowed: bool) -> Any:
 
 @contextmanager
 def tf32(allowed: bool, device: str, torch: bool = True) -> Any:
-    """Allow or forbid, inside this block, that products of float32 matrices are rounded to TF32's 10 bits.
+    """Allow or forbid, inside this block, rounding to TF32's 10 bits in products of float32 matrices.
 
-    In CuPy, and if asked for in PyTorch, whose convolutions would otherwise do so by default.
+    Applies to CuPy and, if `torch` is true, to PyTorch, whose convolutions allow TF32 by default.
     """
     own = _cublas_tf32(allowed) if device == "cuda" else nullcontext()
     with own, _torch_tf32(allowed) if torch else nullcontext():

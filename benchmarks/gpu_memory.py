@@ -1,17 +1,15 @@
-"""The most memory on the GPU that a training step takes, each framework in a process of its own.
+"""The peak GPU memory of a training step, each framework in its own process.
 
     python -m benchmarks.gpu_memory cuda "PyTorch" 16 256 8,16,32,64
 
-prints JSON, after three steps. Two numbers are told, and both are the frameworks' own doing:
+prints JSON after three steps, with two numbers:
 
-- `arrays`: the most bytes that arrays had at a time, rounded up as the allocator does. CuPy's are counted
-  by a hook at its allocator, PyTorch's by PyTorch (`torch.cuda.max_memory_allocated`).
-- `device`: what the steps took away from the GPU's free memory (cudaMemGetInfo): the allocator's reserve,
-  libraries' work space and the compiled kernels come on top. It is counted from after CUDA itself was
-  started.
+- `arrays`: the peak of the bytes in arrays, rounded up as the allocator does. CuPy's are counted by a hook of
+  its allocator, PyTorch's by PyTorch (`torch.cuda.max_memory_allocated`).
+- `device`: the decrease of the GPU's free memory (cudaMemGetInfo) since CUDA was initialised. It includes the
+  allocator's reserve, the workspaces of libraries and the compiled kernels.
 
-On a CPU there is only the first, from Python's tracemalloc, which sees NumPy's arrays and none of
-PyTorch's.
+On a CPU only `arrays` is measured, by Python's tracemalloc, which sees NumPy's arrays but not PyTorch's.
 """
 
 from __future__ import annotations
@@ -26,16 +24,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.frameworks import OWN
-from benchmarks.gpu_networks import draw, makers
+from benchmarks.gpu_networks import draw, network_factories
 from benchmarks.machine import ROOT
 
 STEPS_BEFORE_PEAK = 3
-TIMEOUT = 300.0  # seconds; compiling takes a minute or two
+TIMEOUT = 300.0  # seconds; compilation takes a minute or two
 
 
 @contextmanager
-def counted_by_cupy() -> Any:
-    """Yield a function that tells the most bytes that CuPy's arrays had at a time inside this block."""
+def cupy_peak() -> Any:
+    """Yield a function that returns the peak bytes of CuPy's arrays inside this block."""
     from cupy.cuda import memory_hook
 
     class Count(memory_hook.MemoryHook):
@@ -54,8 +52,8 @@ def counted_by_cupy() -> Any:
 
 
 @contextmanager
-def counted_by_torch() -> Any:
-    """Yield a function that tells the most bytes that PyTorch's tensors had at a time."""
+def torch_peak() -> Any:
+    """Yield a function that returns the peak bytes of PyTorch's tensors inside this block."""
     import torch
 
     torch.cuda.reset_peak_memory_stats()
@@ -63,8 +61,8 @@ def counted_by_torch() -> Any:
 
 
 @contextmanager
-def counted_by_python() -> Any:
-    """Yield a function that tells the most bytes that NumPy's arrays had at a time inside this block."""
+def numpy_peak() -> Any:
+    """Yield a function that returns the peak bytes of NumPy's arrays inside this block."""
     tracemalloc.start()
     try:
         yield lambda: tracemalloc.get_traced_memory()[1]
@@ -73,7 +71,7 @@ def counted_by_python() -> Any:
 
 
 def free_memory(own: bool) -> int:
-    """Return the GPU's free bytes, by the framework that is in use; starts CUDA."""
+    """Return the free bytes of the GPU, asked through the framework in use; this initialises CUDA."""
     if own:
         from cupy.cuda import runtime
 
@@ -83,22 +81,24 @@ def free_memory(own: bool) -> int:
     return torch.cuda.mem_get_info()[0]
 
 
-def peak_here(
+def measure_peak(
     device: str, name: str, batch: int, size: int, widths: tuple[int, ...]
 ) -> dict[str, int | None]:
-    """Run some steps in this process and return its two peaks in bytes."""
+    """Run some steps in this process and return the two peaks in bytes."""
     own, cuda = name.startswith(OWN), device == "cuda"
     before = free_memory(own) if cuda else 0
-    counted = (counted_by_cupy if own else counted_by_torch) if cuda else counted_by_python
-    with counted() as peak:
-        network = makers(draw(widths, batch, size, np.random.default_rng(0)), device)[name]()
+    counter = (cupy_peak if own else torch_peak) if cuda else numpy_peak
+    with counter() as peak:
+        network = network_factories(draw(widths, batch, size, np.random.default_rng(0)), device)[name]()
         for _ in range(STEPS_BEFORE_PEAK):
             float(network.step())
         return {"arrays": int(peak()), "device": before - free_memory(own) if cuda else None}
 
 
-def peak(device: str, name: str, batch: int, size: int, widths: tuple[int, ...]) -> dict[str, Any]:
-    """Do the same in a fresh process; the reason, in one line, where that fails."""
+def measure_peak_in_process(
+    device: str, name: str, batch: int, size: int, widths: tuple[int, ...]
+) -> dict[str, Any]:
+    """Run `measure_peak` in a new process; if it fails, return the reason in one line."""
     command = [sys.executable, "-m", "benchmarks.gpu_memory", device, name, str(batch), str(size)]
     command.append(",".join(map(str, widths)))
     try:
@@ -112,4 +112,4 @@ def peak(device: str, name: str, batch: int, size: int, widths: tuple[int, ...])
 
 if __name__ == "__main__":
     device, name, batch, size, widths = sys.argv[1:]
-    print(json.dumps(peak_here(device, name, int(batch), int(size), tuple(map(int, widths.split(","))))))
+    print(json.dumps(measure_peak(device, name, int(batch), int(size), tuple(map(int, widths.split(","))))))

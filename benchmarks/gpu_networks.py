@@ -1,11 +1,11 @@
-"""R2U-Net and its training step on a GPU: here, and in PyTorch.
+"""R2U-Net and its training step on a GPU, in this project and in PyTorch.
 
-Each has three calls, which wait for nothing and return an array on the device: `forward` in training mode,
-`forward_backward` with the loss and all gradients, and `step`, which also clips them and moves the weights.
-A step is the command line's, with its default settings.
+Each class has three asynchronous calls that return an array on the device: `forward` in training mode,
+`forward_backward` with the loss and all gradients, and `step`, which also clips the gradients and updates the
+weights. A step is that of `r2unet train` with default settings.
 
-PyTorch gets what it is fastest with: cuDNN searches for the best algorithm, AdamW is the fused one, and
-where it is compiled, the network and the loss are compiled together.
+PyTorch uses its fastest options: cuDNN searches for the best algorithm, AdamW is fused, and in the compiled
+version the network and the loss are compiled together.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from minidl import Tensor, no_grad
 from minidl.backend import Array, to_device, to_numpy
 from minidl.ops.conv import convolution
 from minidl.optim import AdamW, clip_grad_norm
+from r2unet.network.losses import LOSSES
 from r2unet.network.model import R2UNet
 from r2unet.training.settings import Settings
-from r2unet.training.trainer import loss_of
 
 STEPS = 2  # the recurrence's t
 SETTINGS = Settings()
@@ -34,7 +34,7 @@ EAGER, COMPILED = "PyTorch", "PyTorch, compiled"
 
 
 class Inputs(NamedTuple):
-    """What all are given, float32."""
+    """The inputs of all networks, float32."""
 
     images: np.ndarray  # (N, 3, H, W)
     masks: np.ndarray  # (N, 1, H, W), 0 or 1
@@ -43,14 +43,14 @@ class Inputs(NamedTuple):
 
 
 def draw(widths: tuple[int, ...], batch: int, size: int, rng: np.random.Generator) -> Inputs:
-    """Draw images, masks and a new network's weights."""
+    """Draw images, masks and the weights of a new network."""
     images = rng.standard_normal((batch, 3, size, size), np.float32)
     masks = (rng.random((batch, 1, size, size)) < 0.25).astype(np.float32)
     return Inputs(images, masks, R2UNet(widths=widths, steps=STEPS, rng=rng).state_dict(), widths)
 
 
 class OwnNetwork:
-    """r2unet.network.model.R2UNet with minidl's AdamW, by one of the methods of `convolution`."""
+    """This project's R2UNet with minidl's AdamW, by one of the methods of `convolution`."""
 
     def __init__(self, inputs: Inputs, device: str, method: str = "auto") -> None:
         self.method = method
@@ -65,7 +65,7 @@ class OwnNetwork:
 
     def forward_backward(self) -> Array:
         with convolution(self.method):
-            loss = loss_of(self.model(self.images), self.masks)
+            loss = LOSSES[SETTINGS.loss](self.model(self.images), self.masks)
             self.optimizer.zero_grad()
             loss.backward()
             return loss.data
@@ -84,29 +84,31 @@ class OwnNetwork:
 
 
 class TorchNetwork:
-    """The tests' twin with torch.optim.AdamW."""
+    """The tests' PyTorch reference implementation with torch.optim.AdamW."""
 
     def __init__(self, inputs: Inputs, device: str, compiled: bool = False) -> None:
         import torch
 
-        self.torch, self.twin = torch, load_twin()
-        place = "cuda" if device == "cuda" else "cpu"
+        self.torch, self.reference = torch, load_torch_reference()
+        torch_device = "cuda" if device == "cuda" else "cpu"
         torch.backends.cudnn.benchmark = True
-        self.w = {name: torch.tensor(array, device=place) for name, array in inputs.state.items()}
+        self.w = {name: torch.tensor(array, device=torch_device) for name, array in inputs.state.items()}
         self.parameters = [a.requires_grad_() for name, a in self.w.items() if "running" not in name]
-        self.images, self.masks = (torch.tensor(a, device=place) for a in (inputs.images, inputs.masks))
+        self.images, self.masks = (
+            torch.tensor(a, device=torch_device) for a in (inputs.images, inputs.masks)
+        )
         self.levels = len(inputs.widths)
         self.optimizer = torch.optim.AdamW(
-            self.parameters, SETTINGS.lr, weight_decay=SETTINGS.weight_decay, fused=place == "cuda"
+            self.parameters, SETTINGS.lr, weight_decay=SETTINGS.weight_decay, fused=torch_device == "cuda"
         )
         compile_ = torch.compile if compiled else lambda f: f
         self.logits, self.loss = compile_(self._logits), compile_(self._loss)
 
     def _logits(self, images: Any) -> Any:
-        return self.twin.r2unet(self.w, images, self.levels, STEPS, training=True)
+        return self.reference.r2unet(self.w, images, self.levels, STEPS, training=True)
 
     def _loss(self, images: Any, masks: Any) -> Any:
-        return self.twin.loss_of(self._logits(images), masks)
+        return self.reference.loss_of(self._logits(images), masks)
 
     def forward(self) -> Any:
         with self.torch.no_grad():
@@ -130,31 +132,33 @@ class TorchNetwork:
 
     @staticmethod
     def as_numpy(tensor: Any) -> np.ndarray:
-        """Return what a call returned as NumPy's."""
+        """Return the result of a call as a NumPy array."""
         return tensor.cpu().numpy()
 
 
-def load_twin() -> Any:
-    """Return the network that the tests wrote a second time, in PyTorch, with a faster batch norm.
+def load_torch_reference() -> Any:
+    """Return the tests' PyTorch reference implementation, as a module, with a faster batch norm.
 
-    The twin leaves the running statistics as they are and updates copies. PyTorch's own layer updates them in
-    place, which saves two small copies a norm; so does this.
+    The reference updates copies of the running statistics. PyTorch's own layer updates them in place, which
+    saves two small copies per norm; this version does the same.
     """
-    name = "benchmarks.twin"  # not the tests' own, which stays as it is
+    name = "benchmarks.torch_reference"  # a separate module: the tests' own stays unchanged
     specification = importlib.util.spec_from_file_location(name, TESTS / "torch_r2unet.py")
-    twin = sys.modules[name] = importlib.util.module_from_spec(specification)  # where torch.compile looks
-    specification.loader.exec_module(twin)
+    reference = sys.modules[name] = importlib.util.module_from_spec(
+        specification
+    )  # torch.compile looks it up there
+    specification.loader.exec_module(reference)
 
     def norm(w: dict, statistics: str, affine: str, x: Any, training: bool) -> Any:
         running = w[f"{statistics}.running_mean"], w[f"{statistics}.running_var"]
-        return twin.F.batch_norm(x, *running, w[f"{affine}.weight"], w[f"{affine}.bias"], training)
+        return reference.F.batch_norm(x, *running, w[f"{affine}.weight"], w[f"{affine}.bias"], training)
 
-    twin.norm = norm
-    return twin
+    reference.norm = norm
+    return reference
 
 
-def makers(inputs: Inputs, device: str) -> dict[str, Callable[[], Any]]:
-    """Return, by name, what makes the network in each way; PyTorch's only where it is installed."""
+def network_factories(inputs: Inputs, device: str) -> dict[str, Callable[[], Any]]:
+    """Return functions that create each network, by name; PyTorch's only if it is installed."""
     own = {name: lambda m=method: OwnNetwork(inputs, device, m) for name, method in METHODS.items()}
     if not importlib.util.find_spec("torch"):
         return own

@@ -1,4 +1,4 @@
-"""What `gpu.py` measured, as Markdown."""
+"""The measurements of `gpu.py` as Markdown."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from benchmarks.gpu_networks import CALLS, METHODS
 from benchmarks.report import ratio, seconds, table
 
 TITLES = {"forward": "forward", "forward_backward": "forward + backward", "step": "training step"}
-SHOWN = 0.01  # of the time in kernels: rarer ones are in the JSON
+SHOWN = 0.01  # share of the time in kernels; kernels with a smaller share are only in the JSON
 
 
 def as_markdown(results: Mapping[str, Any]) -> str:
-    """Return a table for each part that was measured, and what went wrong."""
-    parts = [f"Measured on {results['device']}. Each number is the median [least, most]."]
+    """Return a table for each measured part, and the failures."""
+    key = "Each number is the median [minimum, maximum]; a ratio is ours / theirs."
+    parts = [f"Measured on {results['device']}. {key}"]
     if results["quick"]:
-        parts.append("**A trial on shapes too small to tell anything: it only shows that the program runs.**")
+        parts.append("**A quick run on tiny shapes, which only shows that the program runs.**")
     if results["problems"]:
-        parts.append("**What went wrong:**\n\n" + "\n".join(f"- {line}" for line in results["problems"]))
+        parts.append("**Failures:**\n\n" + "\n".join(f"- {line}" for line in results["problems"]))
     if results["left_out"]:
-        parts.append("Left out:\n\n" + "\n".join(f"- {line}" for line in results["left_out"]))
+        parts.append("Skipped:\n\n" + "\n".join(f"- {line}" for line in results["left_out"]))
     for name, part in results.items():
         if isinstance(part, Mapping) and "times" in part:
             parts.append(comparison(name, part))
@@ -33,7 +34,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
 
 
 def comparison(name: str, part: Mapping[str, Any]) -> str:
-    """Return the times of each contender, and the ratios of ours to each of PyTorch's."""
+    """Return the times of each network, and the ratios of ours to each of PyTorch's."""
     rows = []
     for call in CALLS:
         for contender, s in part["times"][call].items():
@@ -41,19 +42,19 @@ def comparison(name: str, part: Mapping[str, Any]) -> str:
             columns = [ratio(r) if r and contender not in METHODS else "" for r in ours]
             rows.append((TITLES[call], contender, seconds(s), *columns))
     shape = f"widths {part['widths']}, batch {part['batch']}, {part['size']} x {part['size']}"
-    apart = "; ".join(
+    relative = "; ".join(
         f"{contender}: " + ", ".join(f"{what} {error:.0e}" for what, error in found.items())
         for contender, found in list(part["differences"].items())[1:]
     )
     return (
         f"### {name[0].upper()}{name[1:]}: {shape}\n\n"
-        + table(("what", "who", "ms", *(f"{m} / it" for m in METHODS)), rows)
-        + f"\n\nApart from the first, as a share of its length: {apart}."
+        + table(("what", "network", "ms", *(f"ratio of {m}" for m in METHODS)), rows)
+        + f"\n\nRelative differences from the first (of norms): {relative}."
     )
 
 
 def memory(name: str, part: Mapping[str, Any]) -> str:
-    """Return the peaks; `gpu_memory.py` says what they are."""
+    """Return the peaks of memory; `gpu_memory.py` defines them."""
     rows = [
         (who, peak["failed"], "")
         if "failed" in peak
@@ -61,23 +62,23 @@ def memory(name: str, part: Mapping[str, Any]) -> str:
         for who, peak in part.items()
     ]
     return f"### {name[0].upper()}{name[1:]} of a training step\n\n" + table(
-        ("who", "MB in arrays", "MB taken from the device"), rows
+        ("network", "MB in arrays", "MB of device memory"), rows
     )
 
 
 def limits(part: Mapping[str, Any]) -> str:
-    """Return what the device can reach."""
+    """Return the limits of the device."""
     first = next(p["limits"] for p in part.values() if "limits" in p)
     rows = [
         ("large copy, GB/s read and written", scaled(first["copy"], 1e-9)),
         ("large float32 product, TFLOP/s", scaled(first["product"], 1e-12)),
         ("the same with TF32, TFLOP/s", scaled(part["product with TF32"], 1e-12)),
     ]
-    return "### What the device can reach\n\n" + table(("what", "rate"), rows)
+    return "### Limits of the device\n\n" + table(("what", "rate"), rows)
 
 
 def kernels(name: str, part: Mapping[str, Any]) -> str:
-    """Return where a training step's time goes on the GPU, the kernels that take most, and those too slow."""
+    """Return how a training step's time on the GPU is distributed over the kernels, and which are slow."""
     whole, inside = part["step"][0], part["in_kernels"]
     listed = [r for r in part["kernels"] if r["seconds_a_step"] >= SHOWN * inside]
     rows = [
@@ -94,12 +95,12 @@ def kernels(name: str, part: Mapping[str, Any]) -> str:
         )
         for r in listed
     ]
-    head = "kernel", "arrays", "launches", "ms a step", "us each", "GB/s", "of copy", "TFLOP/s", "of product"
+    head = "kernel", "arrays", "launches", "ms/step", "us each", "GB/s", "of copy", "TFLOP/s", "of product"
     text = (
-        f"The GPU works {1e3 * whole:.3g} ms on a step, {1e3 * inside:.3g} ms of them in "
+        f"The GPU needs {1e3 * whole:.3g} ms for a step, {1e3 * inside:.3g} ms of them for "
         f"{part['launches']:.0f} launches of our kernels. The rest, {1e3 * (whole - inside):.3g} ms, is "
-        "CuPy's: sums, additions, products, copies. Kernels below 1 % are left out. Of those that only move "
-        f"numbers, {len(part['slow'])} on large arrays are slower than half a copy."
+        "CuPy's: sums, additions, products, copies. Kernels below 1 % are not shown. "
+        f"{len(part['slow'])} memory-bound kernels on large arrays reach less than half the rate of the copy."
     )
     return f"### Kernels of a training step: {name}\n\n{text}\n\n{table(head, rows)}"
 
@@ -110,5 +111,5 @@ def megabytes(value: float | None) -> str:
 
 def scaled(s: Iterable[float], unit: float) -> str:
     """Return a spread in another unit."""
-    median, least, most = (f"{unit * value:.3g}" for value in s)
-    return f"{median} [{least}, {most}]"
+    median, minimum, maximum = (f"{unit * value:.3g}" for value in s)
+    return f"{median} [{minimum}, {maximum}]"

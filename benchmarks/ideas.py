@@ -1,9 +1,9 @@
-"""What each idea brings: a training step with all of them, and with one taken away at a time.
+"""The gain of each optimisation: time a training step with all of them, and with one removed at a time.
 
     python -m benchmarks.ideas [--rounds N] [--size PIXELS] [--batch N]
 
-Every row runs in a process of its own, since some ideas are settings of the whole process, and the rows take
-turns, so that a machine that slows down slows all of them.
+Every row runs in its own process, because some optimisations are settings of the whole process. The rows take
+turns, so a machine that slows down affects all of them.
 """
 
 from __future__ import annotations
@@ -17,36 +17,43 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-STEPS = 6  # timed in each process, after one that is not
+STEPS = 6  # timed steps in each process, after one that is not timed
 
 
-def nothing() -> None:
-    """Take no idea away."""
+def no_change() -> None:
+    """Remove no optimisation."""
+
+
+def by_definitions() -> None:
+    """Compute every operation by its definition."""
+    from minidl.implementation import implementation
+
+    implementation("definition").__enter__()  # for the rest of the process
 
 
 def by_im2col() -> None:
-    """Convolve with the ninefold copy."""
-    from minidl.ops import conv
+    """Convolve by im2col, which copies every pixel nine times."""
+    from minidl.ops.conv import convolution
 
-    conv._method.set("im2col")
-
-
-def whole_images() -> None:
-    """Let bands of rows be as high as the image."""
-    from minidl.ops import conv_rows
-
-    conv_rows.BAND_PIXELS = 1 << 30
+    convolution("im2col").__enter__()  # for the rest of the process
 
 
-def usual_buffers() -> None:
-    """Let NumPy copy numbers before it broadcasts them."""
+def no_bands() -> None:
+    """Convolve whole images instead of bands of rows."""
+    from minidl.ops.conv import rows
+
+    rows.BAND_PIXELS = 1 << 30
+
+
+def default_buffers() -> None:
+    """Leave NumPy's buffer size unchanged, so that it copies numbers before it broadcasts them."""
     import numpy as np
 
     np.setbufsize = lambda size: size
 
 
-def relu_apart() -> None:
-    """Make ReLU a pass of its own."""
+def separate_relu() -> None:
+    """Compute ReLU in a separate pass after batch norm."""
     from minidl import ops
     from minidl.nn import BatchNorm2d
 
@@ -54,8 +61,8 @@ def relu_apart() -> None:
     BatchNorm2d.forward = lambda norm, x, relu=False: ops.relu(fused(norm, x)) if relu else fused(norm, x)
 
 
-def sums_anew() -> None:
-    """Make a new array of every sum of gradients."""
+def new_gradient_sums() -> None:
+    """Allocate a new array for every sum of gradients."""
     from minidl import tensor
 
     class Never(set):
@@ -66,29 +73,30 @@ def sums_anew() -> None:
 
 
 def two_threads() -> None:
-    """Share every convolution between two threads."""
-    from minidl.ops import conv_rows
+    """Divide every convolution between two threads of our own thread pool."""
+    from minidl.ops.conv import rows
     from minidl.threads import set_threads
 
-    conv_rows.SHARED_WORK = 0
+    rows.SHARED_WORK = 0
     set_threads(2)
 
 
 IDEAS: dict[str, tuple[str, Callable[[], None]]] = {
-    "all": ("all ideas", nothing),
-    "memory": ("without keeping freed memory", nothing),
-    "rows": ("with im2col for the row views", by_im2col),
-    "bands": ("without bands of rows", whole_images),
-    "fused": ("with ReLU apart from batch norm", relu_apart),
-    "buffers": ("without short buffers", usual_buffers),
-    "in place": ("without sums of gradients in place", sums_anew),
-    "threads": ("with two threads of ours", two_threads),
-    "blas": ("with two threads of BLAS", nothing),
+    "all": ("all optimisations", no_change),
+    "definitions": ("with the definition of every operation", by_definitions),
+    "memory": ("without reuse of freed memory", no_change),
+    "rows": ("with im2col instead of row views", by_im2col),
+    "bands": ("without bands of rows that fit the cache", no_bands),
+    "fused": ("with ReLU as a separate pass", separate_relu),
+    "buffers": ("with NumPy's default buffer size", default_buffers),
+    "in place": ("with gradient sums in new arrays", new_gradient_sums),
+    "threads": ("with our thread pool, two threads", two_threads),
+    "blas": ("with two BLAS threads", no_change),
 }
 
 
 def measure(idea: str, size: int, batch: int) -> float:
-    """Return the median seconds of a training step with the idea taken away, or added."""
+    """Return the median seconds of a training step after one change."""
     import numpy as np
 
     from benchmarks import networks
@@ -107,8 +115,8 @@ def measure(idea: str, size: int, batch: int) -> float:
     return statistics.median(seconds)
 
 
-def measured_apart(idea: str, size: int, batch: int) -> float:
-    """Measure in a process of its own."""
+def measure_in_process(idea: str, size: int, batch: int) -> float:
+    """Run `measure` in a new process."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2" if idea == "blas" else "1"}
     command = [sys.executable, "-m", "benchmarks.ideas", "--idea", idea, f"--size={size}", f"--batch={batch}"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -116,9 +124,9 @@ def measured_apart(idea: str, size: int, batch: int) -> float:
 
 
 def rounds(count: int, size: int, batch: int) -> Iterator[dict[str, float]]:
-    """Yield the seconds of every row, once a round."""
+    """Yield the seconds of all rows, `count` times."""
     for _ in range(count):
-        yield {idea: measured_apart(idea, size, batch) for idea in IDEAS}
+        yield {idea: measure_in_process(idea, size, batch) for idea in IDEAS}
 
 
 def main() -> None:
@@ -136,12 +144,12 @@ def main() -> None:
     print(
         f"A training step at {options.size} x {options.size}, batch {options.batch}, {options.rounds} rounds."
     )
-    print("\n| what | ms | beside all ideas |\n|---|---|---|")
+    print("\n| what | ms | ratio to all optimisations |\n|---|---|---|")
     for idea, (what, _) in IDEAS.items():
         ms = [1e3 * r[idea] for r in results]
         ratios = [r[idea] / r["all"] for r in results]
-        middle, least, most = statistics.median(ratios), min(ratios), max(ratios)
-        print(f"| {what} | {statistics.median(ms):.0f} | {middle:.2f} [{least:.2f}, {most:.2f}] |")
+        median, minimum, maximum = statistics.median(ratios), min(ratios), max(ratios)
+        print(f"| {what} | {statistics.median(ms):.0f} | {median:.2f} [{minimum:.2f}, {maximum:.2f}] |")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How long a batch takes to be ready, beside the training step that it is for.
+"""The time to load a batch, compared with the training step that uses it.
 
-JPEGs of generated lesions lie in a folder as a data set's would. The first pass decodes them and writes the
-cache; every later epoch reads that. Both are measured without threads that prepare batches ahead, so the
-share is what a step would wait at most; in training most of it is hidden behind the step before.
+Generated lesions are stored as JPEGs in a folder, like a data set. The first epoch decodes them and writes
+the cache; later epochs read the cache. Both are measured without prefetch threads, so each share is an upper
+bound of the time that a step waits for its batch. In training, prefetching hides most of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from benchmarks.timing import interleave, ratios, spread
 from minidl.data import DataLoader
 from r2unet.data.augment import augment
 from r2unet.data.images import write_mask
-from r2unet.data.isic import LesionImages, find_pairs
+from r2unet.data.isic import find_pairs
+from r2unet.data.lesion_images import LesionImages
 from r2unet.data.sample import Batch, collate
 from r2unet.data.synthetic import make_lesion
 
@@ -37,7 +38,7 @@ def write_lesions(root: Path, count: int, size: int, rng: np.random.Generator) -
 
 
 def measure(size: int, batch: int, repeats: int) -> dict[str, Any]:
-    """Return the seconds of one batch in several ways, of one step on it, and the shares of the step."""
+    """Return the times to load one batch in several ways and of one step on it, and their ratios."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -52,7 +53,7 @@ def measure(size: int, batch: int, repeats: int) -> dict[str, Any]:
         inputs = networks.draw(batch, size, rng)
         seconds = interleave(
             {
-                "training step": networks.KINDS[OWN](inputs).step,
+                "training step": networks.IMPLEMENTATIONS[OWN](inputs).step,
                 "decoded": lambda: load(LesionImages(pairs, size, threads=1)),
                 "cached": lambda: load(cached),
                 "cached, augmented": lambda: load(cached, partial(augment, strength=1.0)),

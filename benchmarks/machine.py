@@ -1,4 +1,4 @@
-"""On what a table was measured: without it the numbers say nothing."""
+"""Describe the machine and the versions that a table was measured with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def describe(torch_threads: int) -> dict[str, Any]:
-    """Return the processor, the versions and the threads, for the JSON and the head of the table."""
+    """Return the processor, the versions and the threads, for the JSON file and the top of the page."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -38,7 +38,7 @@ def describe(torch_threads: int) -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    """Return the processor's name; Linux's platform.processor() is mostly empty."""
+    """Return the processor's name; platform.processor() is usually empty on Linux."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(errors="replace").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -46,7 +46,7 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit, with "-dirty" behind it where files were changed; None without git."""
+    """Return the commit, with the suffix "-dirty" if files have been changed; None without git."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()

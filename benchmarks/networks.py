@@ -1,8 +1,8 @@
-"""The whole network, R2U-Net, here and in PyTorch eager: a training step, and an evaluation.
+"""R2U-Net in this project and in PyTorch eager: a training step and an inference.
 
-A step is the command line's: forward, binary cross-entropy + soft Dice, backward, the gradient cut to the
-longest that a step may follow, AdamW, all with the default settings. PyTorch's network is the tests' twin,
-with our weights copied in; its optimizer is used as it comes.
+A step is that of `r2unet train` with default settings: forward, binary cross-entropy + soft Dice, backward,
+gradient clipping, AdamW. PyTorch's network is the tests' reference implementation with our weights; its AdamW
+has PyTorch's default options.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.frameworks import OWN, import_twin, installed
+from benchmarks.frameworks import OWN, import_torch_reference, installed
 from benchmarks.plan import STEPS
 from minidl import Tensor, no_grad
 from minidl.optim import AdamW, clip_grad_norm
 from r2unet.network.fold import fold_all
+from r2unet.network.losses import LOSSES
 from r2unet.network.model import R2UNet
 from r2unet.training.settings import Settings
-from r2unet.training.trainer import loss_of
 
 SETTINGS = Settings()  # widths 8, 16, 32, 64
 
 
 class Inputs(NamedTuple):
-    """What both are given, float32."""
+    """The inputs of both networks, float32."""
 
     images: np.ndarray  # (N, 3, H, W)
     masks: np.ndarray  # (N, 1, H, W), 0 or 1
@@ -32,7 +32,7 @@ class Inputs(NamedTuple):
 
 
 def draw(batch: int, size: int, rng: np.random.Generator) -> Inputs:
-    """Draw images, masks and a new network's weights."""
+    """Draw images, masks and the weights of a new network."""
     images = rng.standard_normal((batch, 3, size, size), np.float32)
     masks = (rng.random((batch, 1, size, size)) < 0.25).astype(np.float32)
     model = R2UNet(widths=SETTINGS.widths, steps=STEPS, rng=rng)
@@ -40,7 +40,7 @@ def draw(batch: int, size: int, rng: np.random.Generator) -> Inputs:
 
 
 class OwnNetwork:
-    """r2unet.network.model.R2UNet with minidl's AdamW."""
+    """This project's R2UNet with minidl's AdamW."""
 
     def __init__(self, inputs: Inputs) -> None:
         self.model = R2UNet(widths=SETTINGS.widths, steps=STEPS, rng=np.random.default_rng(0))
@@ -51,9 +51,9 @@ class OwnNetwork:
         self.optimizer = AdamW(parameters, SETTINGS.lr, weight_decay=SETTINGS.weight_decay)
 
     def step(self) -> float:
-        """Train on the batch once and return the loss before."""
+        """Take one training step and return the loss before it."""
         self.model.train()
-        loss = loss_of(self.model(self.images), self.masks)
+        loss = LOSSES[SETTINGS.loss](self.model(self.images), self.masks)
         value = loss.item()
         self.optimizer.zero_grad()
         loss.backward()
@@ -71,12 +71,12 @@ class OwnNetwork:
 
 
 class TorchNetwork:
-    """The tests' twin with torch.optim.AdamW."""
+    """The tests' PyTorch reference implementation with torch.optim.AdamW."""
 
     def __init__(self, inputs: Inputs) -> None:
         import torch
 
-        self.torch, self.twin = torch, import_twin()
+        self.torch, self.reference = torch, import_torch_reference()
         self.w = {name: torch.tensor(array) for name, array in inputs.state.items()}
         self.parameters = [a.requires_grad_() for name, a in self.w.items() if "running" not in name]
         self.images, self.masks = torch.tensor(inputs.images), torch.tensor(inputs.masks)
@@ -85,8 +85,8 @@ class TorchNetwork:
         )
 
     def step(self) -> float:
-        """Train on the batch once and return the loss before."""
-        loss = self.twin.loss_of(self._forward(training=True), self.masks)
+        """Take one training step and return the loss before it."""
+        loss = self.reference.loss_of(self._forward(training=True), self.masks)
         value = loss.item()
         self.optimizer.zero_grad()
         loss.backward()
@@ -100,12 +100,12 @@ class TorchNetwork:
             return self._forward(training=False).numpy()
 
     def _forward(self, training: bool) -> Any:
-        return self.twin.r2unet(self.w, self.images, len(SETTINGS.widths), STEPS, training)
+        return self.reference.r2unet(self.w, self.images, len(SETTINGS.widths), STEPS, training)
 
 
-KINDS = {OWN: OwnNetwork, "PyTorch": TorchNetwork}
+IMPLEMENTATIONS = {OWN: OwnNetwork, "PyTorch": TorchNetwork}
 
 
 def make(inputs: Inputs) -> dict[str, Any]:
-    """Return the network here and, if it is installed, in PyTorch."""
-    return {name: KINDS[name](inputs) for name in (OWN, *installed()) if name in KINDS}
+    """Return the network in this project and, if it is installed, in PyTorch."""
+    return {name: IMPLEMENTATIONS[name](inputs) for name in (OWN, *installed()) if name in IMPLEMENTATIONS}

@@ -1,4 +1,4 @@
-"""What is measured: the shapes, and how often. `--quick` runs the same code on shapes too small to tell."""
+"""The shapes and the numbers of repetitions. `--quick` runs the same code on shapes too small to compare."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ STEPS = 2  # the recurrence's t, here and in the network
 
 @dataclass(frozen=True)
 class Plan:
-    """The shapes of every measurement; images are square, sizes in pixels a side."""
+    """The shapes of all measurements; images are square, sizes are in pixels per side."""
 
-    repeats: int = 15  # rounds; processes and the longest series take a third of them
+    repeats: int = 15  # rounds; a third of them for processes and long series
     blocks: tuple[tuple[int, int], ...] = ((8, 128), (32, 32))  # channels, size
     block_batch: int = 4
     networks: tuple[tuple[int, int], ...] = ((128, 4), (256, 2))  # size, batch
-    sizes: tuple[int, ...] = (64, 128, 256, 512)  # one image each
-    batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # images of `batch_size`
+    sizes: tuple[int, ...] = (64, 128, 256, 512)  # batches of one image
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # batches of images of `batch_size`
     batch_size: int = 64
     loaded: tuple[int, int] = (256, 8)  # size, batch
 
     @property
-    def few(self) -> int:
-        """How often something slow is repeated."""
+    def slow_repeats(self) -> int:
+        """The number of repetitions of slow measurements."""
         return max(1, self.repeats // 3)
 
 

@@ -1,13 +1,13 @@
-"""What needs a process of its own: the most memory that a step takes, and the time to start.
+"""Measurements that need their own process: the peak memory of a step, and the start-up time.
 
-A process's peak memory never falls again, and what one framework freed the next would take over, so each
-framework is measured in a fresh process. Run as a program, this file is that process:
+The peak memory of a process never falls, and one framework could reuse memory that another has freed. Each
+framework is therefore measured in a new process. Run as a program, this file is that process:
 
     python -m benchmarks.processes 2 PyTorch train_step 4 128
 
-are PyTorch's threads, the framework, what it does, and the shape: batch (channels) size. It prints two
-numbers of bytes, the peak after all that is needed was imported and the peak after three
-steps: the first says what the framework costs, the difference what the network costs in it.
+The arguments are PyTorch's threads, the framework, the workload, and the shape: batch (channels) size. It
+prints two numbers of bytes: the peak after all imports and the peak after three steps. The first is the cost
+of the framework; the difference is the cost of the network.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks.frameworks import OWN, import_dezero, import_twin, installed, set_torch_threads
+from benchmarks.frameworks import OWN, import_dezero, import_torch_reference, installed, set_torch_threads
 from benchmarks.timing import Spread, interleave, ratios, spread
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS_BEFORE_PEAK = 3  # the optimizer's memory and the allocator's spare blocks are there after the first
+STEPS_BEFORE_PEAK = 3  # the first step also allocates the optimizer's state
 
 
 def peak_bytes() -> int:
-    """Return the most physical memory this process ever had."""
+    """Return the peak physical memory of this process in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not getrusage: on Linux its figure is inherited from the process that started this one.
+        # Not getrusage: on Linux its value is inherited from the parent process.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
     import resource
@@ -38,24 +38,28 @@ def peak_bytes() -> int:
 
 
 def measure_peak(torch_threads: int, framework: str, workload: str, shape: tuple[int, ...]) -> dict[str, int]:
-    """Run three steps of a workload, `train_step` of (N, size) or `block` of (N, C, size)."""
+    """Run three steps of a workload, `train_step` with shape (N, size) or `block` with (N, C, size)."""
     import numpy as np
 
     from benchmarks import blocks, networks
     from minidl.allocator import keep_freed_memory
 
     if framework == "PyTorch":
-        import_twin()
+        import_torch_reference()
         set_torch_threads(torch_threads)
     elif framework == "DeZero":
         import_dezero()
     elif framework == "MyGrad":
         import mygrad.nnet  # noqa: F401
     else:
-        keep_freed_memory()  # as the command line does
+        keep_freed_memory()  # like the r2unet command
     imported = peak_bytes()
-    drawn = {"block": blocks, "train_step": networks}[workload].draw(*shape, np.random.default_rng(0))
-    step = blocks.KINDS[framework](drawn) if workload == "block" else networks.KINDS[framework](drawn).step
+    inputs = {"block": blocks, "train_step": networks}[workload].draw(*shape, np.random.default_rng(0))
+    step = (
+        blocks.IMPLEMENTATIONS[framework](inputs)
+        if workload == "block"
+        else networks.IMPLEMENTATIONS[framework](inputs).step
+    )
     for _ in range(STEPS_BEFORE_PEAK):
         step()
     return {"imported": imported, "peak": peak_bytes()}
@@ -64,14 +68,13 @@ def measure_peak(torch_threads: int, framework: str, workload: str, shape: tuple
 def compare_peaks(
     torch_threads: int, frameworks: list[str], workload: str, shape: tuple[int, ...], repeats: int
 ) -> dict[str, dict[str, Spread]]:
-    """Return each framework's peak memory in bytes, absolute and above the imports, with our ratios."""
+    """Return each framework's peak memory in bytes, in total and above the imports, and our ratios."""
     absolute: dict[str, list[float]] = {name: [] for name in frameworks}
     above: dict[str, list[float]] = {name: [] for name in frameworks}
     for _ in range(repeats):
         for name in frameworks:
             command = [sys.executable, "-m", "benchmarks.processes", str(torch_threads), name, workload]
-            answer = _run([*command, *map(str, shape)])
-            measured = json.loads(answer)
+            measured = json.loads(_run([*command, *map(str, shape)]))
             absolute[name].append(measured["peak"])
             above[name].append(measured["peak"] - measured["imported"])
     return {
@@ -81,8 +84,8 @@ def compare_peaks(
     }
 
 
-def start_up(repeats: int) -> dict[str, dict[str, Spread]]:
-    """Return the seconds from the start of a process to its end, for a few short ones."""
+def measure_startup(repeats: int) -> dict[str, dict[str, Spread]]:
+    """Return the seconds from start to end of a few short processes."""
     python = [sys.executable]
     commands = {
         "python": [*python, "-c", "pass"],
@@ -98,11 +101,11 @@ def start_up(repeats: int) -> dict[str, dict[str, Spread]]:
 
 
 def _run(command: list[str]) -> str:
-    """Run a process in the repository's root and return what it printed."""
+    """Run a process in the root of the repository and return its output."""
     try:
         return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    except subprocess.CalledProcessError as fault:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{fault.stderr}") from None
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{error.stderr}") from None
 
 
 if __name__ == "__main__":

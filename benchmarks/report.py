@@ -1,17 +1,15 @@
-"""The measurements as Markdown, ready to stand in a document."""
+"""The measurements as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from benchmarks.frameworks import OWN
-
-BUSY = 0.5  # processes that were running on average in the minute before, beyond which a warning stands
+BUSY = 0.5  # load average of the last minute above which the page has a warning
 
 
 def machine(m: Mapping[str, Any]) -> str:
-    """Return the machine as a paragraph; a framework that is not installed is named."""
+    """Return the description of the machine as a paragraph, including frameworks that are not installed."""
     here = ", ".join(f"{name} {number}" for name, number in m["frameworks"].items() if number)
     missing = [name for name, number in m["frameworks"].items() if not number]
     blas = m["threads"]["blas"] or m["threads"]["OPENBLAS_NUM_THREADS"]
@@ -23,20 +21,22 @@ def machine(m: Mapping[str, Any]) -> str:
         + (f", {m['threads']['torch']} for PyTorch" if m["threads"]["torch"] else ""),
     ]
     if missing:
-        sentences.append(f"Not installed and left out: {', '.join(missing)}")
+        sentences.append(f"Not installed and skipped: {', '.join(missing)}")
     if m["load"] is not None:
-        sentences.append(f"Load when it began: {m['load']:.1f}")
+        sentences.append(f"Load average at the start: {m['load']:.1f}")
         if m["load"] > BUSY:
             sentences.append(
-                "**Others were computing: whoever uses several threads loses most, trust no ratio**"
+                "**Other processes were running, which slows multithreaded code: do not trust the ratios**"
             )
     if m["commit"]:
         sentences.append(f"Commit {m['commit']}")
-    return ". ".join(sentences) + ".\n\nEach number is the median [least, most]; a ratio is ours / theirs."
+    return (
+        ". ".join(sentences) + ".\n\nEach number is the median [minimum, maximum]; a ratio is ours / theirs."
+    )
 
 
 def comparison(title: str) -> Callable[[Mapping[str, Any]], str]:
-    """Return a writer of times and ratios, a row for each shape and framework."""
+    """Return a function that writes times and ratios, one row per shape and framework."""
 
     def write(section: Mapping[str, Any]) -> str:
         rows = [
@@ -44,24 +44,24 @@ def comparison(title: str) -> Callable[[Mapping[str, Any]], str]:
             for shape, measured in section.items()
             for name, s in measured["times"].items()
         ]
-        return f"### {title}\n\n" + table(("shape", "framework", "ms", f"{OWN} / it"), rows)
+        return f"### {title}\n\n" + table(("shape", "framework", "ms", "ratio"), rows)
 
     return write
 
 
 def memory(section: Mapping[str, Any]) -> str:
-    """Return the peaks."""
+    """Return the peaks of memory."""
     rows = [
         (what, name, megabytes(s), megabytes(measured["absolute"][name]), ratio(measured["ratios"].get(name)))
         for what, measured in section.items()
         for name, s in measured["above_import"].items()
     ]
-    head = ("what", "framework", "MB above imports", "MB in all", f"{OWN} / it, above imports")
+    head = ("what", "framework", "MB above imports", "MB in total", "ratio above imports")
     return "### Peak memory\n\n" + table(head, rows)
 
 
 def scaling(section: Mapping[str, Any]) -> str:
-    """Return the times as the work grows, and the exponents of the fits."""
+    """Return the times for growing work and the fitted exponents."""
     rows = [
         (f"{kind} {amount}", name, seconds(s), "")
         for kind, measured in section.items()
@@ -73,20 +73,20 @@ def scaling(section: Mapping[str, Any]) -> str:
         for kind, measured in section.items()
         for name, p in measured["exponent"].items()
     ]
-    return "### How a training step grows\n\n" + table(("work", "framework", "ms", "exponent"), rows)
+    return "### Scaling of the training step\n\n" + table(("work", "framework", "ms", "exponent"), rows)
 
 
 def loading(section: Mapping[str, Any]) -> str:
-    """Return the seconds of a batch and its share of a step."""
+    """Return the time to load a batch and its ratio to the time of a step."""
     shares = section["share_of_step"]
     rows = [(name, seconds(s), ratio(shares.get(name))) for name, s in section["times"].items()]
-    return "### Loading a batch\n\n" + table(("what", "ms", "of the step"), rows)
+    return "### Loading a batch\n\n" + table(("what", "ms", "ratio to the step"), rows)
 
 
 def startup(section: Mapping[str, Any]) -> str:
-    """Return the seconds of each short process."""
+    """Return the time of each short process."""
     rows = [(f"`{name}`", seconds(s)) for name, s in section["times"].items()]
-    return "### Starting\n\n" + table(("process", "ms"), rows)
+    return "### Start-up time\n\n" + table(("process", "ms"), rows)
 
 
 def seconds(s: Iterable[float]) -> str:
@@ -100,17 +100,17 @@ def megabytes(s: Iterable[float]) -> str:
 
 
 def ratio(s: Iterable[float] | None) -> str:
-    """Return a spread of ratios, or nothing for ours."""
+    """Return a spread of ratios, or an empty string for our own row."""
     return _spread(s, 1.0) if s else ""
 
 
 def _spread(s: Iterable[float], unit: float) -> str:
-    median, least, most = (_three_digits(value * unit) for value in s)
-    return f"{median} [{least}, {most}]"
+    median, minimum, maximum = (_three_digits(value * unit) for value in s)
+    return f"{median} [{minimum}, {maximum}]"
 
 
 def _three_digits(value: float) -> str:
-    """Return a number to three digits, without an exponent."""
+    """Return a number rounded to three significant digits, without an exponent."""
     return f"{float(f'{value:.3g}'):.10g}"
 
 
@@ -121,8 +121,8 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 WRITERS = {
-    "block": comparison("A recurrent convolution, forward and backward"),
-    "train_step": comparison("A training step"),
+    "block": comparison("Recurrent convolution, forward and backward"),
+    "train_step": comparison("Training step"),
     "inference": comparison("Inference"),
     "loading": loading,
     "memory": memory,

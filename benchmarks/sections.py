@@ -1,6 +1,6 @@
 """The parts of the comparison: each takes the plan, checks that the numbers agree, and measures.
 
-A measurement is [median, least, most] in seconds, bytes, or as a ratio of ours over theirs.
+A measurement is [median, minimum, maximum] in seconds, bytes, or as a ratio ours / theirs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.timing import exponent, interleave, ratios, spread
 
 
 def compare(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
-    """Return each contender's seconds, and our ratio to each of the others."""
+    """Return the seconds of each contender, and the ratio of ours to each of the others."""
     seconds = interleave(contenders, repeats)
     times = {name: spread(values) for name, values in seconds.items()}
     return {"times": times, "ratios": ratios(seconds, OWN)}
@@ -39,7 +39,7 @@ def block(plan: Plan) -> dict[str, Any]:
 
 
 def checked_networks(size: int, batch: int, steps: int = 3) -> dict[str, Any]:
-    """Return the network in every framework that has it, after they have shown that they agree."""
+    """Return the network in every framework that can build it, after checking that they agree."""
     made = networks.make(networks.draw(batch, size, np.random.default_rng(0)))
     check_networks(made, steps)
     return made
@@ -51,7 +51,7 @@ def train_step(plan: Plan) -> dict[str, Any]:
 
 
 def inference(plan: Plan) -> dict[str, Any]:
-    """Time the network in evaluation mode, without a graph."""
+    """Time the network in evaluation mode, without recording a graph."""
     return _on_networks(plan, "infer")
 
 
@@ -64,13 +64,16 @@ def _on_networks(plan: Plan, method: str) -> dict[str, Any]:
 
 
 def scaling(plan: Plan) -> dict[str, Any]:
-    """Time a training step against the pixels of one image and against the batch; fit the exponents."""
+    """Time a training step against image and batch size; fit the exponents."""
     by_pixels = {size**2: (size, 1) for size in plan.sizes}
     by_batch = {batch: (plan.batch_size, batch) for batch in plan.batches}
-    return {"pixels": _grow(by_pixels, plan.few), "batch": _grow(by_batch, plan.few)}
+    return {
+        "pixels": _time_growing_work(by_pixels, plan.slow_repeats),
+        "batch": _time_growing_work(by_batch, plan.slow_repeats),
+    }
 
 
-def _grow(work: Mapping[int, tuple[int, int]], repeats: int) -> dict[str, Any]:
+def _time_growing_work(work: Mapping[int, tuple[int, int]], repeats: int) -> dict[str, Any]:
     """Time a step for each amount of work, given as (size, batch)."""
     times: dict[str, dict[int, Any]] = {}
     for amount, (size, batch) in work.items():
@@ -84,29 +87,29 @@ def _grow(work: Mapping[int, tuple[int, int]], repeats: int) -> dict[str, Any]:
 
 
 def memory(plan: Plan, torch_threads: int) -> dict[str, Any]:
-    """Measure the peak memory of a training step, and of a block, each framework in its own process."""
+    """Measure the peak memory of a training step and of a block, each framework in its own process."""
     measured = {}
     for size, batch in plan.networks:
-        frameworks = [name for name in (OWN, *installed()) if name in networks.KINDS]
+        frameworks = [name for name in (OWN, *installed()) if name in networks.IMPLEMENTATIONS]
         measured[f"training step, {size} x {size}, batch {batch}"] = processes.compare_peaks(
-            torch_threads, frameworks, "train_step", (batch, size), plan.few
+            torch_threads, frameworks, "train_step", (batch, size), plan.slow_repeats
         )
     for channels, size in plan.blocks:
         label = f"block, {channels} channels, {size} x {size}, batch {plan.block_batch}"
         measured[label] = processes.compare_peaks(
-            torch_threads, [OWN, *installed()], "block", (plan.block_batch, channels, size), plan.few
+            torch_threads, [OWN, *installed()], "block", (plan.block_batch, channels, size), plan.slow_repeats
         )
     return measured
 
 
 def all_sections(torch_threads: int) -> dict[str, Callable[[Plan], dict[str, Any]]]:
-    """Return what can be measured, by name, in the order in which it is."""
+    """Return the function of each part by name, in the order in which they run."""
     return {
         "block": block,
         "train_step": train_step,
         "inference": inference,
-        "loading": lambda plan: loading.measure(*plan.loaded, plan.few),
+        "loading": lambda plan: loading.measure(*plan.loaded, plan.slow_repeats),
         "memory": partial(memory, torch_threads=torch_threads),
         "scaling": scaling,
-        "startup": lambda plan: processes.start_up(plan.repeats),
+        "startup": lambda plan: processes.measure_startup(plan.repeats),
     }

@@ -1,12 +1,12 @@
-"""How long things take on a machine that is never quite at rest.
+"""Time measurement on a machine with varying load.
 
-Measured one after the other, A could meet a busy minute and B a quiet one. So rounds are measured, A B C,
-A B C, ..., and a ratio is taken inside each round, between neighbours in time; what slows the machine for
-longer than a round slows both and cancels. Of many rounds the median is told, which one disturbed round
-cannot move, with the least and the most beside it, so that everyone sees how far to trust it.
+If A and B were measured one after the other, A might run in a busy minute and B in a quiet one. Measurements
+are therefore interleaved in rounds, A B C, A B C, ..., and a ratio is computed within each round. A slowdown
+that lasts longer than a round then affects both and cancels. The result is the median over the rounds, which
+a few disturbed rounds hardly change. The minimum and the maximum show its uncertainty.
 
-How the time grows with the work is one number, too: if time = c * work^p, then log time is a straight line
-over log work, and p is the slope of the line of least squares.
+Scaling is summarised by an exponent. If time = c * work^p, then log time is a linear function of log work,
+and p is its slope, fitted by least squares.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-# Threads of OpenBLAS and OpenMP go on looking for work for some tens of milliseconds before they sleep, and
-# would take a core from whoever is measured next.
+# Idle threads of OpenBLAS and OpenMP spin for some tens of milliseconds before they sleep, and would occupy a
+# core during the next measurement.
 REST_SECONDS = 0.05
 
 
 class Spread(NamedTuple):
-    """Many measurements of one thing."""
+    """A summary of repeated measurements."""
 
     median: float
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Return the median, the least and the most of one or more numbers."""
+    """Return the median, the minimum and the maximum of one or more numbers."""
     values = list(values)
     return Spread(statistics.median(values), min(values), max(values))
 
@@ -40,10 +40,10 @@ def spread(values: Iterable[float]) -> Spread:
 def interleave(
     contenders: dict[str, Callable[[], Any]], repeats: int, warmup: int = 1
 ) -> dict[str, list[float]]:
-    """Return the seconds of each contender in each of `repeats` rounds, after `warmup` that do not count.
+    """Return the seconds of each contender in each of `repeats` rounds, after `warmup` untimed rounds.
 
-    What a call returns is dropped before the next begins. Garbage is collected in between and not in one
-    contender's time because of another's.
+    The result of a call is released before the next call. Garbage is collected between calls, so that one
+    contender's garbage is not collected in another's time.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(warmup + repeats):
@@ -59,7 +59,7 @@ def interleave(
 
 
 def ratios(measured: dict[str, Sequence[float]], own: str) -> dict[str, Spread]:
-    """Return, for each other contender, own / other round by round: below 1, `own` needs less."""
+    """Return, for each other contender, the ratio own / other in each round: below 1, `own` needs less."""
     return {
         name: spread(a / b for a, b in zip(measured[own], values, strict=True))
         for name, values in measured.items()

@@ -1,7 +1,7 @@
-"""Draw the figures of the chapters: python docs/figures.py, or with a folder to write them to.
+"""Draw the figures of the documentation: `python docs/figures.py [FOLDER]`.
 
-Each figure shows one idea and holds no measured number, so it changes only when the idea does. Shapes are
-placed by hand, in units that read like the text: a pixel is 1 wide, a step of the recurrence is one column.
+Each figure explains one idea and contains no measured numbers, so it changes only when the idea does.
+Positions are numbers in the units of the subject: a pixel is 1 wide, a step of the recurrence is one column.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent / "figures"
 DOTS_PER_INCH = 110
 
-# Of the palette by Okabe and Ito (2008), whose colours differ for every kind of colour vision.
+# From the palette of Okabe and Ito (2008), which is distinguishable with every type of colour vision.
 BLUE, ORANGE, GREEN, GREY = "#56b4e9", "#e69f00", "#009e73", "#bbbbbb"
 INK, QUIET = "#222222", "#555555"
 
 
 def new_figure(width: float, height: float, x: tuple[float, float], y: tuple[float, float]) -> tuple:
-    """Return a figure of `width` x `height` inches, and axes that span x and y with square units."""
+    """Return a figure of `width` x `height` inches and its axes, which span x and y with equal units."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
@@ -34,7 +34,7 @@ def new_figure(width: float, height: float, x: tuple[float, float], y: tuple[flo
 
 
 def box(axes: Axes, x: float, y: float, text: str, colour: str = "white", width: float = 1.5) -> None:
-    """Draw a rounded box about (x, y): a function."""
+    """Draw a rounded box, centred at (x, y), that stands for a function."""
     from matplotlib.patches import FancyBboxPatch
 
     patch = FancyBboxPatch(
@@ -45,18 +45,18 @@ def box(axes: Axes, x: float, y: float, text: str, colour: str = "white", width:
 
 
 def arrow(axes: Axes, start: tuple, end: tuple, bend: float = 0.0, colour: str = INK, dashes="-") -> None:
-    """Draw an arrow between two points; `bend` curves it, to the left of its direction if negative."""
+    """Draw an arrow between two points; `bend` curves it, to the left of its direction if it is negative."""
     style = {"arrowstyle": "-|>", "color": colour, "lw": 1.3, "linestyle": dashes, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", end, start, arrowprops={**style, "connectionstyle": f"arc3,rad={bend}"})
 
 
 def label(axes: Axes, x: float, y: float, text: str, colour: str = INK, **options) -> None:
-    """Write text at (x, y), centred unless told otherwise."""
+    """Write text at (x, y), centred by default."""
     axes.text(x, y, text, **{"ha": "center", "va": "center", "fontsize": 11, "color": colour, **options})
 
 
 def cells(axes: Axes, x: float, y: float, values: list[list[str]], colours: list[list[str]]) -> None:
-    """Draw a grid of unit squares with text in them; (x, y) is its upper left corner."""
+    """Draw a grid of unit squares that contain text; (x, y) is its upper left corner."""
     from matplotlib.patches import Rectangle
 
     for i, row in enumerate(values):
@@ -66,7 +66,7 @@ def cells(axes: Axes, x: float, y: float, values: list[list[str]], colours: list
 
 
 def draw_graph() -> Figure:
-    """The graph of y = relu(conv(x)), z = conv(x + y), and the order in which backward visits it."""
+    """Draw the graph of y = relu(conv(x)), z = conv(x + y) and the order of its backward pass."""
     figure, axes = new_figure(8.6, 3.0, (-0.75, 11.05), (-2.05, 2.05))
     names = ("project", "conv", "relu", "add", "conv")
     places = [0.6 + 2.15 * i for i in range(len(names))]
@@ -83,12 +83,18 @@ def draw_graph() -> Figure:
     label(axes, 4.1, 1.75, "x has two consumers, conv and add; every other value has one", fontsize=10.5)
     arrow(axes, (places[1], -0.75), (0.85, -0.75), bend=-0.16, colour=ORANGE, dashes="--")
     arrow(axes, (places[3], -0.75), (0.45, -0.75), bend=-0.16, colour=ORANGE, dashes="--")
-    label(axes, 4.1, -1.8, "so two gradients come back to project, which waits for both", fontsize=10.5)
+    label(
+        axes,
+        4.1,
+        -1.8,
+        "project receives two gradients and is visited after both have arrived",
+        fontsize=10.5,
+    )
     return figure
 
 
 def draw_im2col() -> Figure:
-    """A 4 x 4 image, the 3 x 3 window at its four places, and the four columns of col."""
+    """Draw a 4 x 4 image, the 3 x 3 window at its four positions, and the four columns of col."""
     figure, axes = new_figure(8.6, 4.9, (-0.5, 19.7), (-0.9, 10.2))
     places, colours = [(0, 0), (0, 1), (1, 0), (1, 1)], [BLUE, ORANGE, GREEN, GREY]
     image = [[str(4 * i + j + 1) for j in range(4)] for i in range(4)]
@@ -105,13 +111,13 @@ def draw_im2col() -> Figure:
     label(axes, 10.95, 5.3, "im2col", fontsize=10.5)
     for row in range(9):
         label(axes, 13.85, 8.9 - row, f"w[{row // 3}, {row % 3}]", fontsize=9.5, ha="right", color=QUIET)
-    label(axes, 16, -0.35, "one column a window, one row a weight", fontsize=10.5)
-    label(axes, 4.75, -0.35, "the middle four pixels lie in all four windows", fontsize=10.5)
+    label(axes, 15.3, -0.35, "one column per window, one row per weight", fontsize=10.5)
+    label(axes, 4.75, -0.35, "the four pixels in the middle are in all four windows", fontsize=10.5)
     return figure
 
 
 def draw_recurrence() -> Figure:
-    """The recurrent convolution, once as a loop and once unrolled for t = 2."""
+    """Draw the recurrent convolution, as a loop and unrolled for t = 2."""
     figure, axes = new_figure(8.6, 4.0, (-2.4, 12.6), (-2.6, 4.4))
     label(axes, -0.4, 4.0, "as a loop")
     box(axes, -0.4, 1.4, "conv w", BLUE, 1.8)
@@ -145,12 +151,12 @@ def draw_recurrence() -> Figure:
         label(axes, x + 1.5, 3.0, f"y({step})", fontsize=10.5)
     arrow(axes, (11.75, 2.7), (12.3, 2.7))
     label(axes, 12.1, 3.0, "y(2)", fontsize=10.5)
-    label(axes, 7.1, -2.25, "one w for all steps, and running statistics for each", fontsize=10.5)
+    label(axes, 7.1, -2.25, "all steps share w, and each has its own running statistics", fontsize=10.5)
     return figure
 
 
 def plus(axes: Axes, x: float, y: float) -> None:
-    """Draw a sum: a circle with a plus in it."""
+    """Draw a sum: a circle that contains a plus sign."""
     from matplotlib.patches import Circle
 
     axes.add_patch(Circle((x, y), 0.25, fc="white", ec=INK, lw=1.1))
@@ -158,7 +164,7 @@ def plus(axes: Axes, x: float, y: float) -> None:
 
 
 def draw_u() -> Figure:
-    """R2U-Net with widths 8, 16, 32, 64 at 128 x 128."""
+    """Draw R2U-Net with widths 8, 16, 32, 64 for an image of 128 x 128."""
     figure, axes = new_figure(8.6, 4.9, (-2.5, 14.5), (-5.1, 4.7))
     widths, sides = (8, 16, 32, 64), (128, 64, 32, 16)
     heights = [3.0 - 2.2 * level for level in range(4)]
@@ -179,20 +185,26 @@ def draw_u() -> Figure:
         )
         arrow(axes, (left[level] + 0.55, y), (right[level] - 0.55, y), colour=ORANGE)
         w = widths[level]
-        label(axes, 6.0, y + 0.3, f"skip: concatenate {w} + {w}", fontsize=10)
+        prefix = "" if level else "skip connection: "
+        label(axes, 6.0, y + 0.3, f"{prefix}concatenate {w} + {w}", fontsize=10)
     arrow(axes, (left[0], 4.1), (left[0], 3.3))
     label(axes, left[0], 4.3, "image, 3 channels", fontsize=10.5)
     arrow(axes, (right[0], 3.3), (right[0], 4.1))
     label(axes, right[0] - 0.15, 3.7, "1 x 1 convolution", ha="right", fontsize=10)
     label(axes, right[0], 4.3, "logits, 1 channel", fontsize=10.5)
     label(axes, 0.75, 1.6, "max-pool", ha="right", fontsize=10)
-    label(axes, 11.3, 1.6, "up-convolution", ha="left", fontsize=10)
-    label(axes, 6.0, -4.7, "each box: a recurrent residual block with that many channels", fontsize=10.5)
+    label(axes, 11.4, 1.9, "transposed\nconvolution", ha="left", fontsize=10)
+    label(axes, 2.6, -3.0, "encoder", fontsize=11, fontweight="bold")
+    label(axes, 6.0, -4.15, "bottleneck", fontsize=11, fontweight="bold")
+    label(axes, 9.4, -3.0, "decoder", fontsize=11, fontweight="bold")
+    label(
+        axes, 6.0, -4.75, "each box is a recurrent residual block with that number of channels", fontsize=10.5
+    )
     return figure
 
 
 def draw_rows() -> Figure:
-    """The stack of three copies of a 4 x 4 image, each a column further, and its three views by rows."""
+    """Draw the stack of three column-shifted copies of a 4 x 4 image and its three row views."""
     figure, axes = new_figure(8.6, 3.6, (-0.9, 22.6), (-1.0, 8.84))
     image = [[str(4 * i + j + 1) for j in range(4)] for i in range(4)]
     cells(axes, 0, 6.0, image, [[BLUE] * 4] * 4)
@@ -204,20 +216,26 @@ def draw_rows() -> Figure:
         colours = [["white" if text == "0" else BLUE for text in row] for row in part]
         cells(axes, x, 7.0, part, colours)
         label(axes, x + 2, 7.45, f"kw = {kw}", fontsize=10.5)
-    label(axes, 12.7, 8.5, "stack: a copy of all rows for each column of the window", fontsize=10.5)
+    label(
+        axes, 12.7, 8.5, "stack: one shifted copy of the image for each column of the window", fontsize=10.5
+    )
     for kh, colour in enumerate((ORANGE, GREEN, QUIET)):
         x, top = 19.7 + 0.8 * kh, 6.9 - kh
         axes.plot([x - 0.2, x, x, x - 0.2], [top, top, top - 3.8, top - 3.8], color=colour, lw=2)
         label(axes, x, top - 4.2, str(kh), colour=colour, fontsize=10.5)
     label(axes, 20.5, 7.45, "kh", fontsize=10.5)
     label(
-        axes, 12.7, -0.6, "a bracket: the four rows under weights w[kh, :], a view and no copy", fontsize=10.5
+        axes,
+        12.7,
+        -0.6,
+        "each bracket: the four rows multiplied by w[kh, :], a view without a copy",
+        fontsize=10.5,
     )
     return figure
 
 
 def draw_thread() -> Figure:
-    """A 4 x 5 image, padded, the window of thread 7, and the column of col that it writes."""
+    """Draw a padded 4 x 5 image, the window of thread 7, and the column of col that it writes."""
     from matplotlib.patches import Rectangle
 
     figure, axes = new_figure(8.6, 3.65, (-0.6, 25.9), (0.0, 11.25))
@@ -226,7 +244,7 @@ def draw_thread() -> Figure:
     for kh, kw in ((kh, kw) for kh in range(3) for kw in range(3)):
         colours[1 + kh][2 + kw] = ORANGE
     cells(axes, 0, 8.0, values, colours)
-    label(axes, 3.5, 8.5, "x, and the zeros around it", fontsize=10.5)
+    label(axes, 3.5, 8.5, "x, padded with zeros", fontsize=10.5)
     label(axes, 3.5, 1.4, "thread 7 owns window (1, 2)", fontsize=10.5)
     arrow(axes, (7.3, 5.0), (8.9, 5.0))
     left, side = 9.6, 0.8
@@ -239,14 +257,14 @@ def draw_thread() -> Figure:
     for i in range(20):
         colour = INK if i == 7 else QUIET
         label(axes, left + side * (i + 0.5), 9.75, str(i), fontsize=9, color=colour)
-    label(axes, left + 10 * side, 10.6, "col: a column a window, a thread each", fontsize=10.5)
+    label(axes, left + 10 * side, 10.6, "col: one column per window, one thread per column", fontsize=10.5)
     label(axes, left + 10 * side, 1.4, "at each of the 9 steps, neighbouring threads", fontsize=10.5)
     label(axes, left + 10 * side, 0.5, "write neighbouring addresses: one row of col", fontsize=10.5)
     return figure
 
 
 def draw_tile() -> Figure:
-    """y = w col as one block of the direct kernel sees it: its tile, its chunk of weights, its columns."""
+    """Draw y = w col for one block of the implicit GEMM: its tile, its chunk of weights, its columns."""
     from matplotlib.patches import Rectangle
 
     figure, axes = new_figure(8.6, 5.2, (-1.0, 17.0), (-1.6, 9.3))
@@ -265,11 +283,11 @@ def draw_tile() -> Figure:
     matrix(10.1, 5.85, 0.22, 1.3, INK)
     matrix(10.1, 1.2, 0.22, 1.2, INK)
     label(axes, 2.75, 1.8, "8 x 64", fontsize=10)
-    label(axes, 2.75, 4.65, "these weights lie\nin shared memory", fontsize=10.5)
+    label(axes, 2.75, 4.65, "these weights are\nin shared memory", fontsize=10.5)
     arrow(axes, (2.75, 4.1), (2.75, 2.45), colour=QUIET)
     label(axes, 2.75, -0.4, "w (OC, K)", fontsize=10.5)
     label(axes, 10.5, -0.4, "y (OC, pixels)", fontsize=10.5)
-    label(axes, 10.5, 8.9, "col (K, pixels): never stored, each number is fetched from x", fontsize=10.5)
+    label(axes, 10.5, 8.9, "col (K, pixels): never stored, each number is read from x", fontsize=10.5)
     label(axes, 10.5, 4.15, "128 pixels", fontsize=10, color=QUIET)
     label(axes, 14.9, 1.8, "the block's tile,\n8 channels", fontsize=10, ha="right")
     label(axes, 14.9, 6.5, "64 numbers of\neach column", fontsize=10, ha="right")
@@ -277,9 +295,45 @@ def draw_tile() -> Figure:
         axes,
         8.0,
         -1.2,
-        "black: one thread's column of col, and its 8 sums, which it keeps in registers",
+        "black: one thread's column of col, and its 8 sums, which are in registers",
         fontsize=10.5,
     )
+    return figure
+
+
+def draw_rooms() -> Figure:
+    """Draw the rooms of both packages from the commands down; each imports only those below it."""
+    figure, axes = new_figure(8.0, 7.7, (0.2, 10.7), (-0.3, 10.1))
+    rooms = [
+        (9.5, 6.0, 8.6, "commands", "one file for each command, and its options"),
+        (8.5, 6.0, 8.6, "study", "several trainings compared: plan, runs, findings, report"),
+        (7.5, 6.0, 8.6, "training", "settings, the loop, checkpoints, cost, export"),
+        (6.5, 6.0, 8.6, "scores", "metrics, baselines, evaluation, ISIC scoring"),
+        (5.5, 6.0, 8.6, "prediction", "photograph to mask, clean-up, feature maps"),
+        (4.5, 3.8, 4.2, "data", "images, ISIC, lesions"),
+        (4.5, 8.2, 4.2, "network", "blocks, U, losses"),
+    ]
+    engine = [
+        (2.7, 6.0, 8.6, "layers and training tools", "nn, optim, ema, data, checkpoint, gradcheck"),
+        (1.7, 6.0, 8.6, "ops", "definitions, and faster implementations of them"),
+        (0.7, 3.8, 4.2, "tensor", "the graph, backward"),
+        (0.7, 8.2, 4.2, "backend", "devices, kernels, CuPy"),
+    ]
+    for rows, colour in ((rooms, BLUE), (engine, ORANGE)):
+        for y, x, width, name, content in rows:
+            box(axes, x, y, "", colour, width)
+            label(axes, x - width / 2 + 0.2, y, name, ha="left", fontweight="bold")
+            label(axes, x + width / 2 - 0.2, y, content, ha="right", fontsize=9)
+    for y in (9.0, 8.0, 7.0, 6.0, 2.2):
+        arrow(axes, (6.0, y + 0.18), (6.0, y - 0.18))
+    for x in (3.8, 8.2):
+        arrow(axes, (x, 5.18), (x, 4.82))
+        arrow(axes, (x, 1.38), (x, 1.02))
+    arrow(axes, (8.2, 4.18), (8.2, 3.02))
+    for y, name in ((7.0, "r2unet"), (1.7, "minidl")):
+        label(axes, 0.75, y, name, fontsize=13, fontweight="bold", rotation=90)
+    note = "minidl knows nothing of r2unet; data and network know nothing of each other"
+    label(axes, 6.0, -0.05, note, QUIET, fontsize=9)
     return figure
 
 
@@ -291,11 +345,12 @@ FIGURES = {
     "u": draw_u,
     "thread": draw_thread,
     "tile": draw_tile,
+    "rooms": draw_rooms,
 }
 
 
 def draw_all(folder: Path) -> list[Path]:
-    """Write every figure into the folder as a PNG, the same bytes at every run; return the paths."""
+    """Write every figure to the folder as a PNG, with the same bytes in every run; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, draw in FIGURES.items():
@@ -306,6 +361,6 @@ def draw_all(folder: Path) -> list[Path]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draw the figures of the chapters.")
-    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="where to write them")
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="where to write the figures")
     for path in draw_all(parser.parse_args().folder):
         print(path)

@@ -1,30 +1,32 @@
-"""What a convolution learns: nine numbers that turn images into their edges, found from examples alone.
+"""What a convolution learns: nine weights that turn images into their edges, learned from examples alone.
 
-The Sobel filter (1968) answers how fast the brightness rises to the right, smoothed from above to below:
+The Sobel filter (1968) measures how fast the brightness increases to the right, smoothed vertically:
 
     -1  0  1
     -2  0  2          y = the image convolved with it
     -1  0  1
 
-Show a 3x3 convolution images x and their edges y, and let gradient descent shrink L = mean (w * x - y)^2.
-L is a parabola in the nine weights, with the curvature 2 E[c c^T], c being the nine pixels under the filter.
-Where the curvature is k, a step of learning rate r multiplies the error by 1 - r k. It explodes for
-r k > 2, so the steepest direction decides how large r may be, and the flattest one how long it takes.
+We give a 3x3 convolution images x and their edges y, and minimise L = mean (w * x - y)^2 by gradient descent.
+L is a quadratic function of the nine weights. Its Hessian, the curvature, is 2 E[c c^T], where c are the nine
+pixels under the filter. In a direction of curvature k, a step of learning rate r multiplies the error by
+1 - r k. For r k > 2 the error grows. So the steepest direction limits the learning rate, and the flattest
+direction determines how many steps it takes.
 
-In white noise all nine pixels are strangers: k is 2 in every direction, and r = 1/4 halves every error. In
-photographs neighbours are nearly equal: their sum is seen hundreds of times better than their differences.
-That is why real networks need more than plain gradient descent.
+In white noise the nine pixels are independent: k is 2 in every direction, and r = 1/4 halves every error. In
+photographs neighbouring pixels are nearly equal: the curvature along their sum is hundreds of times the
+curvature along their differences. This is why deep networks need more than plain gradient descent.
 
 Run it:    python examples/edge_filter.py                                          (takes a second)
 
 Expect:    the largest error of a weight halves at each step, and the learned filter agrees with the true
-           one to three decimals. runs/edge_filter/edges.png shows both on a lesion, which it never saw.
+           one to three decimals. runs/edge_filter/edges.png shows both on a lesion that was not in the
+           training images.
 
-Try next:  1. --images lesions --steps 2000: the loss is near zero long before the weights are right. Which of
-              their errors can it hardly see?
-           2. STEP = 1 all but lands at once, 1.8 overshoots, 2.2 explodes.
-           3. Adam(layer.parameters(), 0.05) from minidl.optim, on lesions: a step of its own for each weight.
-           4. TRUE_KERNEL = any other nine numbers; and noise added to the edges, which averages out.
+Try next:  1. --images lesions --steps 2000: the loss is near zero long before the weights are right. Which
+              errors of the weights hardly change the loss?
+           2. STEP = 1 converges almost at once, 1.8 overshoots, 2.2 diverges.
+           3. Adam(layer.parameters(), 0.05) from minidl.optim, on lesions: each weight has its own step size.
+           4. TRUE_KERNEL = any other nine numbers. Add noise to the edges: it averages out.
 """
 
 import argparse
@@ -38,15 +40,15 @@ from minidl import Tensor, no_grad
 from minidl.nn import Conv2d
 from minidl.ops import conv2d
 from minidl.optim import SGD
-from r2unet.data.synthetic import SyntheticLesions
+from r2unet import SyntheticLesions
 
 TRUE_KERNEL = [[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]
-COUNT, SIZE = 16, 64  # images to learn from, and their height and width in pixels
+COUNT, SIZE = 16, 64  # training images, and their height and width in pixels
 STEP = 0.5  # the learning rate times the largest curvature
 SEED = 0
 
 parser = argparse.ArgumentParser(description="Learn an edge filter from images and their edges.")
-parser.add_argument("--images", choices=("noise", "lesions"), default="noise", help="what to learn from")
+parser.add_argument("--images", choices=("noise", "lesions"), default="noise", help="training images")
 parser.add_argument("--steps", type=int, default=20, help="steps of gradient descent (default 20)")
 parser.add_argument("--out", type=Path, default=Path("runs/edge_filter"), help="folder for the picture")
 options = parser.parse_args()
@@ -57,20 +59,20 @@ grey = np.stack([lesions[i].image.mean(axis=2) for i in range(COUNT + 1)])  # (C
 grey = ((grey - grey.mean()) / grey.std())[:, None].astype(np.float32)  # -> (COUNT + 1, 1, SIZE, SIZE)
 noise = rng.normal(size=(COUNT, 1, SIZE, SIZE)).astype(np.float32)
 
-# The last lesion is kept for the picture: what was learned should hold where it was not learned.
+# The last lesion is held out for the picture: the filter should also work on an image it was not trained on.
 images = Tensor(noise if options.images == "noise" else grey[:-1])
 true_kernel = np.array(TRUE_KERNEL, np.float32)[None, None]  # (OC, C, KH, KW) = (1, 1, 3, 3)
 edges = conv2d(images, Tensor(true_kernel))  # (COUNT, 1, SIZE, SIZE) -> (COUNT, 1, SIZE - 2, SIZE - 2)
 
-layer = Conv2d(1, 1, 3, rng=rng)  # it knows neither the filter nor that its bias should stay zero
+layer = Conv2d(1, 1, 3, rng=rng)  # its bias should stay zero, which it has to learn too
 
 windows = sliding_window_view(images.numpy(), (3, 3), axis=(2, 3))  # (COUNT, 1, SIZE - 2, SIZE - 2, 3, 3)
-c = windows.reshape(-1, 9)  # the nine pixels under the filter, a row for each of its places
+c = windows.reshape(-1, 9)  # the nine pixels under the filter, a row for each position of the filter
 curvature = np.linalg.eigvalsh(2 * c.T @ c / len(c))  # (9,) from the flattest direction to the steepest
 optimizer = SGD(layer.parameters(), lr=STEP / float(curvature[-1]))
 
 print(
-    f"learning from {options.images}: curvature {curvature[0]:.3f} to {curvature[-1]:.3f}, "
+    f"training on {options.images}: curvature {curvature[0]:.3f} to {curvature[-1]:.3f}, "
     f"learning rate {optimizer.lr:.3f}"
 )
 print("step        loss   largest error of a weight")
@@ -84,10 +86,10 @@ for step in range(options.steps + 1):
         loss.backward()
         optimizer.step()
 
-print("\nthe learned filter          the true one")
+print("\nlearned filter              true filter")
 for learned_row, true_row in zip(layer.weight.numpy()[0, 0], TRUE_KERNEL, strict=True):
     print("".join(f"{v:z8.4f}" for v in learned_row), "  ", "".join(f"{v:5.0f}" for v in true_row))
-print(f"and its bias is {layer.bias.item():z.4f}, the true one 0")
+print(f"learned bias {layer.bias.item():z.4f}, true bias 0")
 
 with no_grad():
     lesion = Tensor(grey[-1:])  # (1, 1, SIZE, SIZE)

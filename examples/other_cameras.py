@@ -1,21 +1,21 @@
-"""Other cameras: how much of a network's score survives photographs unlike those it was trained on?
+"""Other cameras: how does the score of a network change on photographs unlike its training images?
 
-A score on the images of one archive promises nothing for the camera of another hospital. Here each image is
-changed as another lamp, lens or program would have changed it, and the network is judged again: on the same
-lesions, so that a difference is the camera's and not the lesion's.
+A score on the images of one archive says little about the camera of another hospital (domain shift). Here
+each image is changed as a different lamp, lens or program would change it, and the network is scored again
+on the same lesions. So every difference is due to the camera and not to the lesions.
 
 Run it:    python examples/other_cameras.py --data ISIC                       (30 images, half a minute)
            python examples/other_cameras.py --data ISIC --limit 150
            python examples/other_cameras.py --data ISIC --checkpoint runs/isic/best.npz
-           On a machine that does other things too, put OPENBLAS_NUM_THREADS=1 in front: the threads of
-           matrix products this small wait for each other twenty times as long as they work.
+           On a busy machine, put OPENBLAS_NUM_THREADS=1 in front: the threads of such small matrix products
+           wait for each other twenty times as long as they compute.
 
-Expect:    a line a camera: the mean Jaccard, and how far it is from that of the images as they are. What the
-           training's augmentation went through costs little; what it never showed costs more.
+Expect:    a line per camera: the mean Jaccard, and its difference from the unchanged images. Changes that
+           the augmentation of the training covers cost little; changes that it does not cover cost more.
 
 Try next:  1. Train with --augment 0 and compare. Which lines fall?
-           2. Add the camera that you have, and find out what it costs before your users do.
-           3. Draw the worst of them with plots.plot_overlays. What does the network take for the lesion?
+           2. Add your own camera, and measure what it costs.
+           3. Draw the worst images with overlays.plot_overlays. What does the network take for the lesion?
 """
 
 import argparse
@@ -25,39 +25,39 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from r2unet import InputError, Sample, confusion, find_pairs, jaccard, load_model, predict_image
 from r2unet.commands.values import number
-from r2unet.data.isic import find_pairs, read_pair
-from r2unet.data.sample import Sample
-from r2unet.errors import InputError
+from r2unet.data.lesion_images import read_pair
 from r2unet.network.fold import fold_all
-from r2unet.prediction.predict import THRESHOLD, predict_image
-from r2unet.scores.metrics import confusion, jaccard
-from r2unet.training.run_folder import PRETRAINED, load_model
+from r2unet.prediction.predict import THRESHOLD
+from r2unet.training.run_folder import PRETRAINED
 
-parser = argparse.ArgumentParser(description="Judge a network on photographs as other cameras take them.")
+parser = argparse.ArgumentParser(
+    description="Score a network on photographs as other cameras would take them."
+)
 parser.add_argument("--data", required=True, help="folder of ISIC 2016, 2017 or 2018")
 parser.add_argument(
-    "--checkpoint", type=Path, default=PRETRAINED, help="default: the weights that come with r2unet"
+    "--checkpoint", type=Path, default=PRETRAINED, help="weights to score (default: the pretrained weights)"
 )
-parser.add_argument("--split", default="validation", help="images to judge on (default validation)")
+parser.add_argument("--split", default="validation", help="images to score (default validation)")
 parser.add_argument(
     "--limit", type=number(int, 1, 1_000_000), default=30, metavar="N", help="at most N images (default 30)"
 )
 options = parser.parse_args()
 
 
-# Cameras: each takes a sample, image (H, W, 3) uint8 and mask (H, W), and returns it as it would be there
+# Cameras. Each takes a sample, image (H, W, 3) uint8 and mask (H, W), and returns it as it would record it.
 
 
 def lamp(*gains):
-    """Return a camera under a lamp that gives each channel so much of the light."""
+    """Return a camera under a lamp that multiplies each colour channel by its gain."""
     return lambda sample: sample._replace(
         image=np.minimum(sample.image * np.array(gains), 255).astype(np.uint8)
     )
 
 
 def grey(sample: Sample) -> Sample:
-    """No colour: three times the luminance."""
+    """No colour: every channel is the luminance."""
     return sample._replace(image=np.asarray(Image.fromarray(sample.image).convert("L").convert("RGB")))
 
 
@@ -68,20 +68,20 @@ def out_of_focus(sample: Sample) -> Sample:
 
 
 def compressed(sample: Sample) -> Sample:
-    """JPEG at quality 10, in blocks that one can see."""
+    """JPEG at quality 10, with visible blocks."""
     file = io.BytesIO()
     Image.fromarray(sample.image).save(file, "JPEG", quality=10)
     return sample._replace(image=np.asarray(Image.open(file)))
 
 
 def noisy(sample: Sample) -> Sample:
-    """A small sensor in bad light: Gaussian noise of a tenth of white."""
+    """A small sensor in low light: Gaussian noise with a standard deviation of a tenth of white."""
     noise = np.random.default_rng(0).normal(0, 25, sample.image.shape)
     return sample._replace(image=np.clip(sample.image + noise, 0, 255).astype(np.uint8))
 
 
 def round_window(sample: Sample) -> Sample:
-    """A dermatoscope's round window: black beyond it, and no lesion that could be seen there."""
+    """The round window of a dermatoscope: outside it, the image is black and the mask is background."""
     H, W = sample.mask.shape
     y, x = np.ogrid[:H, :W]
     inside = np.hypot(y - H / 2, x - W / 2) < 0.55 * min(H, W)  # (H, W)
@@ -89,7 +89,7 @@ def round_window(sample: Sample) -> Sample:
 
 
 def nearer(sample: Sample) -> Sample:
-    """The middle two thirds of the picture."""
+    """The central two thirds of the image."""
     H, W = sample.mask.shape
     middle = np.s_[H // 6 : H - H // 6, W // 6 : W - W // 6]
     return sample._replace(image=sample.image[middle], mask=sample.mask[middle])
@@ -120,10 +120,10 @@ try:
             seen = camera(sample)
             mask = predict_image(folded, seen.image, settings.size) > THRESHOLD
             scores[name].append(jaccard(confusion(mask, seen.mask)))
-except InputError as fault:
-    parser.exit(2, f"other_cameras: {fault}\n")
+except InputError as error:
+    parser.exit(2, f"other_cameras: {error}\n")
 
-print(f"mean Jaccard of {len(chosen)} images, {options.split}; one view of each, nothing cleaned up")
+print(f"mean Jaccard of {len(chosen)} images, {options.split}; without test-time augmentation and clean-up")
 means = {name: float(np.mean(values)) for name, values in scores.items()}
 for name, mean in means.items():
     print(f"{name:16}{mean:7.3f}{mean - means['as they are']:+8.3f}")

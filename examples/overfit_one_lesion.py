@@ -1,24 +1,25 @@
-"""The first test of any network: can it learn one image by heart?
+"""The first test of any network: can it overfit one image?
 
-A network that cannot is broken: a skip cut off, a gradient that does not arrive, a mask that does not belong
-to its image. One that can has passed the cheapest test there is, and nothing more: it says nothing about
-images it has not seen. Do this before every long training; it takes seconds and saves nights.
+A network that cannot is broken: a skip connection is missing, a gradient does not arrive, or the mask belongs
+to another image. A network that can has passed the cheapest test, which says nothing about other images. Run
+this test before every long training: it takes seconds and can save days.
 
-Two numbers are printed for the mask. The loss, cross-entropy + (1 - soft Dice), is what gradient descent
-can follow; Dice, twice the overlap over the sum of the two areas, is what we want, and has steps that no
-gradient sees.
+Two numbers are printed for the mask. The loss, cross-entropy + (1 - soft Dice), is differentiable, and
+gradient descent minimises it. Dice, twice the overlap divided by the sum of the two areas, is the goal; it is
+piecewise constant, so its gradient is zero.
 
 Run it:    python examples/overfit_one_lesion.py                                (takes two seconds)
 
-Expect:    the loss falls towards 0, and Dice passes 0.95 within some twenty steps and comes to 0.99. The same
-           network in evaluation mode, with its running statistics, agrees. runs/overfit/overlays.png shows
-           what it answered before, during and after.
+Expect:    the loss falls towards 0. Dice exceeds 0.95 within about twenty steps and reaches 0.99. In
+           evaluation mode, with running statistics, the same network agrees. runs/overfit/overlays.png shows
+           its predictions before, during and after the training.
 
-Try next:  1. --steps 8: in evaluation mode Dice lags behind. A batch norm's running averages move by a tenth
-              a step, so they still describe the network of some steps ago.
-           2. RECURRENT_STEPS = 0, a plain residual U-Net, and 3: the weights stay as many. Count them.
-           3. LESION = 7, a small and faint one among hairs. Why is its loss so much higher at first?
-           4. collate two lesions in place of one. Does it take twice as many steps?
+Try next:  1. --steps 8: in evaluation mode Dice is lower. The running averages of batch norm move by a tenth
+              per step, so they still describe the network of earlier steps.
+           2. RECURRENT_STEPS = 0, a plain residual U-Net, and 3: the number of weights stays the same. Count
+              them.
+           3. LESION = 7, a small and faint lesion under hairs. Why is its loss so much higher at first?
+           4. collate two lesions instead of one. Does it take twice as many steps?
 """
 
 import argparse
@@ -29,22 +30,19 @@ import numpy as np
 from minidl import Tensor, no_grad
 from minidl.ops import binary_cross_entropy_with_logits, soft_dice_loss
 from minidl.optim import Adam
-from r2unet.data.sample import collate
-from r2unet.data.synthetic import SyntheticLesions
-from r2unet.network.model import R2UNet
-from r2unet.plots import OverlayRow, plot_overlays
-from r2unet.scores.metrics import confusion, dice, jaccard
+from r2unet import R2UNet, SyntheticLesions, collate, confusion, dice, jaccard
+from r2unet.scores.overlays import OverlayRow, plot_overlays
 
-LESION = 6  # which of the generated lesions: this one has a ragged border, and a ruler beside it
-SIZE = 64  # pixels a side; must divide by 4, since three levels halve it twice
+LESION = 6  # number of the generated lesion; this one has an irregular border and a ruler next to it
+SIZE = 64  # image size in pixels; must be divisible by 4, because three levels halve it twice
 WIDTHS = (4, 8, 16)  # channels of each level
 RECURRENT_STEPS = 2  # the paper's t: each 3x3 convolution is applied t + 1 times
 LEARNING_RATE = 1e-2
 SEED = 0
-SHOWN = (0, 5)  # steps whose answer is drawn, beside the last one
+SHOWN = (0, 5)  # steps whose prediction is drawn, in addition to the last step
 
-parser = argparse.ArgumentParser(description="Let a small R2U-Net learn one lesion by heart.")
-parser.add_argument("--steps", type=int, default=60, help="steps of the optimizer (default 60)")
+parser = argparse.ArgumentParser(description="Overfit a small R2U-Net to one lesion.")
+parser.add_argument("--steps", type=int, default=60, help="optimizer steps (default 60)")
 parser.add_argument("--out", type=Path, default=Path("runs/overfit"), help="folder for the picture")
 options = parser.parse_args()
 

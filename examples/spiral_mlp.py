@@ -1,19 +1,20 @@
-"""A first network: two hidden layers learn to tell the arms of a spiral apart.
+"""A first network: two hidden layers learn to separate the two arms of a spiral.
 
-The best straight line is right about two points in three. Each ReLU unit folds the plane along a line of its
-own; 32 of them, and 32 more that fold the result again, can follow the arms. What is learned is a logit a
-point, and sigmoid(logit) is the probability that the point lies on the first arm.
+The best straight line classifies about two thirds of the points correctly. Each ReLU unit folds the plane
+along a line; 32 units, and 32 more that fold the result again, can follow the arms. The output is a logit for
+each point, and sigmoid(logit) is the probability that the point is on the first arm.
 
 Run it:    python examples/spiral_mlp.py                                        (takes two seconds)
 
-Expect:    the loss falls from about 0.7, which is log 2, the loss of a coin, to below 0.01; the accuracy on
-           points that training never saw rises from about one half to above 0.95. runs/spiral/boundary.png
-           shows the border that was found.
+Expect:    the loss falls from about 0.7 to below 0.01; log 2 = 0.69 is the loss of random guessing. The
+           accuracy on points that are not in the training set rises from about one half to above 0.95.
+           runs/spiral/boundary.png shows the decision boundary.
 
-Try next:  1. WIDTH = 4: too few bends. WIDTH = 256: does the border improve between the points?
-           2. Leave out both `relu`: three linear layers are one linear layer, with one straight border.
-           3. SGD(..., momentum=0.9) from minidl.optim in place of Adam. How much larger must its rate be?
-           4. NOISE = 0.15: the accuracy on the training points and on new ones come apart.
+Try next:  1. WIDTH = 4: too few folds. WIDTH = 256: does the boundary between the points improve?
+           2. Remove both `relu`: three linear layers are one linear layer, with one straight boundary.
+           3. SGD(..., momentum=0.9) from minidl.optim instead of Adam. How much larger must its learning rate
+              be?
+           4. NOISE = 0.15: the accuracy on new points falls below the accuracy on the training points.
 """
 
 import argparse
@@ -28,24 +29,26 @@ from minidl.ops import binary_cross_entropy_with_logits, relu
 from minidl.optim import Adam
 
 POINTS = 300  # on each arm
-TURNS = 1.5  # how often an arm winds around the centre
+TURNS = 1.5  # turns of an arm around the centre
 NOISE = 0.03  # standard deviation around the arm; the spiral's radius is 1
 WIDTH = 32  # units in each of the two hidden layers
 LEARNING_RATE = 1e-2
 SEED = 0
 
 parser = argparse.ArgumentParser(description="Separate the arms of a spiral with a small network.")
-parser.add_argument("--steps", type=int, default=400, help="steps of the optimizer (default 400)")
+parser.add_argument("--steps", type=int, default=400, help="optimizer steps (default 400)")
 parser.add_argument("--out", type=Path, default=Path("runs/spiral"), help="folder for the picture")
 options = parser.parse_args()
 
 
 def draw_spiral(rng):
-    """Draw points (2 POINTS, 2) and their arms (2 POINTS, 1), 1 for the first and 0 for the second."""
-    distance = np.sqrt(rng.uniform(0.01, 1.0, POINTS))  # the root makes the points as dense outside as inside
+    """Return random points (2 POINTS, 2) and their arms (2 POINTS, 1): 1 for the first, 0 for the second."""
+    distance = np.sqrt(
+        rng.uniform(0.01, 1.0, POINTS)
+    )  # with the root, points are equally dense along the arm
     angle = 2 * np.pi * TURNS * distance
     arm = distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)  # (POINTS, 2)
-    points = np.concatenate([arm, -arm])  # the second arm is the first, turned by half a turn
+    points = np.concatenate([arm, -arm])  # the second arm is the first, rotated by half a turn
     points += rng.normal(0.0, NOISE, points.shape)
     arms = np.repeat([1.0, 0.0], POINTS)[:, None]
     return points.astype(np.float32), arms.astype(np.float32)
@@ -67,7 +70,7 @@ class Network(Module):
 
 rng = np.random.default_rng(SEED)
 points, arms = draw_spiral(rng)
-new_points, new_arms = draw_spiral(rng)  # the same spiral, other points: to judge what was not memorised
+new_points, new_arms = draw_spiral(rng)  # other points of the same spiral, to measure generalisation
 model = Network(rng)
 optimizer = Adam(model.parameters(), LEARNING_RATE)
 
@@ -113,4 +116,4 @@ bar.set_label("probability of the first arm")
 
 options.out.mkdir(parents=True, exist_ok=True)
 figure.savefig(options.out / "boundary.png")
-print(f"the border between the arms is drawn in {options.out / 'boundary.png'}")
+print(f"the decision boundary is drawn in {options.out / 'boundary.png'}")

@@ -1,4 +1,4 @@
-"""A deep-learning engine small enough to read: arrays in, gradients out, on NumPy or CuPy."""
+"""A small deep-learning engine, written to be read: tensors, gradients and layers on NumPy or CuPy."""
 
 from minidl.tensor import Function, Parameter, Tensor, no_grad
 

@@ -1,11 +1,9 @@
-"""Keeping freed memory, instead of giving it back to the system at every step.
+"""Two memory settings that make training faster: keep freed memory, and shorten NumPy's buffers.
 
-A training step makes and drops hundreds of large arrays. The C library gives the memory of each back to the
-system at once, and the next array of that size gets fresh pages, which the system must find, fill with
-zeros and map, one page fault each: about half as much time again as the step itself needs. Every step asks
-for the same sizes, so the C library had better keep what is freed for the next one.
-
-One more setting of NumPy's memory is here, for the same reason: how it broadcasts a number along a row.
+A training step allocates and frees hundreds of large arrays. By default the C library returns the memory of
+each to the operating system at once. The next array of the same size gets fresh pages, which the system must
+find, fill with zeros and map, with one page fault each; this takes about half as much time as the rest of the
+step. All steps allocate the same sizes, so the C library should keep freed memory for the next step.
 """
 
 from __future__ import annotations
@@ -17,16 +15,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# From glibc's malloc.h. Arrays beyond the first limit are always mapped anew, and it can be no higher.
+# From glibc's malloc.h. Arrays above the first threshold get fresh pages; it cannot exceed 32 MiB.
 M_MMAP_THRESHOLD, LARGEST = -3, 32 << 20
 M_TRIM_THRESHOLD, NEVER = -1, 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep freed memory for this process; return whether it understood.
+    """Make the C library keep freed memory for this process; return whether it supports that.
 
-    Only glibc, the C library of most Linux systems, has these settings; elsewhere nothing is changed. The
-    peak is no higher, but between steps the process keeps what it once needed.
+    Only glibc, the C library of most Linux systems, has these settings; elsewhere nothing changes. The peak
+    memory of the process stays the same, but it is not released between steps.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -38,12 +36,13 @@ def keep_freed_memory() -> bool:
 
 @contextlib.contextmanager
 def short_buffers() -> Iterator[None]:
-    """Let NumPy, in this block, broadcast a number along a row without the copy, which takes longest.
+    """Shorten NumPy's buffers in this `with` block: broadcasting a number along a row is then faster.
 
-    It copies operands into buffers, 8192 numbers long by default, where a row is shorter than a buffer.
+    If a row is shorter than a buffer (8192 numbers by default), NumPy copies the operands into buffers first,
+    and the copies take most of the time.
     """
-    usual = np.setbufsize(16)
+    default = np.setbufsize(16)
     try:
         yield
     finally:
-        np.setbufsize(usual)
+        np.setbufsize(default)

@@ -1,11 +1,11 @@
-"""Batches: which samples, in which order, changed how, prepared while the last batch is computed.
+"""Loading data: samples in random order, augmented and collated into batches, ahead of the training step.
 
-All chance of an epoch is drawn before its first batch: one permutation of the data set, and one seed for
-each sample's augmentation. So the batches do not depend on how many threads prepare them or which is
-faster, and an epoch that was interrupted after k batches can go on from batch k exactly as it would have:
-draw the same again, skip k.
+All random numbers of an epoch are drawn before its first batch: one permutation of the data set, and one seed
+for the augmentation of each sample. The batches therefore do not depend on the number of threads that prepare
+them, nor on which thread is faster. An epoch that was interrupted after k batches resumes exactly: draw the
+same numbers again and skip k batches.
 
-Batches for a GPU are on their way to it while it computes the one before (`prefetched`).
+Batches for a GPU are copied to it while it computes the batch before (`prefetched`).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.backend import Array, library, to_device
+from minidl.backend import Array, Copy, CopyStream, pinned_empty, to_device
 
 
 class DataLoader:
     """Yield a data set's samples in batches, each sample passed through `transform(sample, rng)`.
 
-    `shuffle` and `transform` take their randomness from `rng`, which moves on by a fixed amount an epoch.
-    `collate` turns a list of samples into a batch; without it the list is the batch. `threads` prepare
-    batches ahead; with 0 each is made when it is asked for.
+    `shuffle` and `transform` draw from `rng`, which advances by the same amount in every epoch. `collate`
+    turns a list of samples into a batch; without it the batch is the list. `threads` threads prepare batches
+    in advance; with 0 each batch is prepared when it is requested. Raises ValueError for invalid settings.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class DataLoader:
     ) -> None:
         if batch_size < 1 or threads < 0:
             raise ValueError(
-                f"DataLoader: want batch_size >= 1 and threads >= 0, got {batch_size}, {threads}"
+                f"DataLoader: expected batch_size >= 1 and threads >= 0, got {batch_size}, {threads}"
             )
         if (shuffle or transform) and rng is None:
             raise ValueError(
@@ -58,7 +58,7 @@ class DataLoader:
         return self.batches()
 
     def batches(self, start: int = 0) -> Iterator[Any]:
-        """Yield the batches of an epoch from number `start` on, as they would come after the others."""
+        """Yield the batches of the next epoch from batch `start` on, as if those before had been read."""
         order = np.arange(len(self.dataset))
         seeds = np.zeros(len(order), np.int64)
         if self.shuffle:
@@ -69,7 +69,7 @@ class DataLoader:
             (order[i : i + self.batch_size], seeds[i : i + self.batch_size])
             for i in range(start * self.batch_size, len(order), self.batch_size)
         ]
-        return self._run_ahead(jobs) if self.threads else (self._batch(*job) for job in jobs)
+        return self._in_advance(jobs) if self.threads else (self._batch(*job) for job in jobs)
 
     def _batch(self, indices: np.ndarray, seeds: np.ndarray) -> Any:
         samples = [self.dataset[int(i)] for i in indices]
@@ -79,102 +79,103 @@ class DataLoader:
             ]
         return self.collate(samples) if self.collate else samples
 
-    def _run_ahead(self, jobs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Any]:
-        """Keep two batches a thread under way, and hand them out in order."""
+    def _in_advance(self, jobs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Any]:
+        """Yield the batches in order, with two per thread in preparation."""
         with ThreadPoolExecutor(self.threads) as pool:
-            under_way: deque[Future[Any]] = deque()
+            pending: deque[Future[Any]] = deque()
             try:
                 for job in jobs:
-                    under_way.append(pool.submit(self._batch, *job))
-                    if len(under_way) > 2 * self.threads:
-                        yield under_way.popleft().result()
-                while under_way:
-                    yield under_way.popleft().result()
-            finally:  # whoever stops in the middle does not wait for batches nobody will see
-                for future in under_way:
+                    pending.append(pool.submit(self._batch, *job))
+                    if len(pending) > 2 * self.threads:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:  # if iteration stops early, do not prepare the rest
+                for future in pending:
                     future.cancel()
 
 
+class Sent(NamedTuple):
+    """Arrays on their way to a device, joined into one."""
+
+    joined: Array  # (total size,)
+    shapes: list[tuple[int, ...]]
+    copy: Copy | None  # None if the copy is complete
+
+
 class Prefetcher:
-    """Carries arrays to a device; to a GPU, while that is computing.
+    """Sends arrays to a device; to a GPU, while the GPU computes.
 
-    A GPU fetches by itself from pinned memory, which the system never moves, on a stream of its own: a queue
-    of work beside the queue that computes. The two wait for each other only where an event says so:
+    Copies to a GPU start from pinned memory and run in a stream of their own, beside the stream that
+    computes. Each stream waits for the other only at events:
 
-        computing   | step 0  | step 1  | step 2  |      step 2 begins once batch 2 has arrived
-        carrying    | batch 1 | batch 2 | batch 3 |
+        computing   | step 0  | step 1  | step 2  |      step 2 starts when batch 2 has arrived
+        copying     | batch 1 | batch 2 | batch 3 |
     """
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.leaving: deque[tuple[np.ndarray, Any]] = deque()  # pinned memory, and the event of its arrival
-        if device == "cuda":
-            self.stream = library(device).cuda.Stream(non_blocking=True)
+        self.stream = CopyStream() if device == "cuda" else None
+        self.copies: deque[Copy] = deque()  # the last two, which may still be running
 
-    def send(self, arrays: Sequence[np.ndarray]) -> tuple[Array, list[tuple[int, ...]], Any]:
-        """Set out with arrays of one dtype as one; return, without waiting, what `receive` takes.
+    def send(self, arrays: Sequence[np.ndarray]) -> Sent:
+        """Start to send arrays of one dtype, joined into one, without waiting; `receive` takes the result.
 
-        Raises TypeError for arrays of several dtypes, which as one would all become the widest.
+        Raises TypeError for arrays of several dtypes, because joining them would convert them.
         """
         if len(dtypes := {str(a.dtype) for a in arrays}) > 1:
-            raise TypeError(f"a batch travels as one array of one dtype, got {', '.join(sorted(dtypes))}")
+            raise TypeError(f"a batch is sent as one array of one dtype, got {', '.join(sorted(dtypes))}")
         shapes, flat = [a.shape for a in arrays], [a.ravel() for a in arrays]
-        if self.device != "cuda":
-            return to_device(np.concatenate(flat), self.device), shapes, None
-        cupy, size, dtype = library("cuda"), sum(a.size for a in arrays), arrays[0].dtype
-        pinned = np.frombuffer(cupy.cuda.alloc_pinned_memory(size * dtype.itemsize), dtype, size)
+        if self.stream is None:
+            return Sent(to_device(np.concatenate(flat), self.device), shapes, None)
+        pinned = pinned_empty(sum(a.size for a in arrays), arrays[0].dtype)
         np.concatenate(flat, out=pinned)
-        there = cupy.empty(size, dtype)
-        # CuPy gives away memory as soon as Python lets go of it: queued work may still be using this piece.
-        self.stream.wait_event(cupy.cuda.get_current_stream().record())
-        there.set(pinned, self.stream)
-        arrived = self.stream.record()
-        self.leaving.append((pinned, arrived))
-        if len(self.leaving) > 2:
-            self.leaving.popleft()[1].synchronize()  # before its memory may be written again
-        return there, shapes, arrived
+        joined, copy = self.stream.send(pinned)
+        self.copies.append(copy)
+        if len(self.copies) > 2:
+            self.copies.popleft().wait()  # before its pinned memory is reused
+        return Sent(joined, shapes, copy)
 
-    def receive(self, sent: tuple[Array, list[tuple[int, ...]], Any]) -> list[Array]:
-        """Return the arrays on the device; on a GPU the work queued from now on waits for them."""
-        there, shapes, arrived = sent
-        if arrived is not None:
-            library("cuda").cuda.get_current_stream().wait_event(arrived)
+    def receive(self, sent: Sent) -> list[Array]:
+        """Return the arrays on the device; kernels launched from now on wait for them."""
+        if sent.copy is not None:
+            sent.copy.delay_kernels()
         arrays, start = [], 0
-        for shape in shapes:
+        for shape in sent.shapes:
             end = start + math.prod(shape)
-            arrays.append(there[start:end].reshape(shape))
+            arrays.append(sent.joined[start:end].reshape(shape))
             start = end
         return arrays
 
     def close(self) -> None:
-        """Wait for all that is under way, so that nobody else gets its memory."""
-        while self.leaving:
-            self.leaving.popleft()[1].synchronize()
+        """Wait for all running copies, so that their memory can be reused."""
+        while self.copies:
+            self.copies.popleft().wait()
 
 
 def prefetched(batches: Iterable[Any], device: str) -> Iterator[Any]:
-    """Yield batches, which are named tuples, with their arrays on a device, each sent before it is wanted.
+    """Yield batches, which are named tuples, with their arrays on a device, each sent one batch ahead.
 
-    So a GPU fetches a batch while it computes the one before. The arrays of a batch, of one dtype, travel as
-    one: a copy takes some microseconds to begin, however little it brings. On the CPU nothing is copied.
+    A GPU therefore copies a batch while it computes the one before. The arrays of a batch, all of one dtype,
+    are sent as one, because every copy costs some microseconds to start. On the CPU nothing is copied.
     """
     if device == "cpu":
         yield from batches
         return
-    carrier = Prefetcher(device)
+    prefetcher = Prefetcher(device)
 
-    def unpack(batch: Any, sent: Any) -> Any:
-        arrays = iter(carrier.receive(sent))
+    def unpack(batch: Any, sent: Sent) -> Any:
+        arrays = iter(prefetcher.receive(sent))
         return type(batch)(*(next(arrays) if isinstance(part, np.ndarray) else part for part in batch))
 
     last = None
     try:
         for batch in batches:
-            sent = carrier.send([part for part in batch if isinstance(part, np.ndarray)])
+            sent = prefetcher.send([part for part in batch if isinstance(part, np.ndarray)])
             if last:
                 yield unpack(*last)
             last = batch, sent
         if last:
             yield unpack(*last)
     finally:
-        carrier.close()
+        prefetcher.close()

@@ -1,18 +1,20 @@
-"""An exponential moving average of a module's weights: the mean of where training has lately been.
+"""An exponential moving average (EMA) of a module's weights.
 
-Towards its end a training jumps around a good place more than it moves: each step follows one batch. The
-mean of the last weights lies nearer to the middle than any of them (Polyak & Juditsky 1992). The average
+Towards the end of training the weights mostly fluctuate around a good solution, because each step follows a
+single batch. The mean of the last weights is closer to the centre than any of them (Polyak & Juditsky 1992).
+The average after step n = 1, 2, ... is
 
-    a <- d a + (1 - d) p,      d = min(decay, (1 + n) / (10 + n)),
+    a <- d a + (1 - d) p,      d = min(decay, (1 + n) / (10 + n)).
 
-after step n = 1, 2, ... weighs a step that lies k steps back with (1 - d) d^k, so it looks about
-1 / (1 - decay) steps back: 1,000 for 0.999. Early weights are random and should be forgotten: the warm-up
-(TensorFlow, `tf.train.ExponentialMovingAverage`, num_updates) begins with a d near 0.2, and reaches 0.999
-after some 9,000 steps.
+With a constant d, the weights of k steps ago contribute with the factor (1 - d) d^k, so the average covers
+about 1 / (1 - decay) steps: 1,000 for 0.999. The early weights are random and should be forgotten. Therefore
+d starts near 0.2 and reaches 0.999 after about 9,000 steps (the warm-up of TensorFlow's
+`tf.train.ExponentialMovingAverage` with num_updates).
 
-**The running statistics of batch norm are averaged likewise.** They belong to the weights that made them:
-to the mean of the weights belongs, to first order in how far these moved, the mean of their statistics. A
-copy of the newest would belong to the newest weights, and carry the noise of the last few batches.
+**The running statistics of batch norm are averaged in the same way.** They belong to the weights that
+produced them. To first order in the distance that the weights moved, the mean of the statistics belongs to
+the mean of the weights. A copy of the latest statistics would belong to the latest weights, and would carry
+the noise of the last few batches.
 """
 
 from __future__ import annotations
@@ -21,21 +23,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from minidl.average import weighted_sum
 from minidl.backend import Array, array_module, contiguous, to_numpy
 from minidl.nn import Buffer, Module
-from minidl.ops.norm import weighted_sum
 from minidl.tensor import Parameter
 
 
 class EMA:
-    """The average of a module's parameters and buffers over a training; call `update` after each step.
+    """The moving average of a module's parameters and buffers; call `update` after each training step.
 
-    The module's device and dtype must not change any more. Raises ValueError for a decay outside [0, 1).
+    The module's device and dtype must not change afterwards. Raises ValueError for a decay outside [0, 1).
     """
 
     def __init__(self, module: Module, decay: float = 0.999) -> None:
         if not 0.0 <= decay < 1.0:
-            raise ValueError(f"EMA: want 0 <= decay < 1, got {decay}")
+            raise ValueError(f"EMA: expected 0 <= decay < 1, got {decay}")
         self.decay, self.steps = decay, 0
         # Shared parameters are listed once, so they are averaged once.
         self.leaves: dict[str, Parameter | Buffer] = {
@@ -45,7 +47,7 @@ class EMA:
         self.average: dict[str, Array] = {name: leaf.data.copy() for name, leaf in self.leaves.items()}
 
     def update(self) -> None:
-        """Move the average towards the module's present state, once."""
+        """Include the module's current state in the average, as one step."""
         self.steps += 1
         d = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, leaf in self.leaves.items():
@@ -53,28 +55,28 @@ class EMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the average in the place of the module's state for the time of a `with` block."""
-        kept = {name: leaf.data for name, leaf in self.leaves.items()}
+        """Use the average as the module's state inside a `with` block."""
+        original = {name: leaf.data for name, leaf in self.leaves.items()}
         for name, leaf in self.leaves.items():
             leaf.data = self.average[name]
         try:
             yield
         finally:
             for name, leaf in self.leaves.items():
-                leaf.data = kept[name]
+                leaf.data = original[name]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the average, NumPy arrays by name, and the number of steps it has seen."""
+        """Return a copy of the average, as NumPy arrays by name, and the number of steps it includes."""
         return {"steps": self.steps, "average": {n: to_numpy(a).copy() for n, a in self.average.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` left off.
+        """Restore the state that `state_dict` returned.
 
-        Raises ValueError for names or shapes that are not the module's, and changes nothing then.
+        Raises ValueError, before changing anything, if names or shapes differ from the module's.
         """
         shapes = {name: leaf.data.shape for name, leaf in self.leaves.items()}
         if {name: a.shape for name, a in state["average"].items()} != shapes:
-            raise ValueError("the state does not fit this EMA: it averages another module")
+            raise ValueError("the state does not fit this EMA: it is the average of another module")
         self.average = {
             name: array_module(leaf.data).array(state["average"][name], leaf.data.dtype)
             for name, leaf in self.leaves.items()

@@ -1,8 +1,8 @@
-"""Atomic writing: whoever opens the file finds the old content or the new content, never a part of it.
+"""Atomic writing: a reader of the file finds the old content or the new content, never a part of it.
 
-The new content goes into a temporary file in the same folder, is flushed to the disk, and takes the file's
-name by a rename, which the operating system does in one step. An interruption, by Ctrl-C or by a power
-failure, therefore leaves the old file in place.
+The new content is written to a temporary file in the same folder and flushed to the disk. The temporary file
+is then renamed to the file's name, which the operating system does in one step. An interruption, by Ctrl-C or
+by a power failure, therefore leaves the old file in place.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that replaces `path` when the block ends, and leaves it as it was on an error.
+    """Open a file that replaces `path` at the end of the `with` block; after an error `path` is unchanged.
 
-    Raises OSError where the folder does not exist or cannot be written.
+    Raises OSError if the folder does not exist or cannot be written.
     """
     path = Path(path)
-    # In the same folder, because a rename is atomic only within one file system. A killed process leaves this
-    # file behind; the next write to the same path overwrites it.
+    # In the same folder, because a rename is atomic only within one file system. If the process is killed,
+    # this file remains, and the next write to the same path overwrites it.
     temporary = path.with_name(f".{path.name}.part")
     try:
         with open(temporary, "wb") as file:

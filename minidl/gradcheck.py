@@ -1,4 +1,4 @@
-"""Checking derivatives that were worked out by hand.
+"""Gradient checking: derivatives that were derived by hand, compared with finite differences.
 
 **Vector-Jacobian products.** `backward` claims to compute J^T u for a cotangent u, where J is the
 Jacobian of f. For any direction v, <u, J v> = <J^T u, v>. The left side needs no derivative at all: J v
@@ -8,30 +8,30 @@ with h^2,
     J v  =  (f(x + h v) - f(x - h v)) / 2h  +  O(h^2).
 
 Both u and v are random. Each input of f has its own v, so a mistake in one gradient cannot hide behind
-the others. A cotangent of ones would not do: the outputs of a batch norm always sum to the same number,
-so its gradient would be zero, and any multiple of a wrong one would pass.
+the others. A cotangent of ones is not enough: the outputs of a batch norm always sum to the same number,
+so the gradient of the sum is zero, and any multiple of a wrong gradient would pass.
 
 In float64 rounding costs about 1e-16 / h. With h = 1e-5 the two sides agree to about 1e-9, and a backward
-that is wrong by one part in a thousand misses the tolerance of 1e-6 a thousandfold. Inputs are kept off
-kinks (ReLU at 0, equal pixels in a max-pool), where there is no derivative to find.
+that is wrong by one part in a thousand exceeds the tolerance of 1e-6 a thousandfold. Inputs are kept away
+from kinks (ReLU at 0, equal pixels in a max-pool), where there is no derivative.
 
-**Adjoints.** For a linear map the claim is <A x, y> = <x, A^T y> exactly, for all x and y: no h, no error
-but rounding, and it works in float32.
+**Adjoints.** For a linear map the claim is <A x, y> = <x, A^T y>, exactly and for all x and y. There is no h
+and no error but rounding, so the check also works in float32.
 
-`python -m minidl.gradcheck` checks every Function there is, and the networks of packages that are built
-on this one; with `--device cpu cuda`, on each of these devices at the same random numbers, side by side.
+`python -m minidl.gradcheck` checks every Function and every faster implementation of it, and the networks of
+packages that are built on this one; with `--device cpu cuda`, on each of these devices at the same random
+numbers, side by side.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -39,15 +39,17 @@ import numpy as np
 from minidl import ops
 from minidl.backend import DEVICES, Array, DeviceError, require, to_device, to_numpy
 from minidl.gradcheck_cases import function_cases
-from minidl.ops.conv import col2im, im2col
-from minidl.tensor import Function, Tensor
+from minidl.implementation import implementation, implementations
+from minidl.operations import every_function
+from minidl.ops.conv import definition, im2col
+from minidl.tensor import Tensor
 
 TOLERANCE = 1e-6
 STEP = 1e-5
 
-# Modules of other packages whose `gradient_checks(rng, device)` yields further rows. Named, not imported:
-# this package knows nothing of what is built on it, and works without.
-OTHER_CHECKS = ("r2unet.network.gradient_checks",)
+# A package that is built on this one registers its checks as an entry point of this group: a function
+# (rng, device) that yields further rows. So this package names none of them, and works without.
+ENTRY_POINTS = "minidl.gradcheck"
 
 
 class GradientError(AssertionError):
@@ -55,7 +57,7 @@ class GradientError(AssertionError):
 
 
 def relative_error(a: float, b: float, floor: float = 1e-12) -> float:
-    """Return |a - b| / max(|a|, |b|, floor). The floor is for two numbers that both should be zero."""
+    """Return |a - b| / max(|a|, |b|, floor). The floor is for two numbers that should both be zero."""
     error = abs(a - b) / max(abs(a), abs(b), floor)
     return error if np.isfinite(error) else float("inf")
 
@@ -79,7 +81,7 @@ def check_vjp(
     y.backward(cotangent)
 
     def project(i: int, moved: np.ndarray) -> float:
-        """<u, f(x)> with input i in another place."""
+        """Return <u, f(x)> with another value of input i."""
         values = [Tensor(moved if j == i else x.data) for j, x in enumerate(inputs)]
         return float(np.vdot(cotangent, f(*values).numpy()))
 
@@ -90,7 +92,7 @@ def check_vjp(
         alone = [Tensor(other.data, requires_grad=j == i) for j, other in enumerate(inputs)]
         f(*alone).backward(cotangent)
         if not np.array_equal(to_numpy(alone[i].grad), to_numpy(x.grad)):
-            raise GradientError(f"input {i} {x.shape}: its gradient is another where no other is asked for")
+            raise GradientError(f"input {i} {x.shape}: its gradient differs if no other gradient is needed")
         v = rng.normal(size=x.shape)
         along = to_device(step * v, device)
         numeric = (project(i, x.data + along) - project(i, x.data - along)) / (2.0 * step)
@@ -128,7 +130,7 @@ def check_adjoint(
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what was checked, and how it went."""
+    """One line of the table: what was checked, and the result."""
 
     name: str
     checked: str
@@ -145,17 +147,11 @@ class Row:
 Check = tuple[str, str, float, Callable[[], float]]  # name, what is checked, tolerance, the check itself
 
 
-def every_function(base: type[Function] = Function) -> Iterator[type[Function]]:
-    """Yield every operation there is, found by asking Python, so that none can be left out."""
-    packages = {"minidl", *(module.partition(".")[0] for module in OTHER_CHECKS)}
-    for kind in base.__subclasses__():
-        if kind.__module__.partition(".")[0] in packages:
-            yield kind
-        yield from every_function(kind)
-
-
 def function_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Check]:
-    """Yield a check for each case of each Function; a Function without a case is a check that fails."""
+    """Yield a check for each case of each Function, by its definition and by every faster implementation.
+
+    A Function without a case is a check that fails.
+    """
     cases = function_cases(rng, device)
     for kind in every_function():
         own = [name for name in cases if name.partition(",")[0] == kind.__name__]
@@ -164,9 +160,30 @@ def function_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[C
             yield kind.__name__, "nothing", TOLERANCE, lambda m=message: _fail(m)
         for name in own:
             f, inputs = cases[name]
-            shapes = ", ".join("x".join(map(str, a.shape)) for a in inputs)
-            check = partial(check_vjp, f, *inputs, rng=rng, device=device)
-            yield name, f"vjp at {shapes}", TOLERANCE, check
+            what = "vjp at " + ", ".join("x".join(map(str, a.shape)) for a in inputs)
+            seed = rng.integers(2**63)  # every implementation is checked along the same random directions
+            for how in ("definition", *implementations(kind, device)):
+                g = by(how, f)
+                if how != "definition" and implementation_of(g, inputs, device) != how:
+                    continue  # it cannot compute this case
+                title = name if how == "definition" else f"{name} ({how})"
+                random = np.random.default_rng(seed)
+                yield title, what, TOLERANCE, partial(check_vjp, g, *inputs, rng=random, device=device)
+
+
+def by(how: str, f: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return f computed by the implementations of this name."""
+
+    def function(*inputs: Tensor) -> Tensor:
+        with implementation(how):
+            return f(*inputs)
+
+    return function
+
+
+def implementation_of(f: Callable[..., Tensor], inputs: Sequence[np.ndarray], device: str) -> str:
+    """Return the name of the implementation that computes f, whose last operation is the one in question."""
+    return f(*(Tensor(to_device(a, device), requires_grad=True) for a in inputs)).creator.implementation
 
 
 def adjoint_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Check]:
@@ -194,8 +211,18 @@ def adjoint_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Ch
     def join(a: Array) -> Array:
         return ops.concat((Tensor(a), Tensor(2.0 * a))).data
 
+    copies = [definition] if device == "cpu" else [definition, im2col]
     pairs = [
-        ("im2col, col2im", lambda a: im2col(a, *window), lambda a: col2im(a, (8, 7), *window), x, col),
+        (
+            "im2col, col2im" + ("" if code is definition else " (kernels)"),
+            lambda a, code=code: code.im2col(a, *window),
+            lambda a, code=code: code.col2im(a, (8, 7), *window),
+            x,
+            col,
+        )
+        for code in copies
+    ]
+    pairs += [
         ("conv2d, conv_transpose2d", convolve, transposed, x, y),
         ("pad, crop", pad, lambda a: a[..., 1:-2, :-3], x, normal(2, 3, 11, 10)),
         ("concat, split", join, lambda a: a[:, :3] + 2.0 * a[:, 3:], x, halves),
@@ -205,10 +232,9 @@ def adjoint_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Ch
 
 
 def other_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Check]:
-    """Yield the checks of packages built on this one, where they are installed."""
-    for module in OTHER_CHECKS:
-        if importlib.util.find_spec(module.partition(".")[0]):
-            yield from importlib.import_module(module).gradient_checks(rng, device)
+    """Yield the checks that installed packages have registered."""
+    for registered in entry_points(group=ENTRY_POINTS):
+        yield from registered.load()(rng, device)
 
 
 def _fail(message: str) -> float:
@@ -216,21 +242,22 @@ def _fail(message: str) -> float:
 
 
 def run(checks: Sequence[Check] | Iterator[Check], device: str = "cpu") -> list[Row]:
-    """Run the checks, each to its end: one that fails, or breaks, is a row that says so."""
+    """Run all checks; a check that fails or raises any other exception becomes a row that says so."""
     rows = []
     for name, checked, tolerance, check in checks:
         try:
             rows.append(Row(name, checked, check(), tolerance, device=device))
-        except Exception as fault:  # whatever a wrong backward raises belongs into the table
+        except Exception as fault:  # a wrong backward may raise anything; the table reports it
             message = str(fault) or type(fault).__name__
             rows.append(Row(name, checked, float("inf"), tolerance, message, device))
     return rows
 
 
 def as_table(rows: Sequence[Row]) -> str:
-    """Lay the rows out as text, what was checked on several devices in one line, a column of errors each.
+    """Format the rows as text: a line for each check, with a column of errors for each device.
 
-    Whole networks are not all checked where they would take minutes: their columns are empty there.
+    A column is empty where a device has no such check: other implementations, or networks that would take
+    minutes.
     """
     devices = list(dict.fromkeys(row.device for row in rows))
     titles = [f"{device:7}" for device in devices] if len(devices) > 1 else ["error  "]
@@ -257,7 +284,7 @@ def _fault(row: Row, name_device: bool) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table of all checks; return 0 if all passed, 1 otherwise, and 2 where a device is missing."""
+    """Print the table of all checks; return 0 if all passed, otherwise 1. Exits with 2 without a device."""
     parser = argparse.ArgumentParser(prog="python -m minidl.gradcheck", description="Check every derivative.")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--seed", type=int, default=0, help="seed of the inputs and directions (default 0)")
@@ -277,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.exit(2, f"{parser.prog}: error: {fault}\n")
     rows: list[Row] = []
     for device in devices:
-        rng = np.random.default_rng(options.seed)  # anew, so that devices are compared at the same numbers
+        rng = np.random.default_rng(options.seed)  # the same numbers for every device
         checks = (*function_checks(rng, device), *adjoint_checks(rng, device), *other_checks(rng, device))
         rows += run(checks, device)
     passed = all(row.passed for row in rows)

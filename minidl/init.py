@@ -1,9 +1,9 @@
-"""How weights begin: random enough to differ, scaled so that signals neither die nor explode.
+"""Weight initialisation: random weights, scaled so that signals neither vanish nor explode.
 
 A layer sums `fan_in` products. If its inputs have variance v and its weights variance s, its outputs have
-variance fan_in * s * v, so s = 1 / fan_in keeps the variance from layer to layer (Glorot & Bengio 2010
-balance this with the backward pass: 2 / (fan_in + fan_out)). ReLU then throws half of the signal away, which
-s = 2 / fan_in makes up for (He et al. 2015).
+variance fan_in * s * v, so s = 1 / fan_in preserves the variance from layer to layer. Glorot & Bengio (2010)
+use 2 / (fan_in + fan_out), a compromise with the same condition for the backward pass. ReLU halves the mean
+square of a signal, and s = 2 / fan_in compensates for this (He et al. 2015).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def kaiming_normal(shape: tuple[int, ...], fan_in: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw weights for a layer followed by ReLU, float32, standard deviation sqrt(2 / fan_in).
+    """Draw float32 weights for a layer followed by ReLU, with standard deviation sqrt(2 / fan_in).
 
     Source: He, Zhang, Ren, Sun 2015, "Delving deep into rectifiers", equation 10.
     """
@@ -22,7 +22,7 @@ def kaiming_normal(shape: tuple[int, ...], fan_in: int, rng: np.random.Generator
 
 
 def xavier_normal(shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw weights for a layer with no ReLU behind it, float32, deviation sqrt(2 / (fan_in + fan_out)).
+    """Draw float32 weights for a layer without ReLU, standard deviation sqrt(2 / (fan_in + fan_out)).
 
     Source: Glorot, Bengio 2010, "Understanding the difficulty of training deep feedforward neural
     networks", equation 12.

@@ -1,11 +1,12 @@
-"""Layers: operations that own their weights, and modules made of modules.
+"""Layers, which own their weights, and modules built from other modules.
 
-A module finds what it owns by looking at its attributes: Parameters (trained), Buffers (kept, not
-trained: running statistics), other modules, and lists of modules. Nothing is registered and no attribute
-access is intercepted. The path of attributes is the name, "encoder.0.first.conv.weight".
+A module finds its parts among its attributes: Parameters (trained), Buffers (part of the state but not
+trained, such as running statistics), other modules, and lists of modules. Nothing is registered and no
+attribute access is intercepted. The path of attributes is the name of a part, for example
+"encoder.0.first.conv.weight".
 
-A parameter that can be reached in two ways, because two layers share it, is listed once, under the
-first name: it is one array, one gradient and one step of the optimizer. So is a layer that serves twice.
+A parameter that is shared by two layers, and so has two paths, is listed once, under its first name: it is
+one array with one gradient and one optimizer step. The same holds for a layer that is used twice.
 """
 
 from __future__ import annotations
@@ -16,33 +17,33 @@ from typing import Any
 import numpy as np
 
 from minidl import init, ops
+from minidl.average import weighted_sum
 from minidl.backend import DEVICES, Array, array_module, to_device, to_numpy
-from minidl.ops.conv import Pair, as_pair
-from minidl.ops.norm import weighted_sum
+from minidl.ops.window import Pair, as_pair
 from minidl.tensor import Parameter, Tensor
 
 
 class Buffer:
-    """An array that belongs to a module's state but is not trained."""
+    """An array that is part of a module's state but is not trained."""
 
     def __init__(self, data: Array) -> None:
         self.data = data
 
 
 class Module:
-    """Something with a `forward`, whose parts are its attributes."""
+    """The base class of layers and networks: defines `forward`, and finds its parts among its attributes."""
 
     training = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the output; every layer defines its own."""
+        """Compute the output; defined by each subclass."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *args: Any, **settings: Any) -> Tensor:
         return self.forward(*args, **settings)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Yield the modules one step below, with their names; a list's elements are named by their number."""
+        """Yield the direct submodules with their names; the elements of a list are named by their index."""
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
@@ -52,7 +53,7 @@ class Module:
                         yield f"{name}.{i}", element
 
     def named_modules(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Module]]:
-        """Yield this module and all below it once, with their names, in the order of definition."""
+        """Yield this module and all modules below it once, with their names, in order of definition."""
         seen = set() if seen is None else seen
         if id(self) not in seen:
             seen.add(id(self))
@@ -69,34 +70,34 @@ class Module:
                     yield f"{prefix}.{name}" if prefix else name, value
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Yield every trained tensor once, with its name."""
+        """Yield each parameter once, with its name."""
         return self._named_leaves(Parameter)
 
     def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
-        """Yield every array that is kept but not trained, with its name."""
+        """Yield each buffer once, with its name."""
         return self._named_leaves(Buffer)
 
     def parameters(self) -> list[Parameter]:
-        """Return every trained tensor once."""
+        """Return each parameter once."""
         return [p for _, p in self.named_parameters()]
 
     def zero_grad(self) -> None:
-        """Forget all gradients, before the next backward pass adds its own."""
+        """Clear all gradients; backward passes add to them."""
         for p in self.parameters():
             p.grad = None
 
     def train(self, mode: bool = True) -> Module:
-        """Switch this module and all below it to training (or evaluation, with False); returns itself."""
+        """Set this module and all below it to training mode (with False, evaluation mode); return self."""
         for _, module in self.named_modules():
             module.training = mode
         return self
 
     def eval(self) -> Module:
-        """Switch to evaluation: batch norm then uses its running statistics. Returns itself."""
+        """Set evaluation mode, in which batch norm uses its running statistics; return self."""
         return self.train(False)
 
     def to(self, target: str | np.dtype | type) -> Module:
-        """Move all state to one of `backend.DEVICES` or convert it to a dtype, in place; returns itself."""
+        """Move the state to one of `backend.DEVICES` or convert it to a dtype, in place; return self."""
         for leaf in self._state().values():
             if target in DEVICES:
                 leaf.data = to_device(leaf.data, target)
@@ -108,20 +109,20 @@ class Module:
         return {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return a copy of every parameter and buffer, by name, as NumPy arrays."""
+        """Return copies of all parameters and buffers as NumPy arrays, by name."""
         return {name: to_numpy(leaf.data).copy() for name, leaf in self._state().items()}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Copy parameters and buffers in, keeping this module's device and dtype.
+        """Copy parameters and buffers from `state`, converted to this module's device and dtype.
 
-        Strict: raises ValueError listing every name that is missing, unexpected or of another shape, and
-        changes nothing then. A half-loaded network would run, and be wrong.
+        Raises ValueError, before changing anything, that lists all names that are missing, unexpected or of
+        the wrong shape: a partly loaded network would run, but give wrong results.
         """
         own = self._state()
         problems = [f"missing {name} {leaf.data.shape}" for name, leaf in own.items() if name not in state]
         problems += [f"unexpected {name} {np.shape(state[name])}" for name in state if name not in own]
         problems += [
-            f"{name} is {np.shape(state[name])}, want {leaf.data.shape}"
+            f"{name} is {np.shape(state[name])}, expected {leaf.data.shape}"
             for name, leaf in own.items()
             if name in state and np.shape(state[name]) != leaf.data.shape
         ]
@@ -152,13 +153,14 @@ class Conv2d(Module):
         kernel_size: int | Pair,
         stride: int | Pair = 1,
         padding: int | Pair = 0,
+        bias: bool = True,
         *,
         rng: np.random.Generator,
     ) -> None:
         KH, KW = as_pair(kernel_size)
         shape = (out_channels, in_channels, KH, KW)
         self.weight = Parameter(init.kaiming_normal(shape, in_channels * KH * KW, rng))
-        self.bias = Parameter(np.zeros(out_channels, np.float32))
+        self.bias = Parameter(np.zeros(out_channels, np.float32)) if bias else None
         self.stride, self.padding = as_pair(stride), as_pair(padding)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,7 +168,7 @@ class Conv2d(Module):
 
 
 class ConvTranspose2d(Module):
-    """A convolution's adjoint, x (N, in_channels, H, W) -> y (N, out_channels, OH, OW); doubles an image."""
+    """A convolution's adjoint, for up-sampling: x (N, in_channels, H, W) -> y (N, out_channels, OH, OW)."""
 
     def __init__(
         self,
@@ -181,7 +183,8 @@ class ConvTranspose2d(Module):
     ) -> None:
         (KH, KW), (SH, SW) = as_pair(kernel_size), as_pair(stride)
         shape = (in_channels, out_channels, KH, KW)
-        fan_in = max(1, in_channels * KH * KW // (SH * SW))  # an output pixel meets 1 in SH SW of the weights
+        # Of the KH KW weights, 1 in SH SW contributes to a given output pixel.
+        fan_in = max(1, in_channels * KH * KW // (SH * SW))
         self.weight = Parameter(init.kaiming_normal(shape, fan_in, rng))
         self.bias = Parameter(np.zeros(out_channels, np.float32))
         self.stride, self.padding = (SH, SW), as_pair(padding)
@@ -195,11 +198,11 @@ class ConvTranspose2d(Module):
 class BatchNorm2d(Module):
     """Batch normalisation with running statistics, x (N, C, H, W) -> y (N, C, H, W).
 
-    In training it uses the batch's mean and variance and remembers them as a running average,
-    r <- (1 - momentum) r + momentum * batch; in evaluation it uses that average. The variance
-    remembered divides by m - 1, the one used in training by m, as in PyTorch.
+    Training normalises with the mean and variance of the batch, and updates running averages of both:
+    r <- (1 - momentum) r + momentum * batch. Evaluation normalises with the running averages. As in PyTorch,
+    the running variance divides by m - 1, the variance that normalises the batch by m.
 
-    `norm(x, relu=True)` is relu(norm(x)) in one go, which reads and writes the image once instead of twice.
+    `norm(x, relu=True)` is relu(norm(x)), fused: it reads and writes the image once instead of twice.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
@@ -215,20 +218,20 @@ class BatchNorm2d(Module):
             return y
         y, (mean, var) = ops.batch_norm(x, self.weight, self.bias, None, self.eps, relu)
         m = x.size // len(mean)
-        self._remember(self.running_mean, mean)
-        self._remember(self.running_var, var, m / (m - 1))
+        self._update_running(self.running_mean, mean)
+        self._update_running(self.running_var, var, m / (m - 1))
         return y
 
     def statistics(self) -> tuple[Array, Array]:
         """Return the running mean and variance, (C,) each."""
         return self.running_mean.data, self.running_var.data
 
-    def _remember(self, running: Buffer, batch: Array, factor: float = 1.0) -> None:
+    def _update_running(self, running: Buffer, batch: Array, factor: float = 1.0) -> None:
         running.data = weighted_sum(1.0 - self.momentum, running.data, self.momentum * factor, batch)
 
 
 class GroupNorm(Module):
-    """Group norm, x (N, C, H, W) -> y (N, C, H, W): no memory, and evaluation is as training."""
+    """Group normalisation, x (N, C, H, W) -> y (N, C, H, W); the same in training and evaluation."""
 
     def __init__(self, groups: int, channels: int, eps: float = 1e-5) -> None:
         self.groups, self.eps = groups, eps
@@ -248,7 +251,7 @@ class ReLU(Module):
 
 
 class Sequential(Module):
-    """Modules applied one after the other."""
+    """Applies its layers one after the other."""
 
     def __init__(self, *layers: Module) -> None:
         self.layers = list(layers)

@@ -1,11 +1,10 @@
-// Adam, AdamW and the clipping of gradients, over all parameters of a network in one launch each: a hundred
-// small arrays would otherwise cost a hundred times the microseconds that a launch takes. The formulas are
-// those of optim.py.
+// Adam, AdamW and gradient clipping, each in one launch over all parameters of a network: a launch takes
+// microseconds, and a network has a hundred small arrays. The formulas are those of optim.py.
 //
 // p, g, ... are tables of addresses: parameter k begins at p[k], its gradient at g[k]. The numbers of all
-// parameters are counted through, and those of parameter k are offsets[k] <= i < offsets[k + 1].
+// parameters are numbered through, and those of parameter k are offsets[k] <= i < offsets[k + 1].
 
-// Return the parameter that number i belongs to: the last k with offsets[k] <= i, found by halving.
+// Return the parameter that number i belongs to: the last k with offsets[k] <= i, found by bisection.
 __device__ int parameter_of(int i, const int* offsets, int parameters)
 {
     int k = 0;
@@ -17,8 +16,8 @@ __device__ int parameter_of(int i, const int* offsets, int parameters)
     return k;
 }
 
-// Thread i owns number i. m and v hold all parameters' running means in a row; `updated` are new arrays, since
-// a graph may still hold the old ones. a1 = 1 - b1 and a2 = 1 - b2; c1 = 1 - b1^t and c2 = 1 - b2^t.
+// Thread i owns number i. m and v hold the running means of all parameters, one after the other; `updated` are new
+// arrays, since a graph may still hold the old ones. a1 = 1 - b1, a2 = 1 - b2, c1 = 1 - b1^t, c2 = 1 - b2^t.
 extern "C" __global__ void adam(
     T* __restrict__ m, T* __restrict__ v, T* const* updated, const T* const* p, const T* const* g,
     const int* __restrict__ offsets, int parameters, T a1, T a2, T c1, T c2, T lr, T eps,
@@ -27,7 +26,7 @@ extern "C" __global__ void adam(
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= offsets[parameters]) return;
     int k = parameter_of(i, offsets, parameters), j = i - offsets[k];
-    if (!g[k]) return;  // without a gradient, neither the parameter nor its memory moves
+    if (!g[k]) return;  // without a gradient, neither the parameter nor its running means change
     T weight = p[k][j], gradient = g[k][j] + decay_in_gradient * weight;
     T mean = m[i] + a1 * (gradient - m[i]);
     T square = v[i] + a2 * (gradient * gradient - v[i]);
@@ -36,8 +35,8 @@ extern "C" __global__ void adam(
     updated[k][j] = weight - lr * decay_of_weight * weight - lr * (mean / c1) / (sqrt(square / c2) + eps);
 }
 
-// Thread i of the grid owns the numbers i, i + (threads of the grid), ... of all gradients; block b leaves the
-// sum of their squares in partial[b]. The block has 256 threads.
+// Thread i of the grid owns the numbers i, i + (threads of the grid), ... of all gradients; block b writes the
+// sum of their squares to partial[b].
 extern "C" __global__ void sums_of_squares(
     T* __restrict__ partial, const T* const* g, const int* __restrict__ offsets, int parameters)
 {
@@ -47,17 +46,12 @@ extern "C" __global__ void sums_of_squares(
         T number = g[k][i - offsets[k]];
         sum += number * number;
     }
-    __shared__ T of_warp[8];
-    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_down_sync(0xffffffff, sum, offset);
-    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = sum;
-    __syncthreads();
-    if (threadIdx.x > 0) return;
-    for (int warp = 1; warp < 8; warp++) sum += of_warp[warp];
-    partial[blockIdx.x] = sum;
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// Thread i owns number i of all gradients, and scales it as much as it takes to make their joint length
-// max_norm; not for a NaN, which should be seen. The length stays on the GPU: nothing waits for it.
+// Thread i owns number i of all gradients, and scales it so that their joint norm becomes max_norm, if it is larger;
+// a NaN stays visible. The norm stays on the GPU, so that nothing waits for it.
 extern "C" __global__ void scale_to_norm(
     const T* __restrict__ norm, T* const* scaled, const T* const* g, const int* __restrict__ offsets,
     int parameters, T max_norm)

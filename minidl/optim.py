@@ -1,16 +1,16 @@
-"""Optimizers, in order of complexity: each adds one idea to the one before. Then learning-rate schedules.
+"""Optimizers, in order of complexity: each adds one idea to the previous one. Then learning-rate schedules.
 
     SGD         p <- p - lr g                                     follow the gradient downhill
-    momentum    v <- mu v + g,   p <- p - lr v                    a ball that rolls (Polyak 1964)
+    momentum    v <- mu v + g,   p <- p - lr v                    like a rolling ball (Polyak 1964)
     Adam        m <- b1 m + (1 - b1) g                            momentum, as a running mean,
                 v <- b2 v + (1 - b2) g^2                          divided by the gradient's running size:
-                p <- p - lr m' / (sqrt(v') + eps)                 every weight has a step of its own
-    AdamW       p <- p - lr weight_decay p, then Adam             decay apart from the gradient
+                p <- p - lr m' / (sqrt(v') + eps)                 every weight has its own step size
+    AdamW       p <- p - lr weight_decay p, then Adam             decay separate from the gradient
 
-m' = m / (1 - b1^t) and v' = v / (1 - b2^t) undo that m and v begin at zero (Kingma & Ba 2015).
+m' = m / (1 - b1^t) and v' = v / (1 - b2^t) correct for m and v being initialised to zero (Kingma & Ba 2015).
 
-On a GPU one launch of a kernel (optim.cu) takes an Adam step for all parameters, and no launch waits for the
-CPU to learn a number.
+On a GPU a single launch of a kernel (optim.cu) takes an Adam step for all parameters, and no launch waits for
+a number to reach the CPU.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from minidl.backend import (
     contiguous,
     cover,
     device_of,
-    runs_kernels,
     to_device,
     to_numpy,
 )
+from minidl.implementation import GPU, choose, implements
 from minidl.tensor import Parameter
 
 kernels = Kernels(__file__)
-BLOCK = 256  # threads of a block that sums squares; optim.cu counts on it
-BLOCKS = 512  # at most, in that sum: enough to keep a whole GPU busy
+BLOCK = 256  # threads of a block that sums squares
+BLOCKS = 512  # the maximum number of blocks in this sum: enough to occupy a whole GPU
 
 
 class Optimizer:
-    """What all have in common: a list of parameters, a learning rate, and a memory for each parameter."""
+    """The common part: a list of parameters, a learning rate, and state arrays for each parameter."""
 
-    slots: tuple[str, ...] = ()  # the arrays remembered for each parameter, all zeros at first
+    slots: tuple[str, ...] = ()  # the names of each parameter's state arrays, which are initialised to zero
 
     def __init__(self, parameters: Iterable[Parameter], lr: float, weight_decay: float = 0.0) -> None:
         self.parameters = list(parameters)
@@ -52,18 +52,18 @@ class Optimizer:
             raise ValueError(f"{type(self).__name__}: there are no parameters to train")
         if lr < 0 or weight_decay < 0:
             raise ValueError(
-                f"{type(self).__name__}: want lr and weight_decay >= 0, got {lr}, {weight_decay}"
+                f"{type(self).__name__}: expected lr and weight_decay >= 0, got {lr}, {weight_decay}"
             )
         if len(kinds := {(str(p.dtype), p.device) for p in self.parameters}) > 1:
             raise ValueError(
-                f"{type(self).__name__}: want parameters of one dtype on one device, got {sorted(kinds)}"
+                f"{type(self).__name__}: expected parameters of one dtype on one device, got {sorted(kinds)}"
             )
         self.lr, self.weight_decay = lr, weight_decay
         self.steps = 0
         self._clear_memory()
 
     def _clear_memory(self) -> None:
-        """Remember zeros: for each slot all numbers in one row, and each parameter's part of it."""
+        """Set all state arrays to zero: one contiguous array per slot, and a view of it per parameter."""
         first = self.parameters[0].data
         offsets = [0, *accumulate(p.data.size for p in self.parameters)]
         self.rows, self.memory = {}, {}
@@ -74,30 +74,28 @@ class Optimizer:
             self.memory[slot] = [a.reshape(p.shape) for a, p in zip(parts, self.parameters, strict=True)]
 
     def zero_grad(self) -> None:
-        """Forget all gradients, before the next backward pass adds its own."""
+        """Drop all gradients, before the next backward pass adds its own."""
         for p in self.parameters:
             p.grad = None
 
     def step(self) -> None:
-        """Change every parameter that has a gradient, once."""
+        """Update every parameter that has a gradient, once."""
         self.steps += 1
-        for i, p in enumerate(self.parameters):
-            if p.grad is not None:
-                self.update(p, p.grad, {slot: self.memory[slot][i] for slot in self.slots})
+        update_all(self)
 
     def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
-        """Change one parameter by its gradient; `memory` holds this parameter's arrays, updated in place."""
+        """Update one parameter by its gradient; `memory` holds its state arrays, updated in place."""
         raise NotImplementedError(f"{type(self).__name__} does not define update")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a training must remember to go on exactly as if it had never stopped."""
+        """Return everything that a training needs to resume exactly where it stopped."""
         arrays = {slot: [to_numpy(a).copy() for a in kept] for slot, kept in self.memory.items()}
         return {"lr": self.lr, "steps": self.steps, **arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` left off.
+        """Restore what `state_dict` returned.
 
-        Raises ValueError if anything is missing or of another shape, and changes nothing then.
+        Raises ValueError, and changes nothing, if anything is missing or has another shape.
         """
         _check_keys(self, state, ("lr", "steps", *self.slots))
         shapes = [p.shape for p in self.parameters]
@@ -113,8 +111,15 @@ class Optimizer:
         self.lr, self.steps = state["lr"], state["steps"]
 
 
+def update_all(optimizer: Optimizer) -> None:
+    """Update every parameter that has a gradient, one after the other."""
+    for i, p in enumerate(optimizer.parameters):
+        if p.grad is not None:
+            optimizer.update(p, p.grad, {slot: optimizer.memory[slot][i] for slot in optimizer.slots})
+
+
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if asked for; weight decay is added to the gradient."""
+    """Stochastic gradient descent, with optional momentum; weight decay is added to the gradient."""
 
     slots = ("velocity",)
 
@@ -149,11 +154,9 @@ class Adam(Optimizer):
         self.betas, self.eps = betas, eps
 
     def step(self) -> None:
-        """Change every parameter that has a gradient, once."""
-        if runs_kernels(self.parameters[0].data):
-            self._step_kernel()
-        else:
-            super().step()
+        """Update every parameter that has a gradient, once."""
+        self.steps += 1
+        choose(update_all, device_of(self.parameters[0].data))(self)
 
     def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
         if self.weight_decay:
@@ -164,27 +167,12 @@ class Adam(Optimizer):
         size = np.sqrt(v / (1.0 - b2**self.steps)) + self.eps
         p.data = p.data - self.lr / (1.0 - b1**self.steps) * m / size
 
-    def _step_kernel(self) -> None:
-        """Update all parameters in one launch. Raises ValueError if one was converted or moved since."""
-        self.steps += 1
-        (m, v), (b1, b2), t = self.rows.values(), self.betas, self.steps
-        p = [contiguous(x.data) for x in self.parameters]
-        g = [None if x.grad is None else contiguous(x.grad) for x in self.parameters]
-        updated = [array_module(m).empty(x.shape, x.dtype) for x in p]
-        corrections = 1.0 - b1, 1.0 - b2, 1.0 - b1**t, 1.0 - b2**t
-        settings = self.lr, self.eps, self.weight_decay, self.decay
-        pointers = _tables(m, updated, p, g)
-        kernels.launch("adam", *cover(m.size), m, v, *pointers, *map(float, corrections + settings))
-        for parameter, data, gradient in zip(self.parameters, updated, g, strict=True):
-            if gradient is not None:
-                parameter.data = data
-
 
 class AdamW(Adam):
-    """Adam with the decay taken off the weight itself (Loshchilov & Hutter 2019, algorithm 2).
+    """Adam with the decay applied to the weight itself (Loshchilov & Hutter 2019, algorithm 2).
 
-    Added to the gradient, as Adam does, the decay would be divided by the gradient's size, and weights
-    with large gradients would hardly decay at all.
+    Adam adds the decay to the gradient, where it is divided by the gradient's running size, so that weights
+    with large gradients hardly decay at all.
     """
 
     def __init__(
@@ -203,25 +191,51 @@ class AdamW(Adam):
         super().update(p, g, memory)
 
 
-def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float | Array:
-    """Scale all gradients so that their joint length is at most `max_norm`; return the length before.
+@implements(update_all, "kernels", devices=GPU)
+def update_all_by_kernel(adam: Adam) -> None:
+    """Update all parameters of Adam or AdamW in one launch.
 
-    One bad batch then moves the weights no further than a good one, in the same direction
-    (Pascanu, Mikolov, Bengio 2013, algorithm 1). On a GPU the length is returned as an array of one number
-    there: to read it is to wait for all that the GPU has still to do.
+    Raises ValueError if a parameter was converted or moved since the optimizer was made.
+    """
+    (m, v), (b1, b2), t = adam.rows.values(), adam.betas, adam.steps
+    p = [contiguous(x.data) for x in adam.parameters]
+    g = [None if x.grad is None else contiguous(x.grad) for x in adam.parameters]
+    updated = [array_module(m).empty(x.shape, x.dtype) for x in p]
+    corrections = 1.0 - b1, 1.0 - b2, 1.0 - b1**t, 1.0 - b2**t
+    settings = adam.lr, adam.eps, adam.weight_decay, adam.decay
+    pointers = _tables(m, updated, p, g)
+    kernels.launch("adam", *cover(m.size), m, v, *pointers, *map(float, corrections + settings))
+    for parameter, data, gradient in zip(adam.parameters, updated, g, strict=True):
+        if gradient is not None:
+            parameter.data = data
+
+
+def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float | Array:
+    """Scale all gradients so that their joint norm is at most `max_norm`; return the norm before.
+
+    A bad batch then moves the weights no further than a good one, in the same direction (Pascanu, Mikolov,
+    Bengio 2013, algorithm 1). On a GPU the norm is returned as an array of one number there, because reading
+    it would wait for all work that the GPU has still to do.
     """
     parameters = [p for p in parameters if p.grad is not None]
-    if parameters and runs_kernels(parameters[0].grad):
-        return _clip_grad_norm_kernels(parameters, max_norm)
+    if not parameters:
+        return 0.0
+    return choose(scale_gradients, device_of(parameters[0].grad))(parameters, max_norm)
+
+
+def scale_gradients(parameters: list[Parameter], max_norm: float) -> float:
+    """Clip the gradients of parameters that all have one; the definition."""
     squares = [np.vdot(p.grad, p.grad) for p in parameters]
-    norm = math.sqrt(float(sum(squares))) if squares else 0.0
+    norm = math.sqrt(float(sum(squares)))
     if norm > max_norm:  # not for NaN: a loss that is not finite should be seen, not hidden
         for p in parameters:
             p.grad = p.grad * (max_norm / norm)  # a new array: gradients may share memory
     return norm
 
 
-def _clip_grad_norm_kernels(parameters: list[Parameter], max_norm: float) -> Array:
+@implements(scale_gradients, "kernels", devices=GPU)
+def scale_gradients_by_kernels(parameters: list[Parameter], max_norm: float) -> Array:
+    """Clip the gradients in two launches over all parameters."""
     g = [contiguous(p.grad) for p in parameters]
     scaled = [array_module(a).empty(a.shape, a.dtype) for a in g]  # new arrays: gradients may share memory
     size = sum(a.size for a in g)
@@ -236,18 +250,18 @@ def _clip_grad_norm_kernels(parameters: list[Parameter], max_norm: float) -> Arr
 
 
 def _tables(like: Array, *lists: list[Array | None]) -> tuple[Array | int, ...]:
-    """Return what a kernel needs to find number i of many arrays: the table of each list's addresses, 0 for
-    None; the table of the offsets at which each array's numbers begin; how many arrays there are.
+    """Return what a kernel needs to find number i of many arrays.
 
-    Raises ValueError where the lists differ in shape, or an array from `like` in dtype or device: a kernel
-    would read what is not there.
+    These are the table of each list's addresses, with 0 for None; the table of the offsets at which each
+    array's numbers begin; and the number of arrays. Raises ValueError where the lists differ in shape, or an
+    array from `like` in dtype or device: a kernel would read beyond an array.
     """
     for arrays in zip(*lists, strict=True):
         kinds = {(a.shape, str(a.dtype), device_of(a)) for a in arrays if a is not None}
         if not kinds <= {(arrays[0].shape, str(like.dtype), device_of(like))}:
             raise ValueError(
-                f"optim: want {like.dtype} on {device_of(like)}, each gradient of its parameter's shape, got "
-                f"{sorted(kinds)}; convert or move a model before its optimizer is made"
+                f"optim: expected {like.dtype} on {device_of(like)}, each gradient of its parameter's shape, "
+                f"got {sorted(kinds)}; convert or move a model before its optimizer is made"
             )
     addresses = [[0 if a is None else address(a) for a in arrays] for arrays in lists]
     offsets = [0, *accumulate(a.size for a in lists[0])]
@@ -256,27 +270,27 @@ def _tables(like: Array, *lists: list[Array | None]) -> tuple[Array | int, ...]:
 
 
 class LRScheduler:
-    """A learning rate that changes from step to step: lr = (the optimizer's at the start) * factor(step)."""
+    """A learning rate that changes from step to step: lr = (the optimizer's initial lr) * factor(step)."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer, self.base_lr, self.steps = optimizer, optimizer.lr, 0
         optimizer.lr = self.base_lr * self.factor(0)
 
     def factor(self, step: int) -> float:
-        """Return what the first learning rate is multiplied with after `step` steps."""
+        """Return the factor of the initial learning rate after `step` steps."""
         raise NotImplementedError(f"{type(self).__name__} does not define factor")
 
     def step(self) -> None:
-        """Go one step on; call it after the optimizer's."""
+        """Advance by one step; call it after the optimizer's step."""
         self.steps += 1
         self.optimizer.lr = self.base_lr * self.factor(self.steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the schedule must remember."""
+        """Return the state from which the schedule resumes."""
         return {"base_lr": self.base_lr, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` left off. Raises ValueError if a part is missing."""
+        """Restore what `state_dict` returned. Raises ValueError if a part is missing."""
         _check_keys(self, state, ("base_lr", "steps"))
         self.base_lr, self.steps = state["base_lr"], state["steps"]
         self.optimizer.lr = self.base_lr * self.factor(self.steps)
@@ -294,10 +308,10 @@ class StepLR(LRScheduler):
 
 
 class CosineLR(LRScheduler):
-    """Rise in a line for `warmup_steps`, then fall along half a cosine to zero at `total_steps`.
+    """Rise linearly for `warmup_steps`, then fall along half a cosine to zero at `total_steps`.
 
-    The fall is Loshchilov & Hutter 2017, equation 5, without restarts. The warm-up (Goyal et al. 2017)
-    keeps the first steps short, while Adam's running means still rest on a few batches.
+    The decay is Loshchilov & Hutter 2017, equation 5, without restarts. The warm-up (Goyal et al. 2017)
+    keeps the first steps short, while Adam's running means are based on few batches.
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0) -> None:
@@ -312,7 +326,7 @@ class CosineLR(LRScheduler):
 
 
 class WarmupLR(LRScheduler):
-    """Rise in a line to the full learning rate over `warmup_steps`, then stay there."""
+    """Rise linearly to the full learning rate over `warmup_steps`, then stay constant."""
 
     def __init__(self, optimizer: Optimizer, warmup_steps: int) -> None:
         self.warmup_steps = warmup_steps

@@ -1,17 +1,17 @@
-"""Where a training step's time and memory go: a line for each operation, forward and backward.
+"""The time and memory of each operation in a training step, and the implementation that computed it.
 
     with profiled() as profile:
         loss = model(x).sum()
         loss.backward()
     print(profile.table())
 
-The engine has two doors that every operation passes, `Function.__call__` on the way forward and
-`Function._gradients` on the way back. While the block runs, both are replaced by ones that look at the clock
-and at Python's count of allocated bytes (`tracemalloc`, to which NumPy reports its arrays). The engine itself
-knows nothing of this, and pays nothing for it when it is not in use.
+Every operation goes through two methods of the engine, `Function.__call__` in the forward pass and
+`Function._gradients` in the backward pass. While the block runs, both are replaced by methods that also read
+the clock and Python's count of allocated bytes (`tracemalloc`, to which NumPy reports its arrays). The engine
+itself contains no code for this, and outside the block profiling costs nothing.
 
-An operation may run others, as `minidl.recompute` does. What these take is told in their lines, and not once
-more in its own.
+An operation may run other operations, as `minidl.recompute` does. Their cost is reported in their own lines
+only.
 """
 
 from __future__ import annotations
@@ -31,69 +31,71 @@ MiB = 2**20
 
 @dataclass
 class Record:
-    """What one kind of operation has cost so far: seconds and bytes."""
+    """The cost of one operation by one implementation so far, in seconds and bytes."""
 
     calls: int = 0
     forward: float = 0.0
     backward: float = 0.0
     kept: int = 0  # after the forward passes: the outputs and what is saved for the backward passes
-    peak: int = 0  # the most that one pass had allocated at a time, its results included
+    peak: int = 0  # the maximum that one pass had allocated at a time, including its results
 
 
 @dataclass
 class Profile:
-    """The records by the operation's name, and the seconds from the block's beginning to its end."""
+    """The records by the names of operation and implementation, and the duration of the block in seconds."""
 
-    records: dict[str, Record] = field(default_factory=dict)
+    records: dict[tuple[str, str], Record] = field(default_factory=dict)
     seconds: float = 0.0
 
     def table(self, steps: int = 1) -> str:
-        """Return a line for each operation, the most expensive first; all but the peaks are per step."""
+        """Return a line for each record, the most expensive first; all numbers but the peaks are per step."""
         lines = [
-            f"{'operation':<30}{'calls':>6}{'forward':>12}{'backward':>12}{'share':>8}{'kept':>12}{'peak':>12}"
+            f"{'operation':<30}{'implementation':<17}{'calls':>6}{'forward':>12}{'backward':>12}{'share':>8}"
+            f"{'kept':>12}{'peak':>12}"
         ]
         by_cost = sorted(self.records.items(), key=lambda item: -item[1].forward - item[1].backward)
-        for name, r in by_cost:
+        for (operation, implementation), r in by_cost:
             share = (r.forward + r.backward) / self.seconds
             lines.append(
-                f"{name:<30}{r.calls / steps:>6.0f}{1e3 * r.forward / steps:>9.2f} ms"
-                f"{1e3 * r.backward / steps:>9.2f} ms{share:>8.1%}"
+                f"{operation:<30}{implementation:<17}{r.calls / steps:>6.0f}"
+                f"{1e3 * r.forward / steps:>9.2f} ms{1e3 * r.backward / steps:>9.2f} ms{share:>8.1%}"
                 f"{r.kept / MiB / steps:>8.2f} MiB{r.peak / MiB:>8.2f} MiB"
             )
         rest = self.seconds - sum(r.forward + r.backward for r in self.records.values())
-        lines.append(
-            f"{'everything else':<30}{'':>6}{1e3 * rest / steps:>21.2f} ms{rest / self.seconds:>11.1%}"
-        )
-        lines.append(f"{'in all':<30}{'':>6}{1e3 * self.seconds / steps:>21.2f} ms")
+        lines.append(f"{'everything else':<53}{1e3 * rest / steps:>21.2f} ms{rest / self.seconds:>8.1%}")
+        lines.append(f"{'total':<53}{1e3 * self.seconds / steps:>21.2f} ms")
         return "\n".join(lines)
 
 
 @contextlib.contextmanager
 def profiled() -> Iterator[Profile]:
-    """Record every operation inside this block. Memory on a GPU is not counted, its time is."""
+    """Record every operation inside this block: its time, and on the CPU its memory."""
     profile = Profile()
     forward, backward = Function.__call__, Function._gradients
-    inside = [0.0]  # seconds of the operations that ran inside each one that is running now
+    inside = [0.0]  # the seconds of the operations that ran inside each operation that is running now
 
-    def watched_forward(function: Function, *inputs: Any) -> Any:
-        record = profile.records.setdefault(type(function).__name__, Record())
-        output, seconds, kept, peak = _watched(lambda: forward(function, *inputs), inputs[0].data, inside)
+    def record_of(function: Function) -> Record:
+        return profile.records.setdefault((function.operation(), function.implementation), Record())
+
+    def profiled_forward(function: Function, *inputs: Any) -> Any:
+        record = record_of(function)
+        output, seconds, kept, peak = _measured(lambda: forward(function, *inputs), inputs[0].data, inside)
         record.calls += 1
         record.forward += seconds
         record.kept += kept
         record.peak = max(record.peak, peak)
         return output
 
-    def watched_backward(function: Function, dy: Any) -> Any:
-        record = profile.records.setdefault(type(function).__name__, Record())
-        gradients, seconds, _, peak = _watched(lambda: backward(function, dy), dy, inside)
+    def profiled_backward(function: Function, dy: Any) -> Any:
+        record = record_of(function)
+        gradients, seconds, _, peak = _measured(lambda: backward(function, dy), dy, inside)
         record.backward += seconds
         record.peak = max(record.peak, peak)
         return gradients
 
     tracing = tracemalloc.is_tracing()
     tracemalloc.start()
-    Function.__call__, Function._gradients = watched_forward, watched_backward
+    Function.__call__, Function._gradients = profiled_forward, profiled_backward
     started = time.perf_counter()
     try:
         yield profile
@@ -104,11 +106,11 @@ def profiled() -> Iterator[Profile]:
             tracemalloc.stop()
 
 
-def _watched(work: Callable[[], Any], array: Any, inside: list[float]) -> tuple[Any, float, int, int]:
-    """Return what `work` returns, its own seconds, the bytes that stay allocated after it, and its peak."""
+def _measured(work: Callable[[], Any], array: Any, inside: list[float]) -> tuple[Any, float, int, int]:
+    """Return the result of `work`, its own seconds, the bytes that stay allocated after it, and its peak."""
     before, _ = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
-    # A GPU works on after its kernels are launched: without waiting, time is told of nothing.
+    # A launch only queues a kernel: without waiting, the time would be that of the launches.
     synchronize(array)
     inside.append(0.0)
     started = time.perf_counter()

@@ -1,21 +1,23 @@
-"""Reverse-mode automatic differentiation: values that remember how they were made.
+"""Reverse-mode automatic differentiation: backpropagation through the computational graph of a result.
 
-Write a computation as a graph of functions, y = f(x), L = g(y). The chain rule says
+Every result records the function that computed it and the inputs of that function. Together these records are
+the computational graph, for example y = f(x), L = g(y). By the chain rule,
 
-    dL/dx = (dy/dx)^T dL/dy,
+    dL/dx = (dy/dx)^T dL/dy.
 
-so if every function f can multiply a vector by the transpose of its own Jacobian (its *vector-Jacobian
-product*, `Function.backward`), the gradient of a scalar L with respect to everything is found in one walk
-from L back to the leaves. A value used in several places receives the sum of what comes back from each.
+Each function f therefore only has to multiply a vector by the transpose of its own Jacobian (its
+*vector-Jacobian product*, `Function.backward`). One backward pass, from L to the leaves of the graph, then
+computes the gradient of a scalar L with respect to all leaves. A value that is used several times receives
+the sum of the gradients from all its uses.
 
-The walk must reach a function only after everything that used its output has been visited. It counts how
-many consumers each output has and visits a function when that count falls to zero (Kahn's topological
-order). A recursive walk would overflow Python's stack at about a thousand functions, and one that
-follows every path would take 2^n steps on n nested `x + x`, which is just what R2U-Net does in
+The backward pass must visit a function only after all consumers of its output, that is, in topological order.
+`_backpropagate` counts the consumers of each output, and visits a function when its count reaches zero
+(Kahn's algorithm). A recursive pass would overflow Python's stack at about a thousand functions. If it
+followed every path, it would also take 2^n steps for n nested `x + x`, a pattern that R2U-Net contains:
 `conv(x + y)`.
 
-Gradients are first order: a gradient is an array, not a Tensor, and cannot be differentiated again.
-That halves the size of every operation, and training a U-Net needs no more.
+Gradients are first order: a gradient is an array, not a Tensor, and cannot be differentiated again. This
+halves the size of every operation, and training a U-Net needs no more.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
 @contextlib.contextmanager
 def no_grad() -> Iterator[None]:
-    """Record no graph inside this block: for evaluation, which then keeps no intermediate arrays."""
+    """Record no graph inside this `with` block; evaluation then stores no intermediate arrays."""
     token = _recording.set(False)
     try:
         yield
@@ -44,59 +46,70 @@ def no_grad() -> Iterator[None]:
 
 
 class Function:
-    """One differentiable operation: its forward pass and its vector-Jacobian product, on raw arrays.
+    """A node of the graph: one application of an operation, its forward and backward pass on raw arrays.
 
-    Settings go to `__init__`; `forward` keeps in attributes whatever `backward` will want; `needs[i]` says
-    whether input i wants a gradient. One object serves one call.
+    Settings are passed to `__init__`. `forward` stores in attributes the arrays that `backward` will need.
+    `needs[i]` is True if input i requires a gradient. Each object is called once.
     """
 
+    # A class that computes an operation faster has its definition and a name here (`minidl.implementation`).
+    definition: type[Function]
+    implementation = "definition"
+
     needs: tuple[bool, ...]
-    inputs: tuple[Tensor | Origin, ...]  # leaves as they are; in the place of what was computed, its origin
+    inputs: tuple[Tensor | Edge, ...]  # a leaf itself; for a computed tensor, the edge to its creator
 
     def forward(self, *arrays: Array) -> Array:
-        """Compute the output from the input arrays, leaving those unchanged."""
+        """Compute the output from the input arrays, which must not be modified."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def backward(self, dy: Array) -> Array | tuple[Array | None, ...]:
-        """Return dL/dx for each input x, given dL/dy; None for an input that needs none."""
+        """Return dL/dx for each input x, given dL/dy; None for an input that requires no gradient."""
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
+    @classmethod
+    def operation(cls) -> str:
+        """Return the name of the operation, which all its implementations share."""
+        return getattr(cls, "definition", cls).__name__
+
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Apply the operation, and record it if any input wants a gradient."""
+        """Apply the operation, and record it if any input requires a gradient."""
         self._check_inputs(inputs)
         self.needs = tuple(_recording.get() and x.requires_grad for x in inputs)
         try:
             output = Tensor(self.forward(*(x.data for x in inputs)))
-        except ValueError as error:  # NumPy's own words for shapes that do not fit name no operation
+        except ValueError as error:  # NumPy's messages about shapes do not name the operation
             shapes = " and ".join(str(x.shape) for x in inputs)
-            raise ValueError(f"{type(self).__name__} of {shapes}: {error}") from error
+            raise ValueError(f"{self.operation()} of {shapes}: {error}") from error
         if output.dtype != inputs[0].dtype:
-            raise TypeError(f"{type(self).__name__} turned {inputs[0].dtype} into {output.dtype}")
+            raise TypeError(f"{self.operation()} turned {inputs[0].dtype} into {output.dtype}")
         if any(self.needs):
-            self.inputs = tuple(Origin.of(x) if x.creator else x for x in inputs)
+            self.inputs = tuple(Edge.to(x) if x.creator else x for x in inputs)
             output.requires_grad = True
             output.creator = self
         return output
 
     def _check_inputs(self, inputs: tuple[Tensor, ...]) -> None:
-        """One device and one dtype: a silent move or conversion would cost time and hide mistakes."""
+        """Require one device and one dtype: a silent copy or conversion would cost time and hide mistakes."""
         first = inputs[0]
         for x in inputs[1:]:
             for what, a, b in (("devices", first.device, x.device), ("dtypes", first.dtype, x.dtype)):
                 if a != b:
                     raise TypeError(
-                        f"{type(self).__name__} got tensors of different {what}: {a} {first.shape} and "
+                        f"{self.operation()} got tensors of different {what}: {a} {first.shape} and "
                         f"{b} {x.shape}; convert one of them with .to(...) first"
                     )
 
     def _gradients(self, dy: Array) -> tuple[Array | None, ...]:
-        """Run `backward` and check what it returns: one gradient for each input, alike in every way."""
+        """Run `backward` and check that each gradient has the shape, dtype and device of its input."""
         name = type(self).__name__
         gradients = self.backward(dy)
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
         if len(gradients) != len(self.inputs):
-            raise RuntimeError(f"{name}.backward returned {len(gradients)} for {len(self.inputs)} inputs")
+            raise RuntimeError(
+                f"{name}.backward returned {len(gradients)} gradients for {len(self.inputs)} inputs"
+            )
         gradients = tuple(np.asarray(dx) if isinstance(dx, np.generic) else dx for dx in gradients)
         for i, (x, dx) in enumerate(zip(self.inputs, gradients, strict=True)):
             if not self.needs[i]:
@@ -112,14 +125,15 @@ class Function:
 
 
 class Tensor:
-    """An array, and, if it was computed from something that wants a gradient, how it was made.
+    """An array and, if it was computed from tensors that require gradients, the function that computed it.
 
     `data` is a NumPy or CuPy array of float32 or float64; Python numbers and lists become float32.
-    `grad` is an array like it, filled by `backward` for the tensors a user made with `requires_grad`.
+    `creator` is the function that computed it, or None for a leaf.
+    `grad` is an array like `data`; `backward` fills it for leaves that were made with `requires_grad`.
     """
 
     __slots__ = ("__weakref__", "creator", "data", "grad", "requires_grad")
-    __array_ufunc__ = None  # makes `array * tensor` call Tensor.__rmul__ instead of looping over elements
+    __array_ufunc__ = None  # `array * tensor` then calls Tensor.__rmul__ instead of looping over elements
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         self.data = _floating_array(data)
@@ -148,14 +162,14 @@ class Tensor:
         return device_of(self.data)
 
     def __repr__(self) -> str:
-        made = f", from {type(self.creator).__name__}" if self.creator else ""
-        return f"{type(self).__name__}({self.data}, shape {self.shape}, {self.dtype}{made})"
+        origin = f", from {self.creator.operation()}" if self.creator else ""
+        return f"{type(self).__name__}({self.data}, shape {self.shape}, {self.dtype}{origin})"
 
     def __len__(self) -> int:
         return len(self.data)
 
     def item(self) -> float:
-        """Return the one number this tensor holds."""
+        """Return the number in a tensor of a single element."""
         return self.data.item()
 
     def numpy(self) -> np.ndarray:
@@ -163,42 +177,45 @@ class Tensor:
         return to_numpy(self.data)
 
     def detach(self) -> Tensor:
-        """Return the same value with no history: no gradient flows through it."""
+        """Return the same value as a new leaf: no gradient flows through it."""
         return Tensor(self.data)
 
     def to(self, target: str | np.dtype | type) -> Tensor:
-        """Return the value on one of `backend.DEVICES` or in a dtype, as a new leaf without history.
+        """Return the value on another device (of `backend.DEVICES`) or in another dtype, as a new leaf.
 
-        Raises RuntimeError for a value that was computed: the way back to where it came from would be cut.
+        Raises RuntimeError for a computed value, because no gradient would flow back to its creator.
         """
         if self.creator is not None:
             raise RuntimeError(
-                "to: this tensor was computed, and no gradient would get back; detach() it first"
+                "to: no gradient would flow from the new leaf to this computed tensor; call detach() first"
             )
         if target in DEVICES:
             return Tensor(to_device(self.data, target), self.requires_grad)
         return Tensor(self.data.astype(target), self.requires_grad)
 
     def backward(self, gradient: Array | None = None) -> None:
-        """Add dL/dx to `x.grad` for every leaf x this tensor was computed from.
+        """Add dL/dx to `x.grad` for every leaf x that this tensor was computed from.
 
-        `gradient` is dL/d(self); it may be left out for a single number, which then is L itself. The graph
-        is freed on the way: each function's saved arrays, and each gradient, die as soon as they are used.
+        `gradient` is dL/d(self). It may be omitted for a single number, which then is L itself. The graph is
+        freed during the pass: saved arrays and intermediate gradients are dropped as soon as they are used.
+        Raises RuntimeError or ValueError if there is no graph, or if the gradient is missing or misshapen.
         """
         if self.creator is None:
             raise RuntimeError("backward: this tensor was not computed from any that requires a gradient")
         if gradient is None:
             if self.size != 1:
                 raise RuntimeError(
-                    f"backward: give the gradient of a tensor of shape {self.shape}, or sum it"
+                    f"backward: pass the gradient of this tensor of shape {self.shape}, or sum it first"
                 )
             gradient = np.ones(self.shape, self.dtype)
         if np.shape(gradient) != self.shape:
-            raise ValueError(f"backward: the gradient is {np.shape(gradient)}, the tensor {self.shape}")
+            raise ValueError(
+                f"backward: the gradient has shape {np.shape(gradient)}, the tensor {self.shape}"
+            )
         gradient = to_device(_floating_array(gradient), self.device).astype(self.dtype, copy=False)
-        _walk_back(self.creator, gradient)
+        _backpropagate(self.creator, gradient)
 
-    # The operators, written out so that every symbol can be found by searching for it.
+    # The operators are written out, so that each can be found by searching for it.
 
     def __add__(self, other: Any) -> Tensor:
         return ops.add(self, other)
@@ -268,7 +285,7 @@ class Tensor:
 
 
 class Parameter(Tensor):
-    """A tensor that training changes: a leaf that wants a gradient. Modules find theirs by this type."""
+    """A leaf that requires a gradient and is trained. Modules find their parameters by this type."""
 
     __slots__ = ()
 
@@ -276,11 +293,12 @@ class Parameter(Tensor):
         super().__init__(data, requires_grad=True)
 
 
-class Origin(NamedTuple):
-    """Where the gradient of a computed tensor goes, and what it must be like: the tensor without its array.
+class Edge(NamedTuple):
+    """An edge of the graph, from a function back to the creator of one of its inputs.
 
-    A graph of tensors would keep every array until the backward pass, also those that no function wants
-    there, such as the parts of a sum: a step of R2U-Net would take 40 % more memory.
+    It holds the properties of the input, but not its array. A graph of tensors would store every array until
+    the backward pass, even arrays that no `backward` needs, such as the terms of a sum: a training step of
+    R2U-Net would take 40 % more memory.
     """
 
     creator: Function
@@ -289,15 +307,15 @@ class Origin(NamedTuple):
     device: str
 
     @staticmethod
-    def of(x: Tensor) -> Origin:
-        """Return the origin of a tensor that was computed."""
-        return Origin(x.creator, x.shape, x.dtype, x.device)
+    def to(x: Tensor) -> Edge:
+        """Return the edge to the creator of a computed tensor."""
+        return Edge(x.creator, x.shape, x.dtype, x.device)
 
 
 def as_tensor(value: Any, like: Tensor) -> Tensor:
     """Return the value as a Tensor; a plain number takes the dtype and the device of `like`.
 
-    A number must not decide the dtype: NumPy 2 makes float32_array * np.sqrt(2.0) a float64 array.
+    A number must not determine the dtype: in NumPy 2, float32_array * np.sqrt(2.0) is a float64 array.
     """
     if isinstance(value, Tensor):
         return value
@@ -313,26 +331,26 @@ def _floating_array(data: Any) -> Array:
         dtype = data.dtype if isinstance(data, np.floating) else np.float32
         data = np.asarray(data, dtype)
     if data.dtype not in (np.float32, np.float64):
-        raise TypeError(f"Tensor holds float32 or float64, got {data.dtype}; convert it with .astype(...)")
+        raise TypeError(f"a Tensor holds float32 or float64, got {data.dtype}; convert it with .astype(...)")
     return data
 
 
-def _walk_back(root: Function, gradient: Array) -> None:
-    """Visit every function behind `root` once, each after all its consumers; see the module's docstring."""
+def _backpropagate(root: Function, gradient: Array) -> None:
+    """Visit `root` and every function below it once, in topological order; see the module's docstring."""
     consumers = _count_consumers(root)
     pending = {root: gradient}  # dL/dy of each function's output y, summed as its consumers are visited
-    sums = set()  # the functions whose pending gradient is a sum made here, which may be added to in place
+    sums = set()  # functions whose pending gradient is an array made here: more is added in place
     ready = [root]
     while ready:
         function = ready.pop()
         gradients = function._gradients(pending.pop(function))
         inputs, needs = function.inputs, function.needs
-        vars(function).clear()  # saved arrays die here, not at the end of the walk
+        vars(function).clear()  # frees the saved arrays now, not at the end of the pass
         for x, needed, dx in zip(inputs, needs, gradients, strict=True):
             if not needed:
                 continue
             if x.creator is None:
-                # A copy: one array may be the gradient of several leaves, and whose it is may change it.
+                # A copy: one array may be the gradient of several leaves, and a user may modify one of them.
                 x.grad = dx.copy() if x.grad is None else _floating_array(x.grad + dx)
                 continue
             if x.creator not in pending:
@@ -345,16 +363,22 @@ def _walk_back(root: Function, gradient: Array) -> None:
             consumers[x.creator] -= 1
             if consumers[x.creator] == 0:
                 ready.append(x.creator)
-        del x, dx, gradients, inputs  # or these names would keep the arrays alive into the next visit
+        del x, dx, gradients, inputs  # these names would keep the arrays alive during the next visit
 
 
 def _count_consumers(root: Function) -> Counter[Function]:
+    """Return, for each function below `root`, how many functions will send a gradient to its output.
+
+    Raises RuntimeError if a backward pass has freed a part of the graph; nothing has been changed then.
+    """
     consumers: Counter[Function] = Counter()
     unvisited = [root]
     while unvisited:
         function = unvisited.pop()
         if "inputs" not in vars(function):
-            raise RuntimeError("backward ran through this graph before; compute the value again first")
+            raise RuntimeError(
+                "backward: an earlier backward pass has freed this graph; run the forward pass again"
+            )
         for x, needed in zip(function.inputs, function.needs, strict=True):
             if needed and x.creator is not None:
                 if x.creator not in consumers:
@@ -363,4 +387,4 @@ def _count_consumers(root: Function) -> Counter[Function]:
     return consumers
 
 
-from minidl import ops  # noqa: E402  (last, because the operations need Tensor and Function, above)
+from minidl import ops  # noqa: E402  (last, because the operations import Tensor and Function, above)

@@ -1,13 +1,14 @@
-"""Sharing work out to threads.
+"""Our own thread pool, for independent tasks within a batch.
 
-Python runs one thread at a time, but NumPy lets go of Python's lock while it computes on large arrays, so
-the images of a batch can be worked on side by side. What is shared out are tasks that do not depend on how
-many threads there are, and each writes to a place of its own: results are the same bits for any number.
+Python runs one thread at a time, but NumPy releases Python's lock while it computes on large arrays, so
+several images of a batch can be processed in parallel. The work is divided into tasks that do not depend on
+the number of threads, and each task writes to its own part of the output. Results are therefore the same bits
+for any number of threads.
 
-BLAS has threads of its own, which share a single product of matrices. For the small products of a small
-network they wait for each other longer than they compute; here each thread does whole products instead.
-Even that pays only where a product takes some tenths of a millisecond: between two of them a thread waits for
-Python's lock, and waking up costs tens of microseconds. So the caller says how many threads a task is worth.
+BLAS has its own threads, which share a single matrix product. In a small network the products are small, and
+these threads spend more time waiting for each other than computing; here each thread computes whole products.
+Even this pays only if a product takes some tenths of a millisecond: between products a thread waits for
+Python's lock, and waking up takes tens of microseconds. The caller therefore decides how many threads to use.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ _count = 1
 
 
 def set_threads(count: int) -> None:
-    """Compute with so many threads from now on. Raises ValueError for less than one."""
+    """Set the number of threads for all later computations. Raises ValueError for fewer than one."""
     global _count
     if count < 1:
-        raise ValueError(f"set_threads: want at least one thread, got {count}")
+        raise ValueError(f"set_threads: expected at least one thread, got {count}")
     _count = count
 
 
 def get_threads() -> int:
-    """Return how many threads compute."""
+    """Return the number of threads."""
     return _count
 
 
 def available_cores() -> int:
-    """Return how many processor cores this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -48,23 +49,25 @@ def _pool(helpers: int) -> ThreadPoolExecutor:
 
 
 def for_each(work: Callable[[Task], None], tasks: Iterable[Task], threads: int) -> None:
-    """Call `work` once for every task, in no certain order, from so many threads; return when all are done.
+    """Call `work(task)` once for every task, on up to `threads` threads; return when all are done.
 
-    An exception of any task is raised here.
+    The order is undefined. Raises the exception of a task that failed.
     """
     tasks = list(tasks)
-    remaining = iter(tasks)  # shared: whoever is free takes the next task
+    remaining = iter(tasks)  # shared: a free thread takes the next task
 
-    def take_turns() -> None:
+    def work_through() -> None:
         for task in remaining:
             work(task)
 
     helpers = min(threads, len(tasks)) - 1
     if helpers < 1:
-        return take_turns()
-    # Each helper gets this thread's context: np.errstate and no_grad hold for the one who calls.
-    futures = [_pool(threads - 1).submit(contextvars.copy_context().run, take_turns) for _ in range(helpers)]
-    take_turns()
+        return work_through()
+    # Each helper gets a copy of the caller's context, so that its np.errstate and no_grad apply there, too.
+    futures = [
+        _pool(threads - 1).submit(contextvars.copy_context().run, work_through) for _ in range(helpers)
+    ]
+    work_through()
     for future in futures:
         future.result()
     return None

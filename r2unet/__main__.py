@@ -1,4 +1,4 @@
-"""`python -m r2unet` is the command `r2unet`."""
+"""`python -m r2unet` runs the command `r2unet`."""
 
 import sys
 

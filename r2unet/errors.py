@@ -1,5 +1,5 @@
-"""The one exception for what a person can mend: the command line prints it and exits with code 2."""
+"""The exception for errors that the user can correct; the command line prints it and exits with code 2."""
 
 
 class InputError(Exception):
-    """Something a person gave cannot be used; the message says what, where, and how to mend it."""
+    """An unusable input; the message says what is wrong, where, and how to correct it."""

@@ -1,7 +1,9 @@
-"""Files that a command writes: atomically (`minidl.files`), into folders that are created as needed."""
+"""Files that commands read and write: listing a folder, writing atomically into folders created as needed."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +15,44 @@ from r2unet.errors import InputError
 
 @contextmanager
 def output_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file for writing, atomically, and create its folder.
+    """Open a file for atomic writing, and create its folder.
 
-    Raises InputError where it cannot be written (no space, no permission).
+    Raises InputError if it cannot be written (no space, no permission).
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             yield file
-    except OSError as fault:
+    except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({fault.strerror or fault}): choose another place"
+            f"{path}: cannot be written ({error.strerror or error}): choose another place"
+        ) from None
+
+
+def visible_files(folder: Path, folders: bool = False) -> list[Path]:
+    """List the files (or the folders) in a folder, sorted, without hidden ones. Raises InputError.
+
+    Hidden files include the `._ISIC_...jpg` that macOS leaves next to the images.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror}): check the folder") from None
+    return [entry for entry in entries if not entry.name.startswith(".") and os.path.isdir(entry) == folders]
+
+
+def copy_folder(source: Path, destination: Path) -> None:
+    """Copy a folder to a place where none is, atomically: an interrupted copy leaves no `destination`.
+
+    Raises InputError if it cannot be copied (no space, no permission).
+    """
+    temporary = destination.with_name(f".{destination.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)  # left behind by a process that was killed while copying
+    try:
+        shutil.copytree(source, temporary)
+        temporary.rename(destination)
+    except OSError as error:
+        raise InputError(
+            f"{destination}: cannot be written ({error.strerror or error}): choose another place"
         ) from None

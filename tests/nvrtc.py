@@ -1,11 +1,11 @@
-"""What NVIDIA's compiler makes of the kernels, on a machine without a GPU: NVRTC, called through ctypes.
+"""Compile the kernels with NVIDIA's compiler NVRTC, called through ctypes; no GPU is needed.
 
-NVRTC is the compiler that CuPy calls at a kernel's first launch. It is one shared library, comes from PyPI
-(`nvidia-cuda-nvrtc`, in the extra `test`), and needs a GPU to run its result, not to make it. It says of
-each kernel how many registers a thread takes, and whether they were enough: a GPU's 65,536 registers are
-dealt to the threads that wait together, so their number decides how many memory accesses are under way at
-once, and what does not fit is spilled to memory, hundreds of times slower. Run as a program it prints that
-for every kernel, as a table in Markdown:
+NVRTC is the compiler that CuPy calls at the first launch of a kernel. It is a shared library from PyPI
+(`nvidia-cuda-nvrtc`, in the extra `test`). Only running the compiled code needs a GPU. NVRTC reports for each
+kernel how many registers a thread uses and whether any were spilled to memory, which is hundreds of times
+slower. A multiprocessor's 65,536 registers are divided among its resident threads. The number of registers
+therefore limits the occupancy, and with it the number of memory accesses in flight. Run as a program, this
+file prints a Markdown table of all kernels:
 
     python tests/nvrtc.py
 """
@@ -26,7 +26,7 @@ SOURCES = sorted(PACKAGE.rglob("*.cu"))
 DTYPES = tuple(C_TYPES)
 ARCHITECTURES = ("sm_80", "sm_90")  # A100 and H100
 
-# CuPy's own options; then the report, and the source's line numbers in the result: neither changes the code.
+# CuPy's own options, then the report and the line numbers of the source. The last two do not change the code.
 OPTIONS = (
     "--std=c++17",
     "-ftz=true",
@@ -37,48 +37,50 @@ OPTIONS = (
 
 
 class CompileError(Exception):
-    """The compiler refused a file; the message is its own, with the file's name and line."""
+    """The compiler rejected a file; the message is the compiler's, with the file's name and line."""
 
 
 class Kernel(NamedTuple):
-    """What one kernel takes of a GPU."""
+    """The resources that one kernel uses."""
 
     name: str
-    registers: int  # of 32 bits, a thread
-    barriers: int  # 0 or 1: whether the threads of a block wait for each other
-    shared: int  # bytes a block, without those that the launch asks for
-    stack: int  # bytes a thread, in memory: arrays that registers cannot hold
-    spilled: int  # bytes a thread, stored to memory or loaded back for want of registers
+    registers: int  # of 32 bits, per thread
+    barriers: int  # 0 or 1: whether the threads of a block synchronise
+    shared: int  # bytes per block, without the dynamic shared memory of the launch
+    stack: int  # bytes per thread, in local memory: arrays that registers cannot hold
+    spilled: int  # bytes per thread, stored to or loaded from memory for lack of registers
 
 
 class Compiled(NamedTuple):
-    """A file of kernels, compiled."""
+    """A compiled file of kernels."""
 
     kernels: list[Kernel]
-    ptx: str  # NVIDIA's assembly language, before registers are dealt
+    ptx: str  # NVIDIA's assembly language, before register allocation
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """Load NVRTC from its wheel; raises PackageNotFoundError or OSError where it cannot be had."""
+    """Load NVRTC from its wheel; raises PackageNotFoundError or OSError if it is not available."""
     files = {file.name.partition(".so")[0]: file.locate() for file in metadata.files("nvidia-cuda-nvrtc")}
-    ctypes.CDLL(str(files["libnvrtc-builtins"]))  # first: NVRTC asks for it by name, and no path leads here
+    ctypes.CDLL(
+        str(files["libnvrtc-builtins"])
+    )  # first: NVRTC loads it by name, and its folder is not in the search path
     return ctypes.CDLL(str(files["libnvrtc"]))
 
 
 def problem() -> str | None:
-    """Return None if NVRTC can be called here, otherwise the reason in one line."""
+    """Return None if NVRTC can be used here, otherwise the reason in one line."""
     try:
         library()
     except metadata.PackageNotFoundError:
-        return "nvidia-cuda-nvrtc is not installed; pip install -e '.[test]' brings it on Linux"
+        return "nvidia-cuda-nvrtc is not installed; on Linux, pip install -e '.[test]' installs it"
     except OSError as error:
         return f"NVRTC cannot be loaded ({error}); reinstall nvidia-cuda-nvrtc"
     return None
 
 
 def compile_file(path: Path, dtype: str, architecture: str) -> Compiled:
-    """Compile a file of kernels, as the engine hands it over, for a dtype; raises CompileError."""
+    """Compile a file of kernels for a dtype, with the engine's source text; raises CompileError."""
     nvrtc, program = library(), ctypes.c_void_p()
     options = [option.encode() for option in (*OPTIONS, f"--gpu-architecture={architecture}")]
     nvrtc.nvrtcCreateProgram(
@@ -93,7 +95,7 @@ def compile_file(path: Path, dtype: str, architecture: str) -> Compiled:
 
 
 def text_of(program: ctypes.c_void_p, what: str) -> str:
-    """Return one of a program's texts, "ProgramLog" or "PTX"; each has a function for its size."""
+    """Return the text `what` of a program, "ProgramLog" or "PTX"."""
     size = ctypes.c_size_t()
     getattr(library(), f"nvrtcGet{what}Size")(program, ctypes.byref(size))
     text = ctypes.create_string_buffer(size.value + 1)
@@ -102,7 +104,7 @@ def text_of(program: ctypes.c_void_p, what: str) -> str:
 
 
 def kernels_in(log: str) -> list[Kernel]:
-    """Read the report of ptxas, the part of the compiler that deals out registers, in order of names."""
+    """Return the kernels in the report of ptxas, the compiler's register allocator, sorted by name."""
 
     def total(pattern: str, text: str) -> int:
         return sum(map(int, re.findall(rf"(\d+) {pattern}", text)))
@@ -122,7 +124,7 @@ def kernels_in(log: str) -> list[Kernel]:
 
 
 def conversions(ptx: str) -> list[str]:
-    """Return, as "file line: instruction", wherever a float becomes a double or the reverse."""
+    """Return all conversions between float and double, as "file line N: instruction"."""
     found, names, file, line = [], dict(re.findall(r'\.file\s+(\d+) "(?:.*/)?(.*?)"', ptx)), "", ""
     for statement in ptx.splitlines():
         if place := re.match(r"\s*\.loc\s+(\d+) (\d+)", statement):
@@ -133,7 +135,7 @@ def conversions(ptx: str) -> list[str]:
 
 
 def table() -> str:
-    """Return what each kernel takes, as a table in Markdown; a pair is one number for each architecture."""
+    """Return a Markdown table of each kernel's resources; a pair has one number per architecture."""
     pair = " / ".join(ARCHITECTURES)
     lines = [
         f"| file | kernel | registers, float ({pair}) | registers, double ({pair}) "

@@ -15,33 +15,61 @@ ROOT = Path(__file__).parents[1]
 
 # What each module of the engine may import of this project.
 ENGINE = {
-    "minidl.backend": ["minidl.cuda_on_cpu", "minidl.cuda_on_cpu.array"],
+    "minidl.backend": ["minidl.backend.*"],
+    "minidl.backend.devices": ["minidl.cuda_on_cpu"],
+    "minidl.backend.arrays": ["minidl.cuda_on_cpu.array"],
+    "minidl.backend.transfers": ["minidl.backend.arrays", "minidl.backend.devices"],
+    "minidl.backend.kernels": ["minidl.backend.arrays", "minidl.backend.devices", "minidl.cuda_on_cpu"],
     "minidl.cuda_on_cpu": ["minidl.cuda_on_cpu.*"],  # it knows CUDA and NumPy, and nothing of the engine
     "minidl.cuda_on_cpu.*": ["minidl.cuda_on_cpu.*", "minidl.files"],
     "minidl.files": [],
     "minidl.init": [],
+    "minidl.threads": [],
+    "minidl.allocator": [],
+    "minidl.implementation": [],
     "minidl.data": ["minidl.backend"],
     "minidl.tensor": ["minidl.backend", "minidl.ops"],  # minidl.ops as the last statement: see below
     "minidl.ops": ["minidl.ops.*"],
-    "minidl.ops.*": ["minidl.tensor", "minidl.backend", "minidl.threads", "minidl.allocator", "minidl.ops.*"],
-    "minidl.threads": [],
-    "minidl.allocator": [],
-    "minidl.profiler": ["minidl.tensor", "minidl.backend"],
+    "minidl.ops.*": [
+        "minidl.tensor",
+        "minidl.implementation",
+        "minidl.backend",
+        "minidl.threads",
+        "minidl.allocator",
+        "minidl.ops.*",
+    ],
+    "minidl.average": ["minidl.implementation", "minidl.backend"],
+    "minidl.optim": ["minidl.tensor", "minidl.implementation", "minidl.backend"],
+    "minidl.nn": [
+        "minidl.init",
+        "minidl.average",
+        "minidl.ops",
+        "minidl.ops.*",
+        "minidl.tensor",
+        "minidl.backend",
+    ],
+    "minidl.ema": ["minidl.nn", "minidl.average", "minidl.tensor", "minidl.backend"],
     "minidl.recompute": ["minidl.nn", "minidl.tensor", "minidl.backend"],
+    "minidl.profiler": ["minidl.tensor", "minidl.backend"],
     "minidl.checkpoint": ["minidl.backend", "minidl.files"],
-    "minidl.optim": ["minidl.tensor", "minidl.backend"],
-    "minidl.nn": ["minidl.init", "minidl.ops", "minidl.ops.*", "minidl.tensor", "minidl.backend"],
+    "minidl.operations": [
+        "minidl.optim",
+        "minidl.recompute",
+        "minidl.average",
+        "minidl.implementation",
+        "minidl.tensor",
+    ],
     "minidl.gradcheck_cases": [
         "minidl.recompute",
         "minidl.nn",
         "minidl.ops",
-        "minidl.ops.conv",
         "minidl.tensor",
         "minidl.backend",
     ],
-    "minidl.ema": ["minidl.nn", "minidl.ops.norm", "minidl.tensor", "minidl.backend"],
     "minidl.gradcheck": [
         "minidl.gradcheck_cases",
+        "minidl.operations",
+        "minidl.implementation",
         "minidl.ops",
         "minidl.ops.*",
         "minidl.tensor",
@@ -61,7 +89,7 @@ ROOMS = {
     "commands": {"data", "network", "prediction", "scores", "training", "study"},
 }
 # Files outside of any room, which every room may import.
-BASE = {"r2unet", "r2unet.errors", "r2unet.files", "r2unet.plots"}
+BASE = {"r2unet", "r2unet.errors", "r2unet.files", "r2unet.figures"}
 
 LIBRARIES = {"minidl": {"numpy"}, "r2unet": {"numpy", "PIL", "matplotlib", "tqdm"}}
 
@@ -159,8 +187,19 @@ def test_no_files_of_r2unet_import_each_other_in_a_circle():
     assert not imported, f"these import each other: {sorted(imported)}"
 
 
-def test_the_package_r2unet_itself_imports_nothing():
-    assert imports(SOURCES["r2unet"]) == set()
+def test_the_package_r2unet_itself_imports_nothing_until_a_name_is_used():
+    tree = ast.parse(SOURCES["r2unet"])
+    assert imports(SOURCES["r2unet"]) == {"importlib"}
+    assert not [node for node in run_at_import(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def test_r2unet_s_own_files_import_names_from_their_modules_and_only_the_version_from_the_package():
+    """A name from the top of the package would hide the room that it is in from these tests."""
+    for module in modules_of("r2unet"):
+        for node in ast.walk(ast.parse(SOURCES[module])):
+            if isinstance(node, ast.ImportFrom) and node.module == "r2unet":
+                names = {f"r2unet.{alias.name}" for alias in node.names}
+                assert names <= {"r2unet.__version__", *SOURCES}, f"{module}, line {node.lineno}"
 
 
 @pytest.mark.parametrize("module", [name for name in room_modules() if room_of(name) == "data"])
@@ -175,14 +214,15 @@ def test_nobody_imports_the_commands():
 
 def test_only_the_backend_imports_cupy():
     users = {name for name, source in SOURCES.items() for m in imports(source) if m.split(".")[0] == "cupy"}
-    assert users == {"minidl.backend"}
+    assert users
+    assert all(name.startswith("minidl.backend.") for name in users)
 
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_nothing_is_needed_but_the_libraries_agreed_on(module):
     packages = {name.partition(".")[0] for name in imports(SOURCES[module])}
     allowed = LIBRARIES[module.partition(".")[0]] | set(LIBRARIES) | sys.stdlib_module_names
-    if module == "minidl.backend":
+    if module.startswith("minidl.backend."):
         allowed = allowed | {"cupy"}
     assert packages <= allowed
 
@@ -197,6 +237,18 @@ def test_every_file_begins_by_saying_what_it_is_about(module):
 def test_nothing_is_printed_at_import(module):
     calls = [n for n in run_at_import(ast.parse(SOURCES[module])) if isinstance(n, ast.Call)]
     assert not [n.lineno for n in calls if isinstance(n.func, ast.Name) and n.func.id == "print"]
+
+
+def test_every_file_is_named_on_the_page_about_the_architecture():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    names = [
+        name.rpartition(".")[2] for name in SOURCES if name not in {"r2unet", "r2unet.__main__", "minidl"}
+    ]
+    assert [
+        name
+        for name in names
+        if f"`{name}`" not in page and f"{name}/" not in page and f"[{name}]" not in page
+    ] == []
 
 
 class TestTheReading:

@@ -1,4 +1,4 @@
-"""The comparison with other frameworks: its arithmetic, its refusals, what it writes; never a speed."""
+"""The comparison with other frameworks: its arithmetic, its checks and its output; no speeds are asserted."""
 
 import json
 import subprocess
@@ -20,15 +20,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 
 class TestTiming:
-    def test_a_spread_is_the_median_the_least_and_the_most(self):
+    def test_a_spread_is_the_median_the_minimum_and_the_maximum(self):
         assert spread([5.0, 1.0, 2.0]) == (2.0, 1.0, 5.0)
         assert spread([1.0, 4.0]) == (2.5, 1.0, 4.0)
 
-    def test_a_ratio_is_taken_within_each_round_so_that_a_slow_round_cancels(self):
+    def test_a_ratio_is_computed_within_each_round_so_a_slow_round_cancels(self):
         seconds = {"ours": [1.0, 10.0, 1.2], "theirs": [2.0, 20.0, 2.0]}
         assert ratios(seconds, own="ours") == {"theirs": Spread(0.5, 0.5, 0.6)}
 
-    def test_contenders_take_turns_and_the_warm_up_does_not_count(self):
+    def test_contenders_take_turns_and_the_warm_up_is_not_timed(self):
         calls = []
         contenders = {name: lambda name=name: calls.append(name) for name in "AB"}
         seconds = interleave(contenders, repeats=2, warmup=1)
@@ -42,19 +42,19 @@ class TestTiming:
 
 
 class TestAgreement:
-    def test_a_thousandth_of_the_largest_element_may_differ(self):
+    def test_a_difference_of_a_thousandth_of_the_largest_element_is_allowed(self):
         own = np.array([10.0, 0.0])
         agreement.compare("y", own, own + 0.009)
-        with pytest.raises(agreement.Disagreement, match="y: differs from ours by 1.1e-03"):
+        with pytest.raises(agreement.Disagreement, match="y: relative difference from ours 1.1e-03"):
             agreement.compare("y", own, own + 0.011)
 
     @pytest.mark.parametrize("other", [np.array([np.nan, 0.0]), np.zeros(3)], ids=["NaN", "shape"])
-    def test_nan_and_another_shape_are_refused(self, other):
+    def test_nan_and_another_shape_are_rejected(self, other):
         with pytest.raises(agreement.Disagreement):
             agreement.compare("y", np.array([10.0, 0.0]), other)
 
     @pytest.mark.parametrize("small", [True, False])
-    def test_a_block_agrees_with_itself_and_not_with_other_numbers(self, small, rng):
+    def test_a_block_agrees_with_itself_and_not_with_other_inputs(self, small, rng):
         arrays = blocks.draw(2, 3, 8, rng)
         same = {OWN: blocks.OwnBlock(arrays), "other": blocks.OwnBlock(arrays)}
         agreement.check_blocks(same, small)
@@ -63,7 +63,7 @@ class TestAgreement:
             with pytest.raises(agreement.Disagreement):
                 agreement.check_blocks(same | {"other": other}, small)
 
-    def test_a_network_with_another_learning_rate_is_refused(self, rng):
+    def test_a_network_with_another_learning_rate_is_rejected(self, rng):
         inputs = networks.draw(2, 16, rng)
         own, other = networks.OwnNetwork(inputs), networks.OwnNetwork(inputs)
         other.optimizer.lr *= 2.0
@@ -71,11 +71,11 @@ class TestAgreement:
             agreement.check_networks({OWN: own, "other": other})
 
     @pytest.mark.skipif(not installed(), reason="no other framework is installed")
-    def test_the_other_frameworks_compute_the_same(self, rng):
+    def test_the_other_frameworks_compute_the_same_numbers(self, rng):
         agreement.check_blocks(blocks.make(blocks.draw(2, 4, 8, rng)), small=True)
         agreement.check_networks(networks.make(networks.draw(2, 16, rng)))
 
-    def test_dezero_is_lent_a_name_only_while_it_is_imported(self):
+    def test_numpy_int_is_defined_only_while_dezero_is_imported(self):
         if "DeZero" not in installed():
             pytest.skip("DeZero is not installed")
         import_dezero()
@@ -83,9 +83,9 @@ class TestAgreement:
 
 
 class TestProcesses:
-    def test_the_peak_is_that_of_the_process_itself(self):
-        """One array of this block, 8 x 16 x 64 x 64, is 2 MiB; a step needs several, but less than us."""
-        filled = np.ones(2**26, np.float32)  # 256 MiB that a child must not be charged for
+    def test_the_peak_memory_is_that_of_the_child_process(self):
+        """An array of this block, 8 x 16 x 64 x 64, is 2 MiB; a step needs more, but less than `filled`."""
+        filled = np.ones(2**26, np.float32)  # 256 MiB that must not be counted for the child process
         peaks = processes.compare_peaks(1, [OWN], "block", (8, 16, 64), repeats=1)
         assert filled[-1] == 1.0
         assert 2 * 2**20 < peaks["above_import"][OWN].median < peaks["absolute"][OWN].median < filled.nbytes
@@ -96,14 +96,14 @@ class TestCommandLine:
         for arguments in (["-m", "benchmarks.cpu"], ["benchmarks/cpu.py"]):
             assert "--torch-threads" in run(*arguments, "--help").stdout
 
-    def test_the_parts_it_offers_are_those_there_are(self):
+    def test_the_options_list_every_part(self):
         assert tuple(sections.all_sections(torch_threads=1)) == cpu.SECTIONS
         assert set(report.WRITERS) == set(cpu.SECTIONS)
 
-    def test_json_and_table_hold_what_was_asked_for(self, tmp_path):
+    def test_json_and_tables_contain_the_requested_parts(self, tmp_path):
         file = tmp_path / "measured.json"
-        asked = ["--quick", "--only", "block,startup,loading", "--repeats", "1", "--json", str(file)]
-        done = run("-m", "benchmarks.cpu", *asked)
+        options = ["--quick", "--only", "block,startup,loading", "--repeats", "1", "--json", str(file)]
+        done = run("-m", "benchmarks.cpu", *options)
         assert done.returncode == 0, done.stderr
         measured = json.loads(file.read_text())
         assert list(measured) == ["machine", "block", "loading", "startup"]
@@ -113,18 +113,18 @@ class TestCommandLine:
             ({"training step", "decoded", "cached", "cached, augmented"}, measured["loading"]),
         ):
             assert set(part["times"]) == names
-            for median, least, most in part["times"].values():
-                assert 0 < least <= median <= most
+            for median, minimum, maximum in part["times"].values():
+                assert 0 < minimum <= median <= maximum
         assert {"import r2unet", "r2unet --help"} <= set(measured["startup"]["times"])
-        for title in ("### A recurrent convolution", "### Loading a batch", "### Starting"):
+        for title in ("### Recurrent convolution", "### Loading a batch", "### Start-up time"):
             assert title in done.stdout
         assert "### Peak memory" not in done.stdout
 
-    def test_a_part_that_there_is_not_is_refused(self):
-        refused = run("-m", "benchmarks.cpu", "--only", "speed")
-        assert refused.returncode == 2
-        assert "choose from block, train_step" in refused.stderr
+    def test_an_unknown_part_is_rejected(self):
+        done = run("-m", "benchmarks.cpu", "--only", "speed")
+        assert done.returncode == 2
+        assert "unknown part 'speed'; choose from block, train_step" in done.stderr
 
-    def test_numbers_are_told_to_three_digits(self):
+    def test_numbers_are_printed_with_three_digits(self):
         assert report.seconds((0.0123456, 0.01, 1.23456)) == "12.3 [10, 1230]"
         assert report.ratio(None) == ""

@@ -1,9 +1,9 @@
-"""Every kernel compiles for the GPUs that matter, within its budget; no GPU is needed to know.
+"""Every kernel compiles for A100 and H100 within its resource limits; these tests need no GPU.
 
-The budget: nothing is spilled to memory, and a thread takes at most 64 registers, so that 1,024 threads fit
-on a multiprocessor at once, half of what it can hold: enough to have other threads work while some wait for
-memory. A kernel whose threads share a tile (it has a barrier) reads memory less, and may take 128. A double
-fills two registers, so in double, which checks gradients and trains nothing, both limits are twice as high.
+The limits: nothing is spilled to memory, and a thread uses at most 64 registers. Then 1,024 threads can be
+resident on a multiprocessor, half of its maximum (50 % occupancy): enough to hide memory latency. A kernel
+whose threads share a tile (it has a barrier) reads memory less often and may use 128. A double occupies two
+registers, so both limits are twice as high in double, which is used for gradient checks and not for training.
 """
 
 import os
@@ -17,7 +17,7 @@ import nvrtc
 import pytest
 from nvrtc import ARCHITECTURES, DTYPES, SOURCES, CompileError, Kernel
 
-ALONE, SHARING = 64, 128  # registers a thread, in float
+WITHOUT_BARRIER, WITH_BARRIER = 64, 128  # registers per thread, in float
 
 every_file = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -27,14 +27,14 @@ compile_once = cache(nvrtc.compile_file)
 
 @pytest.fixture
 def compiler():
-    """Skip where NVRTC is missing, but never where changes are judged: a check nobody runs is none."""
+    """Skip the test if NVRTC is missing, but fail in continuous integration (CI is set)."""
     if reason := nvrtc.problem():
         (pytest.fail if "CI" in os.environ and sys.platform == "linux" else pytest.skip)(reason)
 
 
 @pytest.fixture
 def source(tmp_path):
-    """Return a function that writes a file of kernels."""
+    """Return a function that writes a file of kernels and returns its path."""
 
     def write(text: str) -> Path:
         path = tmp_path / "sample.cu"
@@ -44,9 +44,9 @@ def source(tmp_path):
     return write
 
 
-def over_budget(kernel: Kernel, dtype: str) -> list[str]:
-    """Say what a kernel takes too much of."""
-    registers = (SHARING if kernel.barriers else ALONE) * (2 if dtype == "float64" else 1)
+def exceeded_limits(kernel: Kernel, dtype: str) -> list[str]:
+    """Return a line for each limit that a kernel exceeds."""
+    registers = (WITH_BARRIER if kernel.barriers else WITHOUT_BARRIER) * (2 if dtype == "float64" else 1)
     limits = {"registers": registers, "stack": 0, "spilled": 0}
     return [
         f"{kernel.name}: {name} {getattr(kernel, name)} > {limit}"
@@ -59,8 +59,8 @@ def without_comments(text: str) -> str:
     return re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
 
 
-def kernels_written(text: str) -> list[str]:
-    """The names of the kernels in a source, sorted; a macro that writes kernels takes their name first."""
+def kernel_names(text: str) -> list[str]:
+    """Return the sorted names of the kernels in a source, including those that a macro defines."""
     text = re.sub(r"__launch_bounds__\s*\(.*?\)", "", without_comments(text))
     names = re.findall(r"__global__\s+void\s+(\w+)", text)
     for macro, first in re.findall(r"#define\s+(\w+)\((\w+)", text):
@@ -74,49 +74,48 @@ def float_literals(text: str) -> list[str]:
     return re.findall(r"(?<![\w.])(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]\b", without_comments(text))
 
 
-def test_the_kernels_are_found():
-    assert nvrtc.PACKAGE / "ops" / "conv.cu" in SOURCES
+def test_kernel_files_are_found():
+    assert nvrtc.PACKAGE / "ops" / "conv" / "im2col.cu" in SOURCES
 
 
 @every_file
 @every_dtype
 @every_architecture
-def test_every_kernel_compiles_within_its_budget(compiler, path, dtype, architecture):
+def test_every_kernel_compiles_within_its_limits(compiler, path, dtype, architecture):
     kernels = compile_once(path, dtype, architecture).kernels
-    assert [kernel.name for kernel in kernels] == kernels_written(path.read_text(encoding="utf-8"))
-    assert [fault for kernel in kernels for fault in over_budget(kernel, dtype)] == []
+    assert [kernel.name for kernel in kernels] == kernel_names(path.read_text(encoding="utf-8"))
+    assert [fault for kernel in kernels for fault in exceeded_limits(kernel, dtype)] == []
 
 
 @every_file
 @every_dtype
-def test_all_arithmetic_is_done_in_t(compiler, path, dtype):
-    """In float a literal such as 0.1 draws its whole line into double, up to 64 times slower on many GPUs; in
-    double a float on the way leaves 7 digits, and gradient checks drown in rounding. Some of CUDA's own
-    functions convert inside (tanh, erf, sin, cos); exp, log, log1p, sqrt and pow do not.
+def test_all_arithmetic_is_done_in_type_t(compiler, path, dtype):
+    """With T = float, a literal such as 0.1 promotes the whole expression to double, up to 64 times slower on
+    many GPUs. With T = double, an intermediate float leaves 7 digits, too few for gradient checks. Some CUDA
+    functions convert internally (tanh, erf, sin, cos); exp, log, log1p, sqrt and pow do not.
     """
     assert nvrtc.conversions(compile_once(path, dtype, ARCHITECTURES[0]).ptx) == []
 
 
 @every_file
-def test_no_literal_has_the_precision_of_float(path):
-    """In double, 0.1f is 0.10000000149, and no instruction shows it; T(0.1) is right in both."""
+def test_no_literal_has_float_precision(path):
+    """With T = double, 0.1f is 0.10000000149, and no instruction shows it; T(0.1) is right for both types."""
     assert float_literals(path.read_text(encoding="utf-8")) == []
 
 
-def test_an_installed_package_has_every_file_of_kernels():
-    """Setuptools installs .py files by itself, and of others those that pyproject.toml names."""
+def test_the_installed_package_contains_every_kernel_file():
+    """Setuptools installs all .py files, but other files only if pyproject.toml lists them."""
     project = nvrtc.PACKAGE.parent
     with open(project / "pyproject.toml", "rb") as file:
         installed = tomllib.load(file)["tool"]["setuptools"]["package-data"]
-    sources = [path for path in nvrtc.PACKAGE.rglob("*") if path.suffix in (".cu", ".h", ".cpp")]
-    packages = [".".join(path.parent.relative_to(project).parts) for path in sources]
+    sources = [path for path in nvrtc.PACKAGE.rglob("*") if path.suffix in (".cu", ".cuh", ".h", ".cpp")]
     assert len(sources) > len(SOURCES)
-    for path, package in zip(sources, packages, strict=True):
-        assert any(path.match(pattern) for pattern in installed.get(package, [])), path
+    for path in sources:
+        assert any(path.match(pattern) for pattern in installed["*"]), path
 
 
 class TestTheCheck:
-    """The budget is worth what the reading of the compiler's report is worth."""
+    """Tests of the code above: the limits are only as reliable as the parsing of the compiler's report."""
 
     ADD = 'extern "C" __global__ void add(const T* x, T* y) { y[threadIdx.x] += x[threadIdx.x]; }\n'
     REVERSE = """
@@ -126,7 +125,7 @@ class TestTheCheck:
             __syncthreads();
             y[threadIdx.x] = tile[63 - threadIdx.x];
         }"""
-    # 100 running sums need more registers than the 32 that 2,048 threads leave for each.
+    # 100 partial sums need more than the 32 registers per thread that 2,048 resident threads allow.
     SUMS = """
         extern "C" __global__ void __launch_bounds__(1024, 2) sums(const T* x, T* y, int n) {
             T sum[100] = {};
@@ -136,7 +135,7 @@ class TestTheCheck:
             #pragma unroll
             for (int k = 0; k < 100; ++k) y[threadIdx.x * 100 + k] = sum[k];
         }"""
-    # Registers have no addresses, so an array indexed by a variable lies in memory.
+    # Registers have no addresses, so an array indexed by a variable is stored in memory.
     PERMUTE = """
         extern "C" __global__ void permute(const T* x, const int* from, T* y) {
             T row[32];
@@ -146,36 +145,36 @@ class TestTheCheck:
 
     @every_architecture
     @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float64", 8)])
-    def test_the_report_is_read(self, compiler, source, dtype, size, architecture):
+    def test_the_report_is_parsed(self, compiler, source, dtype, size, architecture):
         add, reverse = nvrtc.compile_file(source(self.ADD + self.REVERSE), dtype, architecture).kernels
         assert (add.name, add.barriers, add.shared, add.stack, add.spilled) == ("add", 0, 0, 0, 0)
         assert (reverse.name, reverse.barriers, reverse.shared) == ("reverse", 1, 64 * size)
         assert 4 < add.registers < 32
-        assert over_budget(add, dtype) == over_budget(reverse, dtype) == []
+        assert exceeded_limits(add, dtype) == exceeded_limits(reverse, dtype) == []
 
     @every_architecture
     @every_dtype
-    def test_a_kernel_that_spills_is_refused(self, compiler, source, dtype, architecture):
+    def test_a_kernel_that_spills_registers_is_rejected(self, compiler, source, dtype, architecture):
         (sums,) = nvrtc.compile_file(source(self.SUMS), dtype, architecture).kernels
         assert sums.registers == 32
         assert sums.spilled > 0
-        assert f"sums: spilled {sums.spilled} > 0" in over_budget(sums, dtype)
+        assert f"sums: spilled {sums.spilled} > 0" in exceeded_limits(sums, dtype)
 
-    def test_an_array_in_memory_is_refused(self, compiler, source):
+    def test_an_array_in_local_memory_is_rejected(self, compiler, source):
         (permute,) = nvrtc.compile_file(source(self.PERMUTE), "float32", "sm_90").kernels
-        assert over_budget(permute, "float32") == ["permute: stack 128 > 0"]
+        assert exceeded_limits(permute, "float32") == ["permute: stack 128 > 0"]
 
-    def test_too_many_registers_are_refused(self, compiler, source):
-        free = self.SUMS.replace("__launch_bounds__(1024, 2)", "")
-        (sums,) = nvrtc.compile_file(source(free), "float32", "sm_80").kernels
-        assert over_budget(sums, "float32") == [f"sums: registers {sums.registers} > 64"]
+    def test_too_many_registers_are_rejected(self, compiler, source):
+        unbounded = self.SUMS.replace("__launch_bounds__(1024, 2)", "")
+        (sums,) = nvrtc.compile_file(source(unbounded), "float32", "sm_80").kernels
+        assert exceeded_limits(sums, "float32") == [f"sums: registers {sums.registers} > 64"]
 
     @pytest.mark.parametrize(
         ("dtype", "barriers", "limit"), [("float32", 0, 64), ("float32", 1, 128), ("float64", 0, 128)]
     )
-    def test_threads_that_share_may_take_more_and_doubles_twice_as_much(self, dtype, barriers, limit):
+    def test_the_limit_is_higher_with_a_barrier_and_twice_as_high_in_double(self, dtype, barriers, limit):
         kernels = [Kernel("k", limit + more, barriers, shared=0, stack=0, spilled=0) for more in (0, 1)]
-        assert [over_budget(k, dtype) for k in kernels] == [[], [f"k: registers {limit + 1} > {limit}"]]
+        assert [exceeded_limits(k, dtype) for k in kernels] == [[], [f"k: registers {limit + 1} > {limit}"]]
 
     def test_an_error_names_the_file_and_the_line(self, compiler, source):
         broken = source("// A comment.\n" + self.ADD.replace("+= x", "+= z"))
@@ -201,7 +200,7 @@ class TestTheCheck:
             ("float64", "y[i] += x[i] * T(0.1) + exp(x[i]) / 3 + log1p(x[i]);", set()),
         ],
     )
-    def test_arithmetic_in_another_type_is_found(self, compiler, source, dtype, line, instructions):
+    def test_arithmetic_in_another_type_is_detected(self, compiler, source, dtype, line, instructions):
         text = f'extern "C" __global__ void f(const T* x, T* y) {{ int i = threadIdx.x;\n{line}\n}}'
         found = nvrtc.conversions(nvrtc.compile_file(source(text), dtype, "sm_80").ptx)
         assert {place.replace(".ftz", "") for place in found} == {
@@ -215,21 +214,21 @@ class TestTheCheck:
             ("0x1f + 1u + a1f + T(0.1) + 1.0 // 0.1f", []),
         ],
     )
-    def test_literals_of_float_are_found(self, text, literals):
+    def test_float_literals_are_detected(self, text, literals):
         assert float_literals(text) == literals
 
-    def test_kernels_are_found_in_the_source_however_they_are_written(self):
+    def test_kernel_names_are_found_in_every_form_of_declaration(self):
         written = self.REVERSE + self.ADD + "__device__ T f(T x);\n// __global__ void gone()\n"
-        before = "__global__ __launch_bounds__(256) void\nbefore(int n) {}\n"
+        annotated = "__global__ __launch_bounds__(256) void\nbefore(int n) {}\n"
         macro = "#define COPY(NAME, N) \\\n  __global__ void NAME(int n) {}\nCOPY(two, 2)\nCOPY(four, 4)\n"
-        assert kernels_written(written + before + macro) == ["add", "before", "four", "reverse", "two"]
+        assert kernel_names(written + annotated + macro) == ["add", "before", "four", "reverse", "two"]
 
-    def test_a_kernel_without_extern_c_has_another_name(self, compiler, source):
-        """Then CuPy does not find it; nor does this check find it in the report."""
+    def test_a_kernel_without_extern_c_has_a_mangled_name(self, compiler, source):
+        """CuPy does not find such a kernel; nor is its name in the report."""
         (add,) = nvrtc.compile_file(source(self.ADD.replace('extern "C"', "")), "float32", "sm_80").kernels
         assert add.name != "add"
 
-    def test_the_table_has_a_row_for_each_kernel(self, compiler, source, monkeypatch):
+    def test_the_table_has_one_row_per_kernel(self, compiler, source, monkeypatch):
         monkeypatch.setattr(nvrtc, "SOURCES", [source(self.ADD + self.REVERSE)])
         rows = nvrtc.table().splitlines()[2:]
         assert [row.split(" | ")[:2] for row in rows] == [["| sample.cu", "add"], ["| sample.cu", "reverse"]]

@@ -1,4 +1,4 @@
-"""Every example runs as a learner would run it, and teaches what its docstring promises."""
+"""Every example runs from the command line and shows what its docstring promises."""
 
 import runpy
 import subprocess
@@ -20,7 +20,7 @@ TRAINING = ["--epochs", "4", "--size", "32", "--limit", "24"]
 
 @pytest.fixture
 def run(monkeypatch):
-    """Run an example here, and return its variables as they stand at its end."""
+    """Return a function that runs an example in this process and returns its variables at the end."""
 
     def run_example(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -30,34 +30,34 @@ def run(monkeypatch):
 
 
 def train_isic(*arguments):
-    """The command line of the training, unbuffered."""
+    """Return the command line of the training, with unbuffered output."""
     return [sys.executable, "-u", str(EXAMPLES / "train_isic.py"), *map(str, arguments)]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder and the output of a short training on generated lesions."""
+    """The folder and the stdout of a short training on generated lesions."""
     out = tmp_path_factory.mktemp("trained")
     finished = subprocess.run(train_isic(*TRAINING, "--out", out), capture_output=True, text=True, check=True)
     return out, finished.stdout
 
 
 def is_picture(path):
-    """Whether a file is an image in which something is drawn."""
+    """Return whether a file is an image that is not blank."""
     with Image.open(path) as image:
         return min(image.size) > 200 and np.asarray(image.convert("L")).std() > 10
 
 
-def test_there_is_a_test_for_every_example():
+def test_every_example_has_a_test():
     here = Path(__file__).read_text()
     assert all(path.name in here for path in EXAMPLES.glob("*.py"))
 
 
-def test_scalar_graph_agrees_with_the_formulas_and_with_differences(run, capsys):
+def test_scalar_graph_agrees_with_the_formulas_and_with_finite_differences(run, capsys):
     result = run("scalar_graph.py")
     assert set(result["gradients"]) == {"w", "x", "b"}
     for name, gradient in result["gradients"].items():
-        assert gradient == pytest.approx(result["by_hand"][name], rel=1e-12)
+        assert gradient == pytest.approx(result["by_formula"][name], rel=1e-12)
         assert gradient == pytest.approx(result["by_difference"][name], rel=1e-9)
     assert "Sigmoid" in capsys.readouterr().out
 
@@ -69,7 +69,7 @@ def test_scalar_graph_splits_the_gradient_of_x_into_its_two_paths(run):
     assert sum(result["paths"]) == pytest.approx(result["gradients"]["x"], rel=1e-12)
 
 
-def test_spiral_mlp_separates_points_it_never_saw(run, tmp_path, capsys):
+def test_spiral_mlp_classifies_points_that_are_not_in_its_training_set(run, tmp_path, capsys):
     result = run("spiral_mlp.py", "--steps", 200, "--out", tmp_path)
     first_loss = float(capsys.readouterr().out.splitlines()[2].split()[1])
     assert first_loss == pytest.approx(np.log(2), abs=0.1)
@@ -79,7 +79,7 @@ def test_spiral_mlp_separates_points_it_never_saw(run, tmp_path, capsys):
     assert is_picture(tmp_path / "boundary.png")
 
 
-def test_edge_filter_finds_the_filter_in_noise(run, tmp_path):
+def test_edge_filter_learns_the_filter_from_noise(run, tmp_path):
     result = run("edge_filter.py", "--out", tmp_path)
     assert np.abs(result["layer"].weight.numpy()[0, 0] - result["TRUE_KERNEL"]).max() < 1e-4
     assert result["curvature"] == pytest.approx(np.full(9, 2.0), rel=0.05)
@@ -91,13 +91,13 @@ def test_edge_filter_halves_its_error_at_each_step(run, tmp_path):
     assert errors[1] / errors[0] == pytest.approx(0.5**4, rel=0.25)
 
 
-def test_edge_filter_is_hard_to_find_in_pictures_of_lesions(run, tmp_path):
+def test_edge_filter_learns_slowly_from_images_of_lesions(run, tmp_path):
     result = run("edge_filter.py", "--images", "lesions", "--out", tmp_path)
     assert result["error"] > 1.0
     assert result["curvature"][-1] / result["curvature"][0] > 100
 
 
-def test_overfit_one_lesion_learns_it_by_heart_in_both_modes(run, tmp_path):
+def test_overfit_one_lesion_reaches_a_high_dice_in_both_modes(run, tmp_path):
     result = run("overfit_one_lesion.py", "--out", tmp_path)
     assert result["loss"].item() < 0.01
     assert result["training_dice"] > 0.95
@@ -105,7 +105,7 @@ def test_overfit_one_lesion_learns_it_by_heart_in_both_modes(run, tmp_path):
     assert is_picture(tmp_path / "overlays.png")
 
 
-def test_other_cameras_judges_the_ready_weights_on_the_same_lesions_under_each(run, tmp_path):
+def test_other_cameras_scores_the_pretrained_weights_on_the_same_lesions_with_each_camera(run, tmp_path):
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()
     for i, lesion in enumerate(SyntheticLesions(3, 48, seed=0)):
@@ -123,7 +123,7 @@ def test_other_cameras_judges_the_ready_weights_on_the_same_lesions_under_each(r
     assert (sample.image == before[0]).all() and (sample.mask == before[1]).all()
 
 
-def test_train_isic_learns(trained):
+def test_train_isic_reduces_the_loss_and_writes_pictures(trained):
     out, printed = trained
     history = checkpoint.load(out / "last.npz")["history"]
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
@@ -134,21 +134,21 @@ def test_train_isic_learns(trained):
     assert is_picture(out / "overlays.png")
 
 
-def test_train_isic_keeps_the_epoch_with_the_best_jaccard(trained):
+def test_train_isic_saves_the_epoch_with_the_best_jaccard(trained):
     out, _ = trained
     history = checkpoint.load(out / "last.npz")["history"]
     kept = checkpoint.load(out / "best.npz")["history"][-1]
     assert kept["validation_jaccard"] == max(row["validation_jaccard"] for row in history)
 
 
-def test_train_isic_saves_weights_that_the_library_predicts_with(trained):
+def test_train_isic_saves_weights_that_load_model_reads(trained):
     out, _ = trained
     model, settings, _ = load_model(out / "best.npz")
     images = [sample.image for sample in SyntheticLesions(2, settings.size, seed=5)]
     assert probabilities(model, images).shape == (2, 32, 32)
 
 
-def test_train_isic_goes_on_after_being_killed_as_if_it_had_not_been(trained, tmp_path):
+def test_train_isic_resumes_after_a_kill_and_ends_with_the_same_weights(trained, tmp_path):
     command = train_isic(*TRAINING, "--out", tmp_path)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as training:
         for line in training.stdout:
@@ -170,13 +170,13 @@ def test_train_isic_goes_on_after_being_killed_as_if_it_had_not_been(trained, tm
     [
         (TRAINING, "add --resume"),
         ([*TRAINING[:-1], "16", "--resume"], "other settings"),
-        (["--size", "50"], "must divide by 8"),
+        (["--size", "50"], "must be divisible by 8"),
         (["--limit", "0"], "--limit 0"),
         (["--out", "nowhere", "--data", "no_such_folder"], "no_such_folder"),
         (["--out", "nowhere", "--resume"], "no such checkpoint"),
     ],
 )
-def test_train_isic_says_in_one_line_what_is_wrong(trained, arguments, message):
+def test_train_isic_reports_an_error_in_one_line(trained, arguments, message):
     command = train_isic("--out", trained[0], *arguments)
     stopped = subprocess.run(command, capture_output=True, text=True)
     assert stopped.returncode == 2

@@ -1,4 +1,4 @@
-"""The measurements for a GPU, as far as a machine without one can run them: same code, tiny shapes."""
+"""The GPU benchmarks, run without a GPU on tiny shapes."""
 
 import json
 import subprocess
@@ -9,32 +9,32 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.gpu import Benchmark, difference
-from benchmarks.gpu_agreement import FLOAT64, one_step, step_numbers, worst
+from benchmarks.gpu import Benchmark, relative_difference
+from benchmarks.gpu_agreement import FLOAT64, largest_error, one_step, step_results
 from benchmarks.gpu_clock import HostClock, rounds
-from benchmarks.gpu_kernels import Record, measure, moved, operations, row, watched
+from benchmarks.gpu_kernels import Record, bytes_moved, measure, operations, recorded_launches, row
 from benchmarks.gpu_networks import OwnNetwork, draw
 from benchmarks.gpu_report import as_markdown
 from benchmarks.timing import Spread
+from minidl import Tensor, ops
 from minidl.backend import Kernels, cuda_problem, problem_of, to_device
-from minidl.ops.activation import stable_sigmoid
 
 ROOT = Path(__file__).parents[1]
 without_cuda = pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
 with_kernels = pytest.mark.skipif(
-    problem_of("cuda-on-cpu") is not None, reason="kernels cannot be run on this CPU"
+    problem_of("cuda-on-cpu") is not None, reason="the kernels cannot run on this CPU"
 )
 
 
 class SlowClock(HostClock):
-    """A clock on which every second mark is 2 ms after the one before."""
+    """A clock that returns 2 ms for every interval."""
 
-    def seconds(self, begin, end):
+    def seconds(self, start, end):
         return 2e-3
 
 
 class TestRounds:
-    def test_all_take_their_turn_in_each_round(self):
+    def test_contenders_take_turns_in_each_round(self):
         calls = []
         contenders = {name: lambda name=name: calls.append(name) for name in "ab"}
         seconds = rounds(contenders, repeats=2, warmup=1, clock=HostClock())
@@ -43,31 +43,31 @@ class TestRounds:
 
 
 class TestCounting:
-    """The operations of a convolution, counted by a loop over its output."""
+    """The operations of a convolution, compared with a loop over its output."""
 
     x, w, b, y = np.zeros((2, 3, 5, 4)), np.zeros((6, 3, 3, 2)), np.zeros(6), np.zeros((2, 6, 5, 3))
 
     def count(self) -> int:
         return sum(2 * 3 * 3 * 2 for _ in np.ndindex(self.y.shape))
 
-    def test_of_the_forward_pass(self):
+    def test_operations_of_the_forward_pass(self):
         assert operations("direct_forward_8", [self.x, self.w, self.b, self.y]) == self.count()
 
-    def test_of_the_adjoint_which_takes_y_to_x(self):
+    def test_operations_of_the_adjoint_which_maps_y_to_x(self):
         assert operations("direct_adjoint_8", [self.y, self.w, self.b, self.x]) == self.count()
 
-    def test_of_the_weight_gradient_however_many_pieces_it_is_summed_from(self):
+    def test_operations_of_the_weight_gradient_do_not_depend_on_the_number_of_partial_sums(self):
         parts = np.zeros((7, *self.w.shape))
         assert operations("direct_weight_gradient", [self.x, self.y, parts]) == self.count()
 
-    def test_another_kernel_takes_one_a_number(self):
+    def test_other_kernels_need_one_operation_per_element(self):
         assert operations("relu_forward", [self.x, self.x]) == self.x.size
 
-    def test_bytes_are_those_of_all_arrays(self):
-        assert moved("relu_forward", [self.x, self.x]) == 2 * 8 * self.x.size
+    def test_bytes_are_the_sizes_of_all_arrays(self):
+        assert bytes_moved("relu_forward", [self.x, self.x]) == 2 * 8 * self.x.size
 
-    def test_what_tables_lead_to_is_not_guessed(self):
-        assert moved("scale_to_norm", [self.b]) is None
+    def test_bytes_are_unknown_for_tables_of_pointers(self):
+        assert bytes_moved("scale_to_norm", [self.b]) is None
 
 
 class TestRow:
@@ -89,34 +89,34 @@ class TestRow:
         ("name", "count", "slow"),
         [
             ("relu_forward", 16e6, False),
-            ("relu_forward", 9e6, True),  # 45 % of the copy
-            ("relu_forward", 1e6, False),  # too small to tell
+            ("relu_forward", 9e6, True),  # 45 % of the rate of the copy
+            ("relu_forward", 1e6, False),  # too small to judge
             ("direct_forward_8", 9e6, False),  # limited by arithmetic
             ("scale_to_norm", None, False),
         ],
     )
-    def test_slow_is_who_only_moves_numbers_and_needs_twice_as_long_as_a_copy(self, name, count, slow):
+    def test_a_memory_bound_kernel_below_half_the_rate_of_a_copy_is_slow(self, name, count, slow):
         assert self.row(name, count)["slow"] is slow
 
 
 @with_kernels
-class TestWatched:
+class TestRecordedLaunches:
     def test_every_launch_is_recorded_by_name_and_shapes(self):
         x = to_device(np.ones((2, 3), np.float32), "cuda-on-cpu")
-        with watched(HostClock()) as records:
-            stable_sigmoid(x)
-            stable_sigmoid(x)
+        with recorded_launches(HostClock()) as records:
+            ops.sigmoid(Tensor(x))
+            ops.sigmoid(Tensor(x))
         (record,) = records.values()
         assert (record.name, record.shapes, len(record.marks)) == ("sigmoid_forward", ((2, 3), (2, 3)), 2)
         assert record.bytes == 2 * 24
 
-    def test_afterwards_nobody_watches(self):
+    def test_launches_are_not_recorded_after_the_block(self):
         launch = Kernels.launch
-        with pytest.raises(ZeroDivisionError), watched(HostClock()):
+        with pytest.raises(ZeroDivisionError), recorded_launches(HostClock()):
             raise ZeroDivisionError
         assert Kernels.launch is launch
 
-    def test_a_training_step_s_kernels_are_all_there(self, monkeypatch):
+    def test_all_kernels_of_a_training_step_are_measured(self, monkeypatch):
         monkeypatch.setattr("benchmarks.gpu_kernels.clock_of", lambda device: SlowClock())
         inputs = draw((2, 3), 1, 4, np.random.default_rng(0))
         found = measure(OwnNetwork(inputs, "cuda-on-cpu", "im2col").step, "cuda-on-cpu", steps=1, quick=True)
@@ -129,11 +129,11 @@ class TestWatched:
 
 class TestBenchmark:
     def run(self, part: str) -> dict:
-        benchmark = Benchmark("cpu", quick=True, minutes=0.0, say=lambda line: None)  # no time to compile
+        benchmark = Benchmark("cpu", quick=True, minutes=0.0, log=lambda line: None)  # no time to compile
         benchmark.results[part] = dict(benchmark.parts())[part]()
         return benchmark.results
 
-    def test_each_way_to_convolve_is_timed_in_each_call_and_told(self):
+    def test_each_convolution_algorithm_is_timed_in_each_call_and_reported(self):
         results = self.run("small, float32")
         times = results["small, float32"]["times"]
         assert list(times) == ["forward", "forward_backward", "step"]
@@ -141,34 +141,34 @@ class TestBenchmark:
         assert "| training step | r2unet, im2col |" in as_markdown(results)
         json.dumps(results)
 
-    def test_who_computes_something_else_is_told_and_not_timed(self, monkeypatch):
-        def makers(inputs, device):
+    def test_a_network_that_computes_different_numbers_is_reported_and_not_timed(self, monkeypatch):
+        def network_factories(inputs, device):
             wrong = inputs._replace(state={name: 1.5 * a for name, a in inputs.state.items()})
             return {"right": lambda: OwnNetwork(inputs, device), "wrong": lambda: OwnNetwork(wrong, device)}
 
-        monkeypatch.setattr("benchmarks.gpu.makers", makers)
+        monkeypatch.setattr("benchmarks.gpu.network_factories", network_factories)
         results = self.run("small, float32")
         assert list(results["small, float32"]["times"]["step"]) == ["right"]
         (problem,) = results["problems"]
         assert problem.startswith("small, wrong: ValueError: not timed: logits differs by")
 
-    def test_a_part_that_breaks_does_not_stop_the_others(self):
+    def test_a_failing_part_does_not_stop_the_others(self):
         class Broken(Benchmark):
             def parts(self):
                 yield "first", lambda: 1 / 0
                 yield "second", lambda: "measured"
 
-        *_, results = Broken("cpu", quick=True, minutes=1.0, say=lambda line: None).run()
+        *_, results = Broken("cpu", quick=True, minutes=1.0, log=lambda line: None).run()
         assert results["second"] == "measured"
         assert results["problems"] == ["first: ZeroDivisionError: division by zero"]
 
-    def test_a_difference_is_a_share_of_the_length(self):
-        assert difference(np.array([3.0, 4.0]), np.array([3.0, 4.5])) == pytest.approx(0.1)
+    def test_a_relative_difference_is_a_ratio_of_norms(self):
+        assert relative_difference(np.array([3.0, 4.0]), np.array([3.0, 4.5])) == pytest.approx(0.1)
 
 
 class TestAgreement:
     @with_kernels
-    def test_a_step_on_the_kernels_is_the_cpu_s(self):
+    def test_a_step_on_the_kernels_equals_that_of_the_cpu(self):
         found = one_step("cuda-on-cpu", quick=True)
         assert found["passed"], found
         assert len(found["checks"]) == 6
@@ -177,14 +177,14 @@ class TestAgreement:
     @pytest.mark.parametrize(
         "name", ["encoder.0.first.conv.weight", "encoder.0.first.conv.bias", "head.bias"]
     )
-    def test_any_number_that_differs_is_seen(self, kind, name):
+    def test_a_difference_in_any_number_is_detected(self, kind, name):
         inputs = draw((2, 3), 1, 4, np.random.default_rng(0))
-        expected = step_numbers(inputs, "cpu", np.float64, "im2col")
-        found = step_numbers(inputs, "cpu", np.float64, "im2col")
-        assert worst(expected, found, kind, np.float64)[0] == 0.0
+        expected = step_results(inputs, "cpu", np.float64, "im2col")
+        found = step_results(inputs, "cpu", np.float64, "im2col")
+        assert largest_error(expected, found, kind, np.float64)[0] == 0.0
         found[kind][name] = found[kind][name].copy()
         found[kind][name].flat[0] += 1e-6
-        error, where = worst(expected, found, kind, np.float64)
+        error, where = largest_error(expected, found, kind, np.float64)
         assert where == name
         assert error > FLOAT64
 
@@ -195,14 +195,14 @@ class TestGpuCheck:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     @without_cuda
-    def test_without_cuda_it_says_why_in_one_line(self, tmp_path):
+    def test_without_cuda_it_prints_the_reason_in_one_line(self, tmp_path):
         done = self.run("--out", str(tmp_path))
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == f"gpu-check: cuda does not work here: {cuda_problem()}\n"
         assert list(tmp_path.iterdir()) == []
 
     @with_kernels
-    def test_parts_are_run_and_written_down(self, tmp_path):
+    def test_parts_run_and_their_results_are_written(self, tmp_path):
         done = self.run(
             *("--device", "cuda-on-cpu", "--quick", "--only", "tests", "training"), "--out", str(tmp_path)
         )
@@ -212,35 +212,35 @@ class TestGpuCheck:
         assert len(found["parts"]["training"]["losses"]) == 12
         page = (tmp_path / "cuda-on-cpu.md").read_text()
         assert "| Tests of the operations | passed |" in page
-        assert "| first loss, apart from the CPU's |" in page
+        assert "| first loss, difference from the CPU |" in page
 
     def checker(self, tmp_path: Path) -> gpu_check.Checker:
         return gpu_check.Checker("cpu", quick=True, out=tmp_path, minutes=5.0)
 
-    def test_a_part_that_fails_is_told_and_the_others_go_on(self, tmp_path, monkeypatch):
+    def test_a_failing_part_is_reported_and_the_others_still_run(self, tmp_path, monkeypatch):
         parts = {"gradients": lambda checker: 1 / 0, "agreement": lambda checker: {"passed": True}}
         monkeypatch.setattr(gpu_check, "PARTS", parts)
         assert not self.checker(tmp_path).run(list(parts))
         page = (tmp_path / "cpu.md").read_text()
         assert "| Gradient checks | **failed** |" in page
         assert "ZeroDivisionError: division by zero" in page
-        assert "| One training step beside the CPU | passed |" in page
+        assert "| One training step compared with the CPU | passed |" in page
 
-    def test_of_a_process_that_takes_too_long_is_kept_what_it_printed(self, tmp_path, monkeypatch):
+    def test_the_output_of_a_process_that_takes_too_long_is_kept(self, tmp_path, monkeypatch):
         checker, run = self.checker(tmp_path), subprocess.run
 
-        def ends_too_late(command, timeout, **options):
+        def times_out(command, timeout, **options):
             run(command, **options)
             raise subprocess.TimeoutExpired(command, timeout)
 
-        monkeypatch.setattr(subprocess, "run", ends_too_late)
-        done = checker.process("-c", "print('begun')", limit=30.0)
+        monkeypatch.setattr(subprocess, "run", times_out)
+        done = checker.process("-c", "print('started')", limit=30.0)
         assert done.code is None
-        assert done.output == "begun\n"
+        assert done.output == "started\n"
         assert gpu_check.from_json(done)["problem"].endswith("took more than 30 s")
 
     @without_cuda
-    def test_tests_that_a_device_is_asked_of_fail_where_it_does_not_work(self, tmp_path):
+    def test_tests_fail_if_the_requested_device_does_not_work(self, tmp_path):
         words = ["tests/minidl/ops/test_activation.py", "--device", "cuda", "-q", "-p", "no:cacheprovider"]
         done = self.checker(tmp_path).process("-m", "pytest", *words, limit=60.0)
         assert done.code == 1

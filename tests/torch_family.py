@@ -1,8 +1,8 @@
-"""R2U-Net's family written a second time, in PyTorch: the oracle for its variants, no part of the library.
+"""An independent PyTorch implementation of all networks and options: the reference for the tests.
 
-Which layers there are is read from the names of the state; what cannot be (the way around a block, what
-becomes of the skips) is said. It uses nothing of ours. Run as a program it writes `family_reference.npz`,
-from which the tests compare where PyTorch is not installed:
+It shares no code with the library. The names in the state_dict determine the layers; the shortcut and the use
+of the skip connections are arguments. Run as a program it writes `family_reference.npz`, with which the tests
+compare where PyTorch is not installed:
 
     python tests/torch_family.py
 """
@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 REFERENCE = Path(__file__).parent / "family_reference.npz"
 WIDTHS, STEPS = (3, 4, 8), 2
-GROUPS = {1: 1, 2: 1, 3: 1, 4: 2, 8: 4}  # of so many channels
+GROUPS = {1: 1, 2: 1, 3: 1, 4: 2, 8: 4}  # channels -> groups of a group norm
 
-# label -> what makes ours, and what this file must be told
+# label -> options of the library's network, arguments of `Network` below
 VARIANTS = {
     "UNet": ({"model": "unet"}, {"residual": False}),
     "ResUNet": ({"model": "resunet"}, {}),
@@ -31,21 +31,22 @@ VARIANTS = {
     "nearest": ({"up": "nearest"}, {}),
     "shared norm": ({"norm": "shared"}, {}),
     "group norm": ({"norm": "group"}, {}),
+    "untied weights": ({"tie_weights": False}, {}),
 }
 
 
 class Network:
-    """A network of weights `w`, by the names of `state_dict()`, in training or in evaluation."""
+    """The network with the weights `w`, named as in `state_dict()`, in training or evaluation."""
 
     def __init__(self, w: dict, training: bool, residual: bool = True, skips: str = "concat") -> None:
         self.w, self.training, self.residual, self.skips = w, training, residual, skips
 
     def conv(self, name: str, x: torch.Tensor) -> torch.Tensor:
         weight = self.w[f"{name}.weight"]
-        return F.conv2d(x, weight, self.w[f"{name}.bias"], padding=weight.shape[-1] // 2)
+        return F.conv2d(x, weight, self.w.get(f"{name}.bias"), padding=weight.shape[-1] // 2)
 
     def norm(self, name: str, x: torch.Tensor, step: str = "") -> torch.Tensor:
-        """Weight and bias are at `name`; the statistics too, or at `step` where each step has its own."""
+        """Weight and bias are at `name`, the running statistics at `step` if every step has its own."""
         weight, bias = self.w[f"{name}.weight"], self.w[f"{name}.bias"]
         if f"{name}.running_mean" not in self.w:
             return F.group_norm(x, GROUPS[x.shape[1]], weight, bias)
@@ -54,13 +55,16 @@ class Network:
         return F.batch_norm(x, mean, var, weight, bias, self.training)
 
     def layer(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        """A convolution or a recurrent one."""
+        """A convolution or a recurrent convolution, with norm and ReLU."""
         if f"{name}.norm.weight" in self.w:
             return self.norm(f"{name}.norm", self.conv(f"{name}.conv", x)).relu()
         y = self.norm(f"{name}.norm.0", self.conv(f"{name}.conv", x)).relu()
         for t in range(1, STEPS + 1):
             own = f"{name}.further.{t - 1}"
-            y = self.conv(own if f"{own}.weight" in self.w else f"{name}.conv", x + y)
+            if f"{name}.recurrent.weight" in self.w:
+                y = self.conv(f"{name}.conv", x) + self.conv(f"{name}.recurrent", y)
+            else:
+                y = self.conv(own if f"{own}.weight" in self.w else f"{name}.conv", x + y)
             y = self.norm(f"{name}.norm.0", y, f"{name}.norm.{t}").relu()
         return y
 
@@ -101,23 +105,23 @@ class Network:
 
 
 def main() -> None:
-    """Write an image and, of each variant, its state in one row and its logits to the reference file."""
+    """Write an image and, for every variant, its state as one vector and its logits to the reference file."""
     from r2unet.network.model import NETWORKS
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 3, 12, 8)).astype(np.float32)
-    kept = {"x": x, "options": np.array(json.dumps({label: ours for label, (ours, _) in VARIANTS.items()}))}
-    for label, (ours, told) in VARIANTS.items():
+    arrays = {"x": x, "options": np.array(json.dumps({label: ours for label, (ours, _) in VARIANTS.items()}))}
+    for label, (ours, arguments) in VARIANTS.items():
         options = {"model": "r2unet", **ours}
         state = NETWORKS[options.pop("model")](widths=WIDTHS, rng=rng, **options).state_dict()
-        for name, a in state.items():  # no zeros and ones, which would hide exchanged roles
+        for name, a in state.items():  # zeros and ones would hide exchanged roles
             noise = rng.normal(size=a.shape).astype(np.float32)
             state[name] = a * np.exp(0.3 * noise) if "running_var" in name else a + 0.1 * noise
-        kept[f"{label}/state"] = np.concatenate([state[name].ravel() for name in sorted(state)])
+        arrays[f"{label}/state"] = np.concatenate([state[name].ravel() for name in sorted(state)])
         weights = {name: torch.tensor(a) for name, a in state.items()}
         for mode, training in (("train", True), ("eval", False)):
-            kept[f"{label}/{mode}"] = Network(weights, training, **told)(torch.tensor(x)).numpy()
-    np.savez_compressed(REFERENCE, torch_version=np.array(torch.__version__), **kept)
+            arrays[f"{label}/{mode}"] = Network(weights, training, **arguments)(torch.tensor(x)).numpy()
+    np.savez_compressed(REFERENCE, torch_version=np.array(torch.__version__), **arrays)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""LeeJunHyun's four networks described a second time, in PyTorch: the oracle for reading their weights.
+"""LeeJunHyun's four networks in PyTorch: the reference for reading their weights.
 
-Written from the description of github.com/LeeJunHyun/Image_Segmentation, with the attribute names that its
-state_dicts have, but of any widths. It uses nothing of ours. Run as a program it writes `lee_reference.npz`,
-from which the tests compare where PyTorch is not installed:
+Written after github.com/LeeJunHyun/Image_Segmentation, with the attribute names of its state_dicts, but for
+any widths. It shares no code with the library. Run as a program it writes `lee_reference.npz`, with which the
+tests compare where PyTorch is not installed:
 
     python tests/torch_lee.py
 """
@@ -76,7 +76,7 @@ class Gate(nn.Module):
 
 
 class Lee(nn.Module):
-    """U_Net; with recurrent blocks R2U_Net, with gates AttU_Net, with both R2AttU_Net."""
+    """U_Net, or with recurrent blocks R2U_Net, with gates AttU_Net, with both R2AttU_Net."""
 
     def __init__(
         self, recurrent: bool, gated: bool, widths: tuple[int, ...], t: int = 2, channels: int = 3
@@ -120,8 +120,8 @@ NETWORKS = {
 }
 
 
-def weathered(network: Lee, seed: int) -> Lee:
-    """Give every number of the state another value, so that exchanged roles show; switch to evaluation."""
+def randomised(network: Lee, seed: int) -> Lee:
+    """Change every number of the state at random, so that exchanged roles show; switch to evaluation."""
     noise = torch.Generator().manual_seed(seed)
     for name, a in network.state_dict().items():
         drawn = torch.randn(a.shape, generator=noise) if a.is_floating_point() else torch.tensor(7)
@@ -139,15 +139,15 @@ def outputs(network: Lee, x: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Write an image, and each network's state and logits, to the reference file."""
+    """Write an image and every network's state and logits to the reference file."""
     torch.manual_seed(0)
     x = torch.randn(2, 3, 32, 16).numpy()
-    kept = {"x": x, "torch_version": np.array(torch.__version__)}
+    arrays = {"x": x, "torch_version": np.array(torch.__version__)}
     for name, kind in NETWORKS.items():
-        network = weathered(Lee(*kind, WIDTHS), seed=1)
-        kept |= {f"{name}/state/{entry}": a.numpy() for entry, a in network.state_dict().items()}
-        kept[f"{name}/logits"] = outputs(network, x)
-    np.savez_compressed(REFERENCE, **kept)
+        network = randomised(Lee(*kind, WIDTHS), seed=1)
+        arrays |= {f"{name}/state/{entry}": a.numpy() for entry, a in network.state_dict().items()}
+        arrays[f"{name}/logits"] = outputs(network, x)
+    np.savez_compressed(REFERENCE, **arrays)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""R2U-Net written a second time, in PyTorch: the oracle for the whole network, and no part of the library.
+"""An independent PyTorch implementation of R2U-Net: the reference for logits, loss and gradients.
 
-It takes the weights by the names of `R2UNet.state_dict()` and uses nothing of ours. Run as a program it
-writes `r2unet_reference.npz`, from which the tests compare where PyTorch is not installed:
+It reads the weights by the names of `R2UNet.state_dict()` and shares no code with the library. Run as a
+program it writes `r2unet_reference.npz`, with which the tests compare where PyTorch is not installed:
 
     python tests/torch_r2unet.py
 """
@@ -35,7 +35,7 @@ def block(w: dict, name: str, x: torch.Tensor, steps: int, training: bool) -> to
 
 
 def r2unet(w: dict, x: torch.Tensor, levels: int, steps: int, training: bool) -> torch.Tensor:
-    """Return the logits of R2U-Net with weights `w`, by the names of `R2UNet.state_dict()`."""
+    """Return the logits of R2U-Net with the weights `w`, named as in `R2UNet.state_dict()`."""
     skips = []
     for i in range(levels):
         x = block(w, f"encoder.{i}", x, steps, training)
@@ -77,17 +77,17 @@ def main() -> None:
     rng = np.random.default_rng(0)
     model = R2UNet(widths=(3, 5, 6), steps=2, rng=rng)
     state = model.state_dict()
-    for name, a in state.items():  # no zeros and ones, which would hide exchanged roles
+    for name, a in state.items():  # zeros and ones would hide exchanged roles
         noise = rng.normal(size=a.shape).astype(np.float32)
         state[name] = a * np.exp(0.3 * noise) if "running_var" in name else a + 0.1 * noise
     x = rng.normal(size=(2, 3, 16, 12)).astype(np.float32)
     mask = (rng.random((2, 1, 16, 12)) > 0.6).astype(np.float32)
-    kept = {"x": x, "mask": mask, **{f"state/{name}": a for name, a in state.items()}}
+    arrays = {"x": x, "mask": mask, **{f"state/{name}": a for name, a in state.items()}}
     for mode, training in (("train", True), ("eval", False)):
         logits, loss, gradients = loss_and_gradients(state, x, mask, levels=3, steps=2, training=training)
-        kept |= {f"{mode}/logits": logits, f"{mode}/loss": np.float32(loss)}
-        kept |= {f"{mode}/gradient/{name}": g for name, g in gradients.items()}
-    np.savez_compressed(REFERENCE, torch_version=np.array(torch.__version__), **kept)
+        arrays |= {f"{mode}/logits": logits, f"{mode}/loss": np.float32(loss)}
+        arrays |= {f"{mode}/gradient/{name}": g for name, g in gradients.items()}
+    np.savez_compressed(REFERENCE, torch_version=np.array(torch.__version__), **arrays)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The arguments of a launch: checked against the kernel's own parameters, and packed as C wants them.
+"""Kernel arguments: checked against the kernel's parameters, and packed for C.
 
-A GPU is handed bytes, and reads them as whatever the kernel says they are. CuPy sends a Python integer as
-eight bytes where the kernel takes an `int` of four, and a float64 array where it takes a `float*`: no error,
-only wrong numbers. Here every argument must be of exactly the type that the kernel declares.
+A GPU receives bytes and interprets them as the types that the kernel declares. CuPy passes a Python integer
+as eight bytes where the kernel takes an `int` of four, and a float64 array where it takes a `float*`. There
+is no error, only wrong numbers. Here every argument must have exactly the type that the kernel declares.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from minidl.cuda_on_cpu.array import Array, bytes_at
 
 
 class Region(NamedTuple):
-    """Memory that a kernel may touch, and what to call it in an error."""
+    """Memory that a kernel may access, and its name in error messages."""
 
     name: str
     begin: int
@@ -23,12 +23,13 @@ class Region(NamedTuple):
 
 
 def pack(kernel: str, parameters: list[str], types: list[str], args: tuple) -> tuple[bytes, list[Region]]:
-    """Return the arguments in eight bytes each, and the memory they point to.
+    """Return the arguments, eight bytes each, and the memory that they point to.
 
-    `types` are those of export.h: "f4" a float, "*f4" a pointer to floats. Raises TypeError.
+    `types` are written as in export.h: "f4" is a float, "*f4" a pointer to floats. Raises TypeError for an
+    argument that does not match its parameter.
     """
     if not isinstance(args, tuple | list):
-        raise TypeError(f"kernel {kernel}: arguments are a tuple, got {describe(args)}")
+        raise TypeError(f"kernel {kernel}: the arguments must be a tuple, got {describe(args)}")
     if len(args) != len(types):
         raise TypeError(
             f"kernel {kernel} takes {len(types)} arguments ({', '.join(parameters)}), got {len(args)}"
@@ -40,15 +41,15 @@ def pack(kernel: str, parameters: list[str], types: list[str], args: tuple) -> t
             raise TypeError(f"kernel {kernel}, {name}: {problem}")
         if kind.startswith("*"):
             value = np.uint64(value.ctypes.data)
-            regions += pointed_to(kernel, name, kind, args[i - 1])
+            regions += accessible(kernel, name, kind, args[i - 1])
         packed += value.tobytes().ljust(8, b"\0")
     return packed, regions
 
 
 def mismatch(kind: str, value: Any) -> str | None:
-    """Return what is wrong with an argument for a parameter of this kind, and what to pass, or None."""
+    """Return why an argument does not match a parameter of this kind, and what to pass, or None."""
     if "?" in kind:
-        return "a parameter of this type cannot be passed here; take numbers and pointers to numbers"
+        return "the emulator does not support this type; use numbers and pointers to numbers"
     dtype = np.dtype("u8" if kind.startswith("**") else kind.lstrip("*"))
     if not kind.startswith("*"):
         if isinstance(value, np.generic) and value.dtype == dtype:
@@ -65,7 +66,7 @@ def mismatch(kind: str, value: Any) -> str | None:
 
 
 def describe(value: Any) -> str:
-    """Return in words what an argument is."""
+    """Return the kind of an argument in words."""
     if isinstance(value, np.ndarray):
         return f"{'an Array' if isinstance(value, Array) else 'a NumPy array'} of {value.dtype} {value.shape}"
     if isinstance(value, np.generic):
@@ -75,22 +76,22 @@ def describe(value: Any) -> str:
     )
 
 
-def pointed_to(kernel: str, name: str, kind: str, array: Array) -> list[Region]:
-    """Return the memory that a pointer leads to: an array, and of a table of pointers also their arrays."""
+def accessible(kernel: str, name: str, kind: str, array: Array) -> list[Region]:
+    """Return the memory that a pointer makes accessible; for a table of pointers, also their arrays."""
     start = array.ctypes.data
     regions = [Region(name, start, start + array.nbytes)]
     if kind.startswith("**"):
         for i, address in enumerate(array.reshape(-1).tolist()):
             size = bytes_at(address)
             if size is None and address:
-                problem = f"element {i} is no address of a living array; take it with address()"
+                problem = f"element {i} is not the address of an existing array; get it by address()"
                 raise TypeError(f"kernel {kernel}, {name}: {problem}")
             regions.append(Region(f"array {i} of {name}", address, address + (size or 0)))
     return regions
 
 
 def merged(regions: list[Region]) -> list[tuple[int, int]]:
-    """Return the regions as sorted (begin, end), those that overlap as one."""
+    """Return the regions as sorted (begin, end), with overlapping regions merged."""
     result: list[tuple[int, int]] = []
     for _, begin, end in sorted(regions, key=lambda region: region[1:]):
         if result and begin < result[-1][1]:

@@ -1,12 +1,13 @@
-"""An array that plays the part of `cupy.ndarray`, and `xp`, which plays the part of the module `cupy`.
+"""The emulator's arrays: `Array` corresponds to `cupy.ndarray`, and `xp` to the module `cupy`.
 
-The memory is NumPy's. What is CuPy's is the strictness: an `Array` is "on the device", a plain NumPy array
-is not, and no operation takes one of each; a sum of everything is an array of no dimension, since to read
-the number would mean to wait for the device. So code that runs on these arrays moves its data where it must.
-In one thing this is stricter than CuPy: `xp.empty` fills floating-point arrays with NaN and integer ones
-with their largest value, so that an element that no thread writes is seen.
+The memory is NumPy's, but the rules are CuPy's. An `Array` is "on the device", a plain NumPy array is not,
+and no operation accepts a mixture of the two. The sum of an array is an array without axes, because reading
+the number would mean waiting for the device. Code that runs on these arrays therefore makes all necessary
+copies. In one respect this module is stricter than CuPy: `xp.empty` fills floating-point arrays with NaN and
+integer arrays with their largest value, so that an element that no thread writes is noticed.
 
-What cannot be imitated: `np.asarray(x)` quietly returns the memory, where CuPy refuses. Write `x.get()`.
+One rule cannot be enforced: `np.asarray(x)` silently returns the memory, where CuPy raises an error. Use
+`x.get()`.
 """
 
 from __future__ import annotations
@@ -18,16 +19,15 @@ from typing import Any
 
 import numpy as np
 
-# Functions that take what is not on the device and move it there.
-FROM_HOST = {"array", "asarray", "asanyarray", "ascontiguousarray"}
+# Parts of NumPy that CuPy does not have, or that differ there.
 ABSENT = {"random", "linalg", "fft", "testing", "lib", "ma", "polynomial", "save", "load", "savez"}
 
 
 class Array(np.ndarray):
-    """A NumPy array in the part of `cupy.ndarray`; made by `asarray` and the functions of `xp`."""
+    """An array on the emulated device, as `cupy.ndarray`; created by `asarray` and the functions of `xp`."""
 
     def get(self) -> np.ndarray:
-        """Return a copy as a plain NumPy array, as CuPy's arrays come back from the GPU."""
+        """Return a copy as a plain NumPy array, as CuPy's method does."""
         return np.array(self.view(np.ndarray))
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
@@ -46,7 +46,7 @@ class Array(np.ndarray):
 
 
 def _method(name: str) -> Callable:
-    """Return a method of ndarray that is no ufunc, with its result on the device."""
+    """Return a method of ndarray, other than a ufunc, with its result on the device."""
     original = getattr(np.ndarray, name)
 
     @functools.wraps(original)
@@ -61,12 +61,12 @@ for _name in ("argmax", "argmin", "dot", "nonzero", "round", "searchsorted", "ta
 
 
 def on_host(value: Any, where: str) -> Any:
-    """Return arguments with every Array as a plain array for NumPy; TypeError if one is plain already."""
+    """Return the arguments with every Array as a plain NumPy array; TypeError for a plain array."""
     if isinstance(value, Array):
         return value.view(np.ndarray)
     if isinstance(value, np.ndarray):
         raise TypeError(
-            f"{where}: a NumPy array {value.dtype} {value.shape} among arrays of the device; "
+            f"{where}: a NumPy array {value.dtype} {value.shape} mixed with arrays on the device; "
             "move it with asarray(), or the others with .get()"
         )
     if isinstance(value, list | tuple):
@@ -77,7 +77,7 @@ def on_host(value: Any, where: str) -> Any:
 
 
 def on_device(value: Any) -> Any:
-    """Return a result of NumPy with every array, and every NumPy number, as an Array."""
+    """Return a result of NumPy with every array and NumPy scalar as an Array."""
     if isinstance(value, Array):
         return value
     if isinstance(value, np.ndarray | np.generic):
@@ -88,29 +88,29 @@ def on_device(value: Any) -> Any:
 
 
 def returned(result: Any, out: Any) -> Any:
-    """Return the result on the device: the very array given as `out`, if one was."""
-    if isinstance(out, tuple) and len(out) == 1:  # as ufuncs are given theirs
+    """Return the result on the device, or the array that was passed as `out`."""
+    if isinstance(out, tuple) and len(out) == 1:  # as ufuncs receive it
         out = out[0]
     return on_device(result) if out is None else out
 
 
 def call(function: Callable, name: str, inputs: tuple, options: dict) -> Any:
-    """Call a function of NumPy with arrays of the device."""
-    if name.endswith(".at"):  # as in x[index], the index may be an array of NumPy's
+    """Call a NumPy function with arrays on the device."""
+    if name.endswith(".at"):  # the index may be a NumPy array, as in x[index]
         inputs = (inputs[0], on_device(inputs[1]), *inputs[2:])
     result = function(*on_host(inputs, name), **on_host(options, name))
     return returned(result, options.get("out"))
 
 
 def asarray(array: Any, dtype: Any = None) -> Array:
-    """Return a copy of a NumPy array or of numbers on the "device"; an Array is returned as it is."""
+    """Return a copy of a NumPy array or of numbers on the device; an Array is returned unchanged."""
     if isinstance(array, Array):
         return array if dtype is None else array.astype(dtype, copy=False)
     return np.array(array, dtype).view(Array)
 
 
 def poisoned(array: Array) -> Array:
-    """Fill a new array with what nobody wants to read: NaN, or the largest integer."""
+    """Fill a new array with a conspicuous value: NaN, or the largest integer."""
     if array.dtype.kind in "fc":
         array.fill(np.nan)
     elif array.dtype.kind in "iu":
@@ -119,7 +119,7 @@ def poisoned(array: Array) -> Array:
 
 
 class _Function:
-    """A function of NumPy, or a ufunc with its methods (`add.at`), for arrays of the device."""
+    """A NumPy function, or a ufunc with its methods (`add.at`), for arrays on the device."""
 
     def __init__(self, function: Callable, name: str) -> None:
         self.function, self.name = function, name
@@ -132,13 +132,13 @@ class _Function:
 
 
 class _Library:
-    """NumPy's names, on arrays of the device."""
+    """NumPy's functions under their own names, for arrays on the device."""
 
     ndarray = Array
 
     def __getattr__(self, name: str) -> Any:
         if name in ABSENT or name.startswith("_"):
-            raise AttributeError(f"numpy.{name} has no counterpart for arrays of the device here")
+            raise AttributeError(f"numpy.{name} has no counterpart in the emulator")
         value = getattr(np, name)
         if not callable(value) or isinstance(value, type):
             return value
@@ -164,12 +164,12 @@ class _Library:
 
 xp = _Library()
 
-# Where arrays lie whose addresses were asked for, and so may stand in a table of pointers given to a kernel.
+# Arrays whose addresses have been requested, which may therefore be in a kernel's table of pointers.
 _addressed: dict[int, tuple[weakref.ref, int]] = {}
 
 
 def address(array: Array) -> int:
-    """Return where an array's first element lies, for a table of pointers; valid while its memory lives."""
+    """Return the address of an array's first element; it is valid as long as the array's memory exists."""
     owner = array
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
@@ -179,6 +179,6 @@ def address(array: Array) -> int:
 
 
 def bytes_at(start: int) -> int | None:
-    """Return how many bytes lie at an address given out by `address`, or None if no living array is there."""
+    """Return the size in bytes of the array at an address from `address`, or None if it no longer exists."""
     owner, size = _addressed.get(start, (lambda: None, 0))
     return None if owner() is None else size

@@ -1,11 +1,11 @@
 // Runs the threads of a CUDA launch, one block after the other, each thread on a fiber (fibers.cpp).
 //
-// Threads take turns in one thread of the processor. One runs until it must wait for others, at __syncthreads() or
-// in a shuffle, and only then the next one does. When none can go on, the barrier opens, if all have come to it.
+// All CUDA threads run in one CPU thread. A thread runs until it must wait for others, at __syncthreads() or in a
+// warp shuffle; then the next one runs. When no thread can continue, the barrier opens, if all have arrived.
 //
-// Each order lets some threads run far ahead of others, as a GPU may. Forward and in reverse, a warp goes on through
-// its shuffles to the next barrier before another warp takes its turn: if it comes back there to a shared array that
-// others have still to read, and no barrier holds it up, they read the wrong numbers, and somebody notices.
+// Each order lets some threads run far ahead of others, as a GPU may. In forward and reverse order a warp runs past
+// its shuffles to the next barrier before another warp runs. If a barrier is missing, the warp overwrites a shared
+// array that other warps have not read yet. They then read wrong numbers, and the result of the kernel is wrong.
 
 #include <csetjmp>
 #include <cstdarg>
@@ -23,12 +23,12 @@ constexpr int MAX_THREADS = 1024, WARP = 32;
 constexpr size_t MAX_SHARED = 48 << 10;
 constexpr int POISON = 0xff;  // as float or double a NaN, as int -1
 
-enum class State { running, waiting, released, left };
+enum class State { running, waiting, released, exited };
 
 struct Thread {
     State state;
     Fiber* fiber;
-    // Where it waits, and what it brings to a shuffle and takes from it.
+    // Where it waits, and the values it sends and receives in a shuffle.
     const char* name;
     int line, source;
     unsigned mask, ballot;
@@ -36,11 +36,11 @@ struct Thread {
 };
 
 Thread threads[MAX_THREADS];
-uint3 indices[MAX_THREADS];            // of each thread: its threadIdx
-int order[MAX_THREADS];                // in which they run
+uint3 indices[MAX_THREADS];            // threadIdx of each thread
+int order[MAX_THREADS];                // in which the threads run
 unsigned waiting[MAX_THREADS / WARP];  // for each warp, the lanes that wait in a shuffle
-int self, thread_count, left_count;
-int next_start, start_end;             // positions in `order`: who has not begun, and who is not to begin yet
+int self, thread_count, exited_count;
+int next_start, start_end;             // in `order`: the next thread to start, and the end of those that may
 unsigned random_state;
 
 Visible* visible;
@@ -51,7 +51,7 @@ uint3 index_of(unsigned i, uint3 size) { return {i % size.x, i / size.x % size.y
 
 }  // namespace
 
-// Leaves the kernel in the middle: every fiber starts afresh in the next launch.
+// Aborts the kernel: all fibers are reset before the next launch.
 [[noreturn]] void fail(int line, const char* format, ...) {
     va_list values;
     va_start(values, format);
@@ -68,7 +68,7 @@ Memory dynamic_shared_memory() {
     return {begin, begin + running->dynamic_shared};
 }
 
-// What every fiber does: take up the next thread that has not begun, as long as there is one that may.
+// The work of every fiber: run the next thread that has not started, as long as one may start.
 void run_threads(Fiber* fiber) {
     while (next_start < start_end) {
         int t = self = order[next_start++];
@@ -76,8 +76,8 @@ void run_threads(Fiber* fiber) {
         threads[t].state = State::running;
         threads[t].fiber = fiber;
         running->body();
-        threads[t].state = State::left;
-        left_count++;
+        threads[t].state = State::exited;
+        exited_count++;
     }
 }
 
@@ -98,7 +98,7 @@ void arrange(int* items, int count) {
         }
 }
 
-const char* who(int t) {
+const char* name_of(int t) {
     static char written[48];
     uint3 i = indices[t];
     if (t < thread_count) snprintf(written, sizeof written, "thread (%u, %u, %u)", i.x, i.y, i.z);
@@ -106,15 +106,15 @@ const char* who(int t) {
     return written;
 }
 
-const char* whereabouts(int t) {
+const char* status_of(int t) {
     static char written[128];
     if (t >= thread_count) return "is not in the block";
-    if (threads[t].state == State::left) return "has left the kernel";
-    snprintf(written, sizeof written, "waits at %s of line %d", threads[t].name, threads[t].line);
+    if (threads[t].state == State::exited) return "has exited the kernel";
+    snprintf(written, sizeof written, "waits at %s in line %d", threads[t].name, threads[t].line);
     return written;
 }
 
-// Called when no thread can go on: the barrier opens if all have come to it.
+// Called when no thread can continue: opens the barrier if all threads have arrived, and fails otherwise.
 void open_barrier() {
     int first = -1;
     for (int t = 0; t < thread_count; t++) {
@@ -123,26 +123,26 @@ void open_barrier() {
         visible->thread = indices[t];
         for (int i = 0; i < WARP; i++) {
             int other = t / WARP * WARP + i;
-            bool here = other < thread_count && threads[other].state == State::waiting &&
+            bool arrived = other < thread_count && threads[other].state == State::waiting &&
                         threads[other].name == thread.name && threads[other].mask == thread.mask;
-            if (thread.mask >> i & 1 && !here)
+            if (thread.mask >> i & 1 && !arrived)
                 fail(thread.line, "%s with mask 0x%08x waits for %s, which %s", thread.name, thread.mask,
-                     who(other), whereabouts(other));
+                     name_of(other), status_of(other));
         }
     }
     for (int t = 0; t < thread_count && first < 0; t++)
         if (threads[t].state == State::waiting) first = t;
     visible->thread = indices[first];
     for (int t = 0; t < thread_count; t++)
-        if (threads[t].state == State::left || threads[t].line != threads[first].line)
-            fail(threads[first].line, "__syncthreads() waits for all threads of the block, but %s %s", who(t),
-                 whereabouts(t));
+        if (threads[t].state == State::exited || threads[t].line != threads[first].line)
+            fail(threads[first].line, "__syncthreads() waits for all threads of the block, but %s %s", name_of(t),
+                 status_of(t));
     for (int t = 0; t < thread_count; t++) threads[t].state = State::released;
 }
 
-// Lets threads begin or go on, those at order[begin] to order[end - 1], each until it must wait for others.
-// Returns whether one of them could.
-bool go_on(int begin, int end) {
+// Starts or resumes the threads at order[begin] to order[end - 1]; each runs until it must wait for others.
+// Returns whether any thread could run.
+bool advance(int begin, int end) {
     bool moved = next_start < end;
     start_end = end;
     while (next_start < end) resume_idle_fiber();
@@ -158,7 +158,7 @@ bool go_on(int begin, int end) {
     return moved;
 }
 
-// Returns where in `order` the threads of another warp follow. Shuffled, that is mostly at the next thread.
+// Returns the position in `order` of the next thread from another warp; in shuffled order usually begin + 1.
 int end_of_warp(int begin) {
     int end = begin + 1;
     while (end < thread_count && order[end] / WARP == order[begin] / WARP) end++;
@@ -170,20 +170,20 @@ void run_block() {
         memset(reinterpret_cast<char*>(running->shared[i].begin), POISON,
                running->shared[i].end - running->shared[i].begin);
     memset(dynamic_shared, POISON, running->dynamic_shared);
-    next_start = left_count = 0;
+    next_start = exited_count = 0;
     memset(waiting, 0, sizeof waiting);
-    while (left_count < thread_count) {
+    while (exited_count < thread_count) {
         bool moved = false;
         arrange(order, thread_count);
         for (int begin = 0, end; begin < thread_count; begin = end) {
             end = end_of_warp(begin);
-            while (go_on(begin, end)) moved = true;
+            while (advance(begin, end)) moved = true;
         }
         if (!moved) open_barrier();
     }
 }
 
-// Notes where the running thread waits; a mask of 0 stands for the whole block.
+// Records where the running thread waits; a mask of 0 means the whole block.
 void wait(const char* name, int line, unsigned mask) {
     Thread& thread = threads[self];
     thread.state = State::waiting;
@@ -192,14 +192,14 @@ void wait(const char* name, int line, unsigned mask) {
     thread.mask = mask;
 }
 
-// Returns whether the lanes of the mask, which all wait, have called the same function with the same mask.
+// Returns whether all lanes of the mask, which are waiting, called the same function with the same mask.
 bool all_call(int first, const char* name, unsigned mask) {
     for (int i = 0; i < WARP; i++)
         if (mask >> i & 1 && (threads[first + i].name != name || threads[first + i].mask != mask)) return false;
     return true;
 }
 
-// Hands every lane of the mask what it is to receive, and lets it go on.
+// Gives every lane of the mask the value that it receives, and releases it.
 void exchange(int first, unsigned mask) {
     unsigned votes = 0;
     for (int i = 0; i < WARP; i++) votes |= (mask >> i & 1 && threads[first + i].value) << i;
@@ -226,19 +226,19 @@ void cuda_on_cpu_barrier(int line) {
     suspend();
 }
 
-// A shuffle, a vote or __syncwarp: the last lane of `mask` to come hands every lane what it is to receive.
+// A shuffle, a vote or __syncwarp: the last lane of `mask` to arrive exchanges the values of all.
 uint64_t cuda_on_cpu_warp(const char* name, int line, unsigned mask, uint64_t value, int source,
                           unsigned* ballot) {
     int lane = self % WARP, first = self - lane;
     Thread& thread = threads[self];
-    if (!(mask >> lane & 1)) fail(line, "%s with mask 0x%08x, which does not name the thread itself", name, mask);
+    if (!(mask >> lane & 1)) fail(line, "%s with mask 0x%08x, which does not include the calling thread", name, mask);
     wait(name, line, mask);
     thread.value = value;
     thread.source = source;
-    unsigned& here = waiting[first / WARP];
-    here |= 1u << lane;
-    if ((here & mask) == mask && all_call(first, name, mask)) {
-        here &= ~mask;
+    unsigned& arrived = waiting[first / WARP];
+    arrived |= 1u << lane;
+    if ((arrived & mask) == mask && all_call(first, name, mask)) {
+        arrived &= ~mask;
         exchange(first, mask);
     }
     suspend();

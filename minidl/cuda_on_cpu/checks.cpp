@@ -1,8 +1,8 @@
-// Looks at every access of a kernel to memory, and at some of its arithmetic, for what a GPU would pass over.
+// Checks every memory access of a kernel, and some of its arithmetic, for errors that a GPU ignores.
 //
-// g++ puts the calls in. Those named __asan_... come from -fsanitize=kernel-address: one before each read and write,
-// of which the operating systems that it is made for say themselves what it does. Those named __ubsan_... come from
-// -fsanitize=bounds and its like, and are called only when something is wrong.
+// g++ inserts the calls. Functions named __asan_... belong to -fsanitize=kernel-address: one is called before each
+// read or write, and the program must define it. Functions named __ubsan_... belong to -fsanitize=bounds and similar
+// options, and are called only after an error.
 
 #include <cstring>
 #include <dlfcn.h>
@@ -16,11 +16,11 @@ bool within(uint64_t address, uint64_t bytes, Memory region) {
     return region.begin <= address && address + bytes <= region.end;
 }
 
-Memory recent[1024];  // for each 64 bytes of memory, as far as there is room, the region last found in them
+Memory recent[1024];  // a cache: for each 64 bytes of memory, the region last found there
 
-// Returns the region in which an address lies and which the kernel may touch, or nothing.
+// Returns the region that contains an address and that the kernel may access, or an empty region.
 Memory region_of(uint64_t address) {
-    const Memory *low = running->memory, *high = low + running->memory_count;  // sorted: halve until found
+    const Memory *low = running->memory, *high = low + running->memory_count;  // sorted: binary search
     while (low < high) {
         const Memory* middle = low + (high - low) / 2;
         if (address < middle->begin) high = middle;
@@ -34,7 +34,7 @@ Memory region_of(uint64_t address) {
             array->used = 1;
             return {array->begin, array->end};
         }
-    // Constants of the compiled file. Shared arrays lie between them, so none is taken for more than the access.
+    // Constants of the compiled file. Shared arrays lie between them, so the region is limited to 16 bytes.
     return within(address, 1, running->image) ? Memory{address, address + 16} : Memory{};
 }
 
@@ -67,13 +67,13 @@ CHECK(16)
 void __asan_loadN_noabort(uint64_t a, uint64_t n) { check(a, n, "reads", __builtin_return_address(0)); }
 void __asan_storeN_noabort(uint64_t a, uint64_t n) { check(a, n, "writes", __builtin_return_address(0)); }
 
-// The undefined-behaviour sanitizer's records begin with the place in the source.
+// The records of the undefined-behaviour sanitizer start with the location in the source.
 struct Place { const char* file; uint32_t line, column; };
 void __ubsan_handle_out_of_bounds(Place* place, uint64_t index) {
     fail(place->line, "index %lld is outside its array", static_cast<long long>(index));
 }
 void __ubsan_handle_type_mismatch_v1(Place* place, uint64_t address) {
-    fail(place->line, "address %#llx is no multiple of what its type needs", static_cast<long long>(address));
+    fail(place->line, "address %#llx is not aligned for its type", static_cast<long long>(address));
 }
 void __ubsan_handle_divrem_overflow(Place* place, uint64_t, uint64_t) { fail(place->line, "divides by zero"); }
 #define OVERFLOW(name, operation)                                                                               \

@@ -1,13 +1,14 @@
-"""From a file of CUDA C to a shared library: a few lines around the text, g++, and a cache of what came out.
+"""Compiling: turns a file of CUDA C into C++ and a shared library, by g++, and caches the library.
 
-The file's text is changed in one place only. `extern __shared__ T s[];`, the array whose size is given at the
-launch, means nothing in C++ inside a function; it becomes a pointer to the memory set aside for it. All else
-that is CUDA's is defined by `cuda_on_cpu.h`. `#line` keeps the lines in g++'s messages those of the .cu file.
+The source is changed in one respect only. `extern __shared__ T s[];`, the array whose size is set at the
+launch, has no meaning inside a C++ function; it is replaced by a pointer to memory reserved for it. The other
+keywords of CUDA are defined by `cuda_on_cpu.h`. A `#line` directive makes g++'s messages refer to the lines
+of the .cu file.
 
-Two of g++'s own instruments are switched on. `-fsanitize=kernel-address`, made for operating systems, puts a
-call before every access to memory and leaves it to us what the call does: checks.cpp compares the address
-with the arrays of the launch. `-fsanitize=bounds,...` does so for an index outside an array of known size, a
-division by zero and an integer that overflows. Neither needs a library to be loaded before Python starts.
+Two kinds of instrumentation are enabled. `-fsanitize=kernel-address`, made for operating systems, inserts a
+call before every memory access and leaves its implementation to us: checks.cpp compares the address with the
+arrays of the launch. `-fsanitize=bounds,...` inserts checks for an index outside an array of known size, a
+division by zero and integer overflow. Neither requires a library that is loaded before Python starts.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from minidl.files import atomic_write
 HERE = Path(__file__).parent
 C_TYPES = {"float32": "float", "float64": "double"}
 
-COMMON = ["-std=c++17", "-O2", "-fPIC", "-U_FORTIFY_SOURCE", f"-I{HERE}"]  # fortified longjmp refuses fibers
+COMMON = ["-std=c++17", "-O2", "-fPIC", "-U_FORTIFY_SOURCE", f"-I{HERE}"]  # fortified longjmp rejects fibers
 INSTRUMENTED = [
-    *("-g1", "-gdwarf-4"),  # line numbers; in DWARF 5, addr2line 2.40 takes one file for another
+    *("-g1", "-gdwarf-4"),  # line numbers; addr2line 2.40 confuses files in DWARF 5
     "-fvisibility=hidden",
-    "-ffp-contract=off",  # a * b + c is rounded twice, as NumPy does
+    "-ffp-contract=off",  # a * b + c is rounded twice, as in NumPy
     "-fno-strict-aliasing",
     "-fsanitize=kernel-address",
     "-fsanitize=bounds,alignment,integer-divide-by-zero,signed-integer-overflow",
-    *("--param", "asan-instrumentation-with-call-threshold=0"),  # calls only, no tables of its own
+    *("--param", "asan-instrumentation-with-call-threshold=0"),  # calls only, no inline checks
     *("--param", "asan-stack=0", "--param", "asan-globals=1"),
 ]
 
@@ -49,12 +50,12 @@ COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 class KernelError(RuntimeError):
-    """A kernel cannot be compiled or found, or did what no kernel may; the message says what and where."""
+    """A kernel does not compile, does not exist or did something illegal; the message says what and where."""
 
 
 @functools.cache
 def problem() -> str | None:
-    """Return None if CUDA files can be run on this machine's processor, otherwise the reason in one line."""
+    """Return None if the emulator works on this machine, otherwise the reason in one line."""
     if platform.system() != "Linux":
         return (
             f"running kernels on the CPU needs Linux, and this is {platform.system()}; use Docker, or a GPU"
@@ -66,30 +67,30 @@ def problem() -> str | None:
 
 
 def without_comments(text: str) -> str:
-    """Return the text with every comment blanked out; lines keep their numbers."""
+    """Return the text with every comment replaced by spaces; line numbers do not change."""
     return COMMENT.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
 
 
 def find_kernels(text: str) -> dict[str, list[str]]:
-    """Return the kernels of a file, each with the declarations of its parameters as they stand there."""
+    """Return the kernels in a file by name, each with the declarations of its parameters."""
     return {
         match[1]: [" ".join(parameter.split()) for parameter in match[2].split(",") if parameter.strip()]
         for match in KERNEL.finditer(text)
     }
 
 
-def translate(source: Path, text: str, dtype: str) -> str:
-    """Return the C++ for a file's text of CUDA C, in which `T` becomes the type of a number."""
+def translate(source: Path, text: str, dtype: str, common: str = "") -> str:
+    """Return C++ for the text of a CUDA C file, after the text `common`; `T` is the type of a number."""
     text = DYNAMIC_SHARED.sub(r"\1* \2 = reinterpret_cast<\1*>(cuda_on_cpu_dynamic_shared());", text)
-    # A namespace without a name, so that g++ keeps a red zone behind the static arrays of templates, too.
+    # The unnamed namespace makes g++ leave a red zone after the static arrays of templates, too.
     return (
-        f'#include "cuda_on_cpu.h"\nnamespace {{\nusing T = {C_TYPES[dtype]};\n'
+        f'#include "cuda_on_cpu.h"\nnamespace {{\nusing T = {C_TYPES[dtype]};\n{common}\n'
         f'#line 1 "{source}"\n{text}\n}}\n#include "export.h"\n'
     )
 
 
 def exports(source: Path, text: str, folder: Path) -> str:
-    """Return the lines of C++ that make the kernels known to Python, macros that write kernels resolved."""
+    """Return the C++ that exports the kernels to Python; kernels may be defined by macros."""
     (folder / "kernels.cu").write_text(text, encoding="utf-8")
     expanded = run_compiler(source, "-E", "-P", "-x", "c++", folder / "kernels.cu")
     if expanded.count("__global__") != len(find_kernels(expanded)):
@@ -99,22 +100,23 @@ def exports(source: Path, text: str, folder: Path) -> str:
     return "\n".join([f'CUDA_ON_CPU_KERNELS(R"kernels({declarations})kernels")', *lines, ""])
 
 
-def compile_kernels(source: Path, dtype: str) -> Path:
-    """Return the shared library of a .cu file, compiled now or found in the cache.
+def compile_kernels(source: Path, dtype: str, common: Path | None = None) -> Path:
+    """Return the shared library of a .cu file after the text of `common`, compiled now or earlier.
 
-    Raises KernelError with g++'s message if it refuses the file.
+    Raises KernelError with g++'s message if the file does not compile.
     """
     if why := problem():
         raise KernelError(why)
     runtime = compile_runtime()
     text = source.read_text(encoding="utf-8")
-    program = translate(source, text, dtype)
+    front = f'#line 1 "{common}"\n{common.read_text(encoding="utf-8")}' if common else ""
+    program = translate(source, text, dtype, front)
 
     def build(folder: Path) -> None:
         whole = program + exports(source, text, folder)
         (folder / "kernels.cpp").write_text(whole, encoding="utf-8")
         run_compiler(source, *COMMON, *INSTRUMENTED, "-c", folder / "kernels.cpp", "-o", folder / "kernels.o")
-        # Linked apart: with -fsanitize the linker would add GCC's libraries, whose place checks.cpp takes.
+        # Linked separately: with -fsanitize g++ would link GCC's own libraries, which checks.cpp replaces.
         origin = "-Wl,-rpath,$ORIGIN"
         run_compiler(source, "-shared", folder / "kernels.o", runtime, origin, "-o", folder / "library.so")
 
@@ -122,7 +124,7 @@ def compile_kernels(source: Path, dtype: str) -> Path:
 
 
 def compile_runtime() -> Path:
-    """Return the shared library of the C++ files here, which all compiled files of kernels use."""
+    """Return the shared library of the C++ files in this folder, which all compiled kernels use."""
     sources = sorted(HERE.glob("*.cpp"))
     name = "-Wl,-soname," + cache_path("runtime", []).name
 
@@ -133,21 +135,21 @@ def compile_runtime() -> Path:
 
 
 def run_compiler(source: Path, *arguments: str | Path) -> str:
-    """Run g++ and return what it prints; KernelError with what it says if it fails."""
+    """Run g++ and return its output; raise KernelError with its message if it fails."""
     result = subprocess.run(["g++", *map(str, arguments)], capture_output=True, text=True)
     if result.returncode:
-        raise KernelError(f"g++ refuses {source.name}:\n{result.stderr.strip()}")
+        raise KernelError(f"g++ cannot compile {source.name}:\n{result.stderr.strip()}")
     return result.stdout
 
 
 @functools.cache
 def compiler_version() -> str:
-    """Return what g++ says about itself, a part of every cache key."""
+    """Return g++'s version and the machine type, which are part of every cache key."""
     return subprocess.run(["g++", "--version"], capture_output=True, text=True).stdout + platform.machine()
 
 
 def cache_path(name: str, parts: list[str]) -> Path:
-    """Return where a library made of these parts is kept: any change of them, or of our C++, moves it."""
+    """Return a library's path in the cache; it changes with any change of the parts or of the C++ here."""
     headers = [
         path.read_text(encoding="utf-8") for path in sorted(HERE.iterdir()) if path.suffix in (".h", ".cpp")
     ]
@@ -157,7 +159,7 @@ def cache_path(name: str, parts: list[str]) -> Path:
 
 
 def cached(name: str, parts: list[str], build: Callable[[Path], None]) -> Path:
-    """Return the library from the cache, or `build` it beside its place and rename it, never half-written."""
+    """Return the library from the cache; if it is not there, `build` it and write it atomically."""
     library = cache_path(name, parts)
     if not library.exists():
         try:
@@ -167,5 +169,5 @@ def cached(name: str, parts: list[str], build: Callable[[Path], None]) -> Path:
                 with atomic_write(library) as file:
                     file.write((Path(folder) / "library.so").read_bytes())
         except OSError as error:
-            raise KernelError(f"cannot keep compiled kernels: {error}; set XDG_CACHE_HOME") from error
+            raise KernelError(f"cannot cache compiled kernels: {error}; set XDG_CACHE_HOME") from error
     return library

@@ -1,19 +1,19 @@
-// CUDA's words for g++, so that it compiles an unchanged file of CUDA C for this machine's processor.
+// CUDA's keywords and functions in C++, so that g++ compiles an unmodified file of CUDA C for the CPU.
 //
-// Each word becomes C++ (`__shared__` a static array that the threads of a block find at one address, because
-// they all run in one thread of the processor) or a call of runtime.cpp, which holds the threads of a block.
+// Some are plain C++: `__shared__` becomes a static array, which all CUDA threads of a block share, because they run
+// in a single CPU thread. Functions that make threads wait for each other are calls of blocks.cpp.
 
 #pragma once
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <math.h>  // exp, sqrt, abs, ... without std::, for float as for double, as in CUDA
+#include <math.h>  // exp, sqrt, abs, ... without std::, for float and double, as in CUDA
 #include <type_traits>
 #include <utility>
 
 #include "launch.h"
 
-#define CUDA_ON_CPU 1  // for the few lines that only a GPU can run: #ifndef CUDA_ON_CPU
+#define CUDA_ON_CPU 1  // for code that only a GPU can run: #ifndef CUDA_ON_CPU
 
 #define __global__
 #define __device__
@@ -30,7 +30,7 @@ struct dim3 {
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-// Constant to a thread; the runtime sets them before it lets a thread run.
+// Constant for a thread; blocks.cpp sets them before a thread runs.
 static Visible cuda_on_cpu_visible;
 #define threadIdx cuda_on_cpu_visible.thread
 #define blockIdx cuda_on_cpu_visible.block
@@ -56,7 +56,7 @@ CUDA_ON_CPU_VECTORS(double)
 
 template <class A, class B> constexpr std::common_type_t<A, B> min(A a, B b) {
     std::common_type_t<A, B> x = a, y = b;
-    if constexpr (std::is_floating_point_v<decltype(x)>) return x != x || y < x ? y : x;  // a NaN loses
+    if constexpr (std::is_floating_point_v<decltype(x)>) return x != x || y < x ? y : x;  // a NaN is ignored
     else return y < x ? y : x;
 }
 template <class A, class B> constexpr std::common_type_t<A, B> max(A a, B b) {
@@ -67,7 +67,7 @@ template <class A, class B> constexpr std::common_type_t<A, B> max(A a, B b) {
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 static inline float rsqrt(float x) { return 1.0f / sqrtf(x); }
 static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
-#define __expf expf  // macros, since the C library has functions of these names already
+#define __expf expf  // macros, because the C library already has functions of these names
 #define __logf logf
 #define __powf powf
 static inline float __fdividef(float x, float y) { return x / y; }
@@ -91,7 +91,7 @@ template <class V> static inline V __ldg(const V* address) { return *address; }
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 
-// Threads take turns, and only at barriers and shuffles: whatever stands between is atomic already.
+// Threads are switched only at barriers and shuffles, so all code in between is atomic.
 template <class V> struct cuda_on_cpu_same { using type = V; };
 #define CUDA_ON_CPU_ATOMIC(name, updated)                                                                       \
     template <class V> static inline V name(V* address, typename cuda_on_cpu_same<V>::type value) {             \
@@ -115,9 +115,9 @@ static inline V atomicCAS(V* address, typename cuda_on_cpu_same<V>::type expecte
     return old;
 }
 
-// --- waiting for each other ----------------------------------------------------------------------------------
+// --- barriers and shuffles ----------------------------------------------------------------------------------
 
-// The default argument is the line of the caller: errors name it.
+// The default argument is the line of the caller, for error messages.
 static inline void __syncthreads(int line = __builtin_LINE()) { cuda_on_cpu_barrier(line); }
 static inline void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE()) {
     unsigned ballot;
@@ -145,7 +145,7 @@ static inline V cuda_on_cpu_shuffle(const char* name, unsigned mask, V value, in
     memcpy(&value, &received, sizeof value);
     return value;
 }
-// A warp may be cut into groups of `width` lanes; a lane whose source is outside its group keeps its own value.
+// A warp can be divided into groups of `width` lanes; a lane whose source is outside its group keeps its own value.
 template <class V>
 static inline V __shfl_sync(unsigned mask, V value, int source, int width = 32, int line = __builtin_LINE()) {
     int first = cuda_on_cpu_lane() / width * width;

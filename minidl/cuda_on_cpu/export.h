@@ -1,7 +1,7 @@
-// How Python reaches the kernels of a compiled .cu file: CUDA_ON_CPU_EXPORT(name) follows the file's own text.
+// Exports the kernels of a compiled .cu file to Python: CUDA_ON_CPU_EXPORT(name) is appended to the file's text.
 //
-// C++ templates read the types of a kernel's parameters off the kernel itself. They say which arguments it takes
-// (`types_name`, a string such as "*f4 f4 i4") and unpack the arguments from eight bytes each (`launch_name`).
+// C++ templates deduce the parameter types from the kernel itself. `types_name` returns them as a string such as
+// "*f4 f4 i4"; `launch_name` unpacks the arguments, eight bytes each, and runs the kernel.
 
 #pragma once
 #include "launch.h"
@@ -45,7 +45,7 @@ template <class... P, void (*kernel)(P...)> struct Exported<kernel> {
 }  // namespace cuda_on_cpu
 
 extern "C" {
-// The linker's names for the first and last byte of the loaded file; hidden, or the last one would be Python's own.
+// The linker's names for the first and last byte of the loaded file. If not hidden, _end would be Python's own.
 extern char __ehdr_start[], _end[] __attribute__((visibility("hidden")));
 
 // Called by g++'s instrumentation when the file is loaded.

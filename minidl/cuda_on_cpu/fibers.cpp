@@ -1,11 +1,11 @@
-// Fibers: functions that stop in the middle, let others run, and go on where they were.
+// Fibers: functions that can be suspended in the middle and resumed later.
 //
-// Each has a stack of its own. To stop is to put the processor's registers aside, and to go on is to take them up
-// again: one of them points to the stack. A fiber that has come to its end without waiting takes up the next thread
-// on the same stack, so a kernel without barriers is a plain loop over its threads.
+// Each fiber has its own stack. Suspending a fiber saves the processor's registers, and resuming it restores them; one
+// of them points to the stack. A fiber whose thread has finished without waiting runs the next thread on the same
+// stack, so a kernel without barriers is a plain loop over its threads.
 //
-// makecontext starts a fiber; from then on _setjmp and _longjmp switch, thirty times faster than swapcontext, which
-// asks the operating system for the signal mask at every switch.
+// makecontext starts a fiber. Later switches use _setjmp and _longjmp, which are thirty times faster than swapcontext,
+// because swapcontext asks the operating system for the signal mask at every switch.
 
 #include <csetjmp>
 #include <sys/mman.h>
@@ -21,8 +21,8 @@ struct Fiber {
 
 namespace {
 
-constexpr int COUNT = 1024;  // as many as a block has threads
-// Not a power of two: a processor's cache would keep the same few of its lines for the tops of all stacks.
+constexpr int COUNT = 1024;  // the maximum number of threads in a block
+// Not a power of two: otherwise the tops of all stacks would compete for the same few cache lines.
 constexpr size_t STACK_BYTES = (128 << 10) + 13 * 64;
 
 Fiber fibers[COUNT];
@@ -32,14 +32,14 @@ Fiber* current;
 jmp_buf scheduler;
 
 char* stack_of(Fiber* fiber) {
-    // Memory that is only reserved: it becomes real page by page as it is used.
+    // Only reserved: the system provides the memory page by page when it is used.
     static void* stacks = mmap(nullptr, COUNT * STACK_BYTES, PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (stacks == MAP_FAILED) fail(0, "no memory for the stacks of %d threads", COUNT);
     return static_cast<char*>(stacks) + (fiber - fibers) * STACK_BYTES;
 }
 
-void live() {
+void fiber_main() {
     for (;;) {
         run_threads(current);
         idle[idle_count++] = current;
@@ -76,7 +76,7 @@ void resume_idle_fiber() {
         getcontext(&fiber->start);
         fiber->start.uc_stack.ss_sp = stack_of(fiber);
         fiber->start.uc_stack.ss_size = STACK_BYTES;
-        makecontext(&fiber->start, live, 0);
+        makecontext(&fiber->start, fiber_main, 0);
     }
     resume(fiber);
 }

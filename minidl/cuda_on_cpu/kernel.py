@@ -1,4 +1,4 @@
-"""Load a file of kernels and launch them, called as `cupy.RawModule` and `cupy.RawKernel` are."""
+"""Loading and launching kernels, with the interface of `cupy.RawModule` and `cupy.RawKernel`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from minidl.cuda_on_cpu.launch import Launch, Memory, Shared, variables
 
 ORDERS = {"forward": 0, "reverse": 1, "shuffled": 2}
 
-# What every GPU can do: threads in a block, all and along each axis; blocks along each axis; shared bytes.
+# Limits of every GPU: threads per block, in all and along each axis; blocks along each axis; shared bytes.
 MAX_THREADS, MAX_BLOCK, MAX_GRID = 1024, (1024, 1024, 64), (2**31 - 1, 65535, 65535)
 MAX_SHARED = 48 << 10
 
@@ -29,11 +29,12 @@ _order: ContextVar[str] = ContextVar("thread_order", default="forward")
 
 @contextlib.contextmanager
 def thread_order(order: str) -> Iterator[None]:
-    """Let blocks, and between barriers the threads of a block, run "forward", in "reverse" or "shuffled".
+    """Set the order of blocks, and of threads between barriers: "forward", "reverse" or "shuffled".
 
-    A GPU promises no order: a kernel whose result depends on it lacks a barrier. Forward and in reverse, each
-    warp runs through its shuffles to the next barrier before another one starts, as far ahead as it can get;
-    shuffled, each thread of the block runs to where it must wait. The shuffle is seeded.
+    A GPU guarantees no order, so a kernel whose result depends on the order lacks a barrier. In the first two
+    orders each warp runs to the next barrier, past its warp shuffles, before the next warp starts: as far
+    ahead as possible. In "shuffled" order each thread runs until it must wait. The order is seeded. Raises
+    ValueError.
     """
     if order not in ORDERS:
         raise ValueError(f"thread_order: unknown order {order!r}; choose from {', '.join(ORDERS)}")
@@ -45,36 +46,36 @@ def thread_order(order: str) -> Iterator[None]:
 
 
 class Module:
-    """The kernels of one file, compiled for one dtype."""
+    """The kernels of one file, compiled for one dtype; the text of `common` is put in front of it."""
 
-    def __init__(self, source: Path, dtype: str) -> None:
-        self.source, self.path = source, compile_kernels(source, dtype)
-        self.library = ctypes.PyDLL(str(self.path))  # PyDLL: one launch at a time, whichever thread asks
+    def __init__(self, source: Path, dtype: str, common: Path | None = None) -> None:
+        self.source, self.path = source, compile_kernels(source, dtype, common)
+        self.library = ctypes.PyDLL(str(self.path))  # PyDLL holds the GIL: one launch at a time
         self.kernels = find_kernels(text_from(self.library.cuda_on_cpu_kernels))
-        self.shared = self._find_shared(without_comments(source.read_text(encoding="utf-8")))
+        self.shared = [found for path in (common, source) if path for found in self._find_shared(path)]
 
     def get_function(self, name: str) -> Kernel:
-        """Return a kernel by its name. Raises KernelError if the file has none of that name."""
+        """Return a kernel by name. Raises KernelError if the file has no kernel of that name."""
         if name not in self.kernels:
             raise KernelError(f"{self.source.name} has no kernel {name}; it has {', '.join(self.kernels)}")
         return Kernel(self, name)
 
-    def _find_shared(self, text: str) -> list[tuple[str, Shared]]:
-        """Return the name and the place of each `__shared__` array."""
-        lines = set()
+    def _find_shared(self, path: Path) -> list[tuple[str, Shared]]:
+        """Return the name and the memory of each `__shared__` array that a file declares."""
+        lines, text = set(), without_comments(path.read_text(encoding="utf-8"))
         for match in re.finditer(r"__shared__[^;]*;", text):
             first = text.count("\n", 0, match.start()) + 1
             lines |= set(range(first, first + match[0].count("\n") + 1))
         found = []
         for v in variables(self.library):
-            if v.place and v.place[0].file == str(self.source).encode() and v.place[0].line in lines:
+            if v.place and v.place[0].file == str(path).encode() and v.place[0].line in lines:
                 place = Shared(v.begin, v.begin + v.size, v.begin + v.size_with_red_zone)
                 found.append((f"shared array `{v.name.decode()}`", place))
         return found
 
 
 class Kernel:
-    """One kernel, called as CuPy's are: `kernel(grid, block, arguments, shared_mem=0)`."""
+    """One kernel, called as in CuPy: `kernel(grid, block, arguments, shared_mem=0)`."""
 
     def __init__(self, module: Module, name: str) -> None:
         self.module, self.name, self.parameters = module, name, module.kernels[name]
@@ -83,14 +84,15 @@ class Kernel:
     def __call__(self, grid: tuple, block: tuple, args: tuple, shared_mem: int = 0) -> None:
         """Run the kernel for every thread of every block, and return when all have finished.
 
-        Raises TypeError for arguments that the kernel does not take, and KernelError for a launch that no GPU
-        takes, or if a thread touches memory that it must not, or waits for one that does not come.
+        Raises TypeError for arguments that do not match the kernel's parameters. Raises KernelError for a
+        launch beyond the limits of a GPU, for an illegal memory access, and for a barrier that some threads
+        never reach.
         """
         module = self.module
         grid = self._size("grid", grid, MAX_GRID)
         block = self._size("block", block, MAX_BLOCK)
         if math.prod(block) > MAX_THREADS:
-            raise KernelError(f"kernel {self.name}: a block {block} of more than {MAX_THREADS} threads")
+            raise KernelError(f"kernel {self.name}: the block {block} has more than {MAX_THREADS} threads")
         packed, regions = pack(self.name, self.parameters, self.types, args)
         memory = merged(regions)
         shared = (Shared * len(module.shared))(*(place for _, place in module.shared))
@@ -115,34 +117,35 @@ class Kernel:
         self._shared(shared_mem, sum(array.end - array.begin for array in shared if array.used))
 
     def _size(self, name: str, size: tuple, largest: tuple[int, ...]) -> tuple[int, ...]:
-        """Return a grid or a block as three numbers; KernelError for what no GPU takes."""
+        """Return a grid or block as three numbers; raise KernelError if it is beyond the limits of a GPU."""
         if not isinstance(size, tuple) or not 1 <= len(size) <= 3:
             raise TypeError(
-                f"kernel {self.name}: the {name} is a tuple of one to three integers, got {size!r}"
+                f"kernel {self.name}: the {name} must be a tuple of one to three integers, got {size!r}"
             )
         full = tuple(operator.index(n) for n in size) + (1,) * (3 - len(size))
         if any(not 1 <= n <= limit for n, limit in zip(full, largest, strict=True)):
-            raise KernelError(f"kernel {self.name}: a {name} {size}; each number is from 1 to {largest}")
+            raise KernelError(f"kernel {self.name}: the {name} is {size}; each number must be 1 to {largest}")
         return full
 
     def _shared(self, dynamic: int, static: int = 0) -> int:
-        """Return the bytes of shared memory sized at the launch; KernelError if there are too many in all."""
+        """Return the dynamic shared memory in bytes; raise KernelError if the block has too much in all."""
         if not 0 <= dynamic <= MAX_SHARED - static:
-            asked = f"{static} + {dynamic}" if static else f"{dynamic}"
-            raise KernelError(f"kernel {self.name}: {asked} bytes of shared memory; a block has {MAX_SHARED}")
+            size = f"{static} + {dynamic}" if static else f"{dynamic}"
+            raise KernelError(f"kernel {self.name}: {size} bytes of shared memory; a block has {MAX_SHARED}")
         return dynamic
 
 
 @functools.cache
-def load(source: Path, dtype: str) -> Module:
-    """Compile a file of CUDA C in which `T` is the number type, "float32" or "float64", once.
+def load(source: Path, dtype: str, common: Path | None = None) -> Module:
+    """Compile a file of CUDA C, in which `T` is the type of a number, "float32" or "float64"; only once.
 
-    Raises KernelError with g++'s message, in the file's own line numbers, if it does not compile.
+    `common` is a file of functions whose text precedes that of `source`. Raises KernelError with g++'s
+    message, which shows the file's own line numbers, if it does not compile.
     """
-    return Module(source, dtype)
+    return Module(source, dtype, common)
 
 
 def text_from(function: Any) -> str:
-    """Call a function of C that returns text."""
+    """Return the text returned by a C function."""
     function.restype = ctypes.c_char_p
     return function().decode()

@@ -1,4 +1,4 @@
-// What the three parties of a launch agree on: kernel.py, a compiled file of kernels, and runtime.cpp.
+// The structures shared by the three parts of a launch: kernel.py, a compiled file of kernels, and blocks.cpp.
 
 #pragma once
 #include <cstddef>
@@ -8,10 +8,10 @@ struct uint3 { unsigned x, y, z; };
 
 struct Memory { uint64_t begin, end; };
 
-// A __shared__ array, and the unused red zone that g++ leaves behind it, so that running over its end is noticed.
+// A __shared__ array and the red zone after it, unused memory in which an access past the end is detected.
 struct Shared { uint64_t begin, end, red_zone_end, used; };
 
-// GCC's own record of a static variable; kernel.py makes a `Shared` of it if its line says __shared__.
+// GCC's record of a static variable; kernel.py turns it into a `Shared` if its line contains __shared__.
 struct Variable {
     uint64_t begin, size, size_with_red_zone;
     const char *name, *file;
@@ -20,33 +20,33 @@ struct Variable {
     uint64_t unused;
 };
 
-// kernel.py has a ctypes structure of the same fields.
+// launch.py has a ctypes structure with the same fields.
 struct Launch {
     uint3 grid, block;
     int32_t order;               // 0 forward, 1 reverse, 2 shuffled
     int32_t argument_count;
     uint64_t dynamic_shared;     // bytes of the `extern __shared__` array
     const char* arguments;       // eight bytes each
-    const Memory* memory;        // the arrays the kernel may touch, sorted
+    const Memory* memory;        // the arrays that the kernel may access, sorted
     uint64_t memory_count;
-    Shared* shared;              // `used` is set for those that the kernel touches
+    Shared* shared;              // `used` is set for those that the kernel accesses
     uint64_t shared_count;
 
     // Filled in by the compiled file.
     void (*body)();              // the kernel, with its arguments
     struct Visible* visible;
-    Memory image;                // the file itself in memory, with its constants
+    Memory image;                // the loaded file, with its constants
 
-    // Filled in by the runtime if the kernel fails.
+    // Filled in by blocks.cpp and checks.cpp if the kernel fails.
     uint3 failed_block, failed_thread;
-    int32_t line;                // of the .cu file, or 0 where only the machine instruction is known:
+    int32_t line;                // of the .cu file, or 0 if only the machine instruction is known:
     int32_t unused;
-    uint64_t instruction;        // of a bad access, or 0: its offset in the compiled file
-    uint64_t address;            // of a bad access
+    uint64_t instruction;        // of an illegal access, or 0: its offset in the compiled file
+    uint64_t address;            // of an illegal access
     char message[400];
 };
 
-// What a kernel sees besides its arrays. It belongs to the compiled file, and the runtime writes to it.
+// What a kernel sees besides its arrays. It is part of the compiled file, and blocks.cpp writes to it.
 struct Visible {
     uint3 thread, block, block_size, grid_size;
     alignas(8) char arguments[1024];

@@ -1,4 +1,4 @@
-"""A launch as C sees it: the structures of `launch.h`, field by field, where they are explained."""
+"""The structures of `launch.h` as ctypes, field by field; `launch.h` explains the fields."""
 
 import ctypes
 from ctypes import POINTER, Structure, c_char, c_char_p, c_int32, c_uint32, c_uint64, c_void_p
@@ -55,7 +55,7 @@ class Launch(Structure):
 
 
 def variables(library: ctypes.CDLL) -> list[Variable]:
-    """Return g++'s records of the static variables in a loaded library, `__shared__` arrays among them."""
+    """Return g++'s records of the static variables in a loaded library, including the `__shared__` arrays."""
     count = c_uint64()
     library.cuda_on_cpu_variables.restype = POINTER(Variable)
     return library.cuda_on_cpu_variables(ctypes.byref(count))[: count.value]

@@ -1,4 +1,4 @@
-// What the parts of the runtime know of each other: blocks.cpp runs threads on fibers, checks.cpp watches them.
+// Declarations shared by blocks.cpp (runs threads on fibers), fibers.cpp and checks.cpp (checks memory accesses).
 
 #pragma once
 #include "launch.h"
@@ -11,10 +11,10 @@ Memory dynamic_shared_memory();
 [[noreturn]] void fail(int line, const char* format, ...);  // ends the launch
 
 // fibers.cpp
-void resume_idle_fiber();    // lets a fiber call run_threads, and returns when it has or must wait
-void resume(Fiber* fiber);   // lets one that waits go on
-void suspend();              // called on a fiber: go back to who resumed it
-void abandon_fibers();       // after a failure: all begin anew
+void resume_idle_fiber();    // runs run_threads on an idle fiber until it returns or must wait
+void resume(Fiber* fiber);   // resumes a waiting fiber
+void suspend();              // called on a fiber: returns to the code that resumed it
+void abandon_fibers();       // after a failure: resets all fibers
 Memory stack_of_thread();
 
 // checks.cpp

@@ -1,17 +1,19 @@
-"""The operations: one file an idea, forward and backward together, derived in the file's docstring."""
+"""The operations: one idea in each file, forward and backward together, derived in the file's docstring."""
 
 from minidl.ops.activation import relu, sigmoid
 from minidl.ops.conv import conv2d, conv_transpose2d
 from minidl.ops.elementwise import add, divide, exp, log, multiply, negative, power, subtract
-from minidl.ops.focal_loss import focal_loss
-from minidl.ops.group_norm import group_norm
 from minidl.ops.linear import linear, matmul
-from minidl.ops.loss import binary_cross_entropy_with_logits, soft_dice_loss
-from minidl.ops.norm import batch_norm
+from minidl.ops.loss import (
+    binary_cross_entropy_with_logits,
+    focal_loss,
+    soft_dice_loss,
+    tversky_loss,
+)
+from minidl.ops.norm import batch_norm, group_norm
 from minidl.ops.pool import max_pool2d
 from minidl.ops.reduce import max, mean, sum
 from minidl.ops.shape import concat, getitem, pad, reshape, transpose
-from minidl.ops.tversky_loss import tversky_loss
 from minidl.ops.upsample import upsample_nearest
 
 __all__ = [

@@ -1,11 +1,11 @@
 // ReLU and the sigmoid, forward and backward: the formulas are derived in activation.py.
-// All arrays are alike, `size` numbers in a row; neighbouring threads read and write neighbouring numbers.
+// All arrays are contiguous and hold `size` numbers; neighbouring threads read and write neighbouring numbers.
 
 // Thread i owns y[i].
 extern "C" __global__ void relu_forward(const T* __restrict__ x, T* __restrict__ y, int size)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < size) y[i] = x[i] <= T(0) ? T(0) : x[i];  // not x > 0 ? x : 0, which would hide a NaN
+    if (i < size) y[i] = x[i] <= T(0) ? T(0) : x[i];  // x > 0 ? x : 0 would hide a NaN
 }
 
 // Thread i owns dx[i].
@@ -20,9 +20,7 @@ extern "C" __global__ void relu_backward(
 extern "C" __global__ void sigmoid_forward(const T* __restrict__ x, T* __restrict__ y, int size)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= size) return;
-    T e = exp(-abs(x[i]));  // in (0, 1]
-    y[i] = (x[i] >= T(0) ? T(1) : e) / (T(1) + e);
+    if (i < size) y[i] = sigmoid(x[i]);
 }
 
 // Thread i owns dx[i].

@@ -1,8 +1,8 @@
-"""Arithmetic, one element at a time, with NumPy's broadcasting.
+"""Arithmetic on single elements, with NumPy's broadcasting.
 
-Where y_i = f(a_i, b_i), the Jacobian is diagonal and the vector-Jacobian product is one multiplication an
-element: da_i = dy_i * df/da. Broadcasting copies an element of a small input to many places of the
-output, and the gradient of a copy is a sum: `unbroadcast` adds up over the axes that were stretched.
+Where y_i = f(a_i, b_i), the Jacobian is diagonal and the vector-Jacobian product is one multiplication per
+element: da_i = dy_i * df/da. Broadcasting copies an element of a small input to many places of the output,
+and the gradient of a copy is a sum: `unbroadcast` sums over the axes along which an input was broadcast.
 
     y = a + b      da =  dy            db =  dy
     y = a - b      da =  dy            db = -dy
@@ -24,7 +24,7 @@ def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
     if dy.shape == shape:
         return dy
     new_axes = dy.ndim - len(shape)
-    dy = dy.sum(axis=tuple(range(new_axes)))  # broadcasting put them in front
+    dy = dy.sum(axis=tuple(range(new_axes)))  # broadcasting adds new axes in front
     stretched = tuple(i for i, n in enumerate(shape) if n == 1 and dy.shape[i] != 1)
     return dy.sum(axis=stretched, keepdims=True).reshape(shape)
 
@@ -116,7 +116,7 @@ class Exp(Function):
 
 
 class Log(Function):
-    """y = log a, the natural one."""
+    """y = log a, the natural logarithm."""
 
     def forward(self, a: Array) -> Array:
         self.a = a
@@ -152,7 +152,7 @@ def negative(a: Tensor) -> Tensor:
 
 
 def power(a: Tensor, exponent: float) -> Tensor:
-    """Return a to the power of a fixed number; a tensor as the exponent is exp(b log a)."""
+    """Return a to the power of a fixed number; for a tensor b as the exponent, use exp(b log a)."""
     return Power(exponent)(a)
 
 

@@ -2,8 +2,8 @@
 
     y_ij = sum_k a_ik b_kj    =>    da = dy b^T,    db = a^T dy.
 
-The shapes leave no other choice: dy is (n, m), b is (k, m), and only dy b^T has the shape (n, k) of a.
-Axes in front of the last two are a batch, and are broadcast as in any other operation.
+The shapes allow no other product: dy is (n, m), b is (k, m), and only dy b^T has the shape (n, k) of a.
+Axes before the last two are batch axes, which are broadcast as in any other operation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from minidl.tensor import Function, Tensor
 
 
 class MatMul(Function):
-    """y = a b, with the axes in front of the last two as a batch."""
+    """y = a b; the axes before the last two are batch axes."""
 
     def forward(self, a: Array, b: Array) -> Array:
         self.a, self.b = a, b
@@ -29,11 +29,13 @@ class MatMul(Function):
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Return the matrix product, a (..., n, k), b (..., k, m) -> y (..., n, m)."""
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
-        raise ValueError(f"matmul: cannot multiply {a.shape} by {b.shape}; want (..., n, k) by (..., k, m)")
+        raise ValueError(
+            f"matmul: cannot multiply {a.shape} by {b.shape}; expected (..., n, k) by (..., k, m)"
+        )
     return MatMul()(a, b)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x W^T + b, x (N, C), weight (OC, C), bias (OC,) -> y (N, OC); W lies as in PyTorch."""
+    """Return x W^T + b, x (N, C), weight (OC, C), bias (OC,) -> y (N, OC); W has PyTorch's layout."""
     y = matmul(x, weight.transpose(1, 0))
     return y if bias is None else y + bias

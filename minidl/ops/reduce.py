@@ -1,8 +1,8 @@
-"""Reductions: many elements in, few out.
+"""Reductions: sum, mean and maximum over some axes or over all of them.
 
-A sum gives every element the same weight, so its gradient is dy copied back over the axes that were summed;
-a mean is the sum over n elements divided by n. A maximum depends on one element only, which takes the
-whole gradient: the first one where several are equal, so that the result does not depend on chance.
+A sum gives every element the same weight, so its gradient is dy, copied along the axes that were summed. A
+mean is the sum of n elements divided by n. A maximum depends on only one element, which receives the whole
+gradient. If several are equal it is the first, so that the result is always the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Axis = int | tuple[int, ...] | None
 
 
 def spread(dy: Array, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> Array:
-    """Copy a reduced array back to the `shape` it was reduced from."""
+    """Broadcast a reduced array to the `shape` that it was reduced from."""
     xp = array_module(dy)
     if axis is not None and not keepdims:
         dy = xp.expand_dims(dy, axis)
@@ -24,7 +24,7 @@ def spread(dy: Array, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> Arr
 
 
 class Sum(Function):
-    """The sum over some axes, or all."""
+    """The sum over some axes, or over all."""
 
     def __init__(self, axis: Axis = None, keepdims: bool = False) -> None:
         self.axis, self.keepdims = axis, keepdims
@@ -38,7 +38,7 @@ class Sum(Function):
 
 
 class Mean(Sum):
-    """The sum divided by how many were summed."""
+    """The sum divided by the number of its terms."""
 
     def forward(self, x: Array) -> Array:
         y = super().forward(x)
@@ -50,7 +50,7 @@ class Mean(Sum):
 
 
 class Max(Function):
-    """The largest along an axis, or of all."""
+    """The maximum along an axis, or over all axes."""
 
     def __init__(self, axis: int | None = None, keepdims: bool = False) -> None:
         self.axis, self.keepdims = axis, keepdims
@@ -71,7 +71,7 @@ class Max(Function):
         along = [1] * len(self.shape)
         along[self.axis] = self.shape[self.axis]
         place = xp.arange(self.shape[self.axis]).reshape(along)
-        # put_along_axis would say the same, but older versions of CuPy lack it.
+        # put_along_axis would do the same, but older versions of CuPy lack it.
         return xp.where(place == self.index, dy, dy.dtype.type(0))
 
 
@@ -86,5 +86,5 @@ def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def max(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """Return the maximum over one axis or all of them; the first of equals takes the gradient."""
+    """Return the maximum over one axis or all of them; of equal elements the first receives the gradient."""
     return Max(axis, keepdims)(x)

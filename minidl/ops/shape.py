@@ -1,9 +1,9 @@
-"""Moving elements without changing them: reshape, transpose, concat, pad, slice.
+"""Operations that move elements without changing them: reshape, transpose, concat, pad, slice.
 
-Each is a linear map that copies elements to new places, y = P x with P made of zeros and ones, and the
-gradient is its transpose, dx = P^T dy, which moves them back. So they come in pairs: concat is the adjoint
-of split (here: a slice for each part), pad of crop, and a transpose of the inverse transpose.
-`check_adjoint` in `minidl.gradcheck` tests exactly that, <P x, y> = <x, P^T y>.
+Each is a linear map that copies elements to new places, y = P x, where P consists of zeros and ones. Its
+gradient is the transpose, dx = P^T dy, which moves them back. So these operations come in pairs of adjoints:
+concat and split (here a slice for each part), pad and crop, a transpose and its inverse. `check_adjoint` in
+`minidl.gradcheck` tests this: <P x, y> = <x, P^T y>.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Transpose(Function):
 
 
 class Concat(Function):
-    """Channels of the skip beside channels of the up-sampled half: R2U-Net's `cat((skip, up), dim=1)`."""
+    """Arrays joined along an axis, such as the channels of a skip connection and of the decoder."""
 
     def __init__(self, axis: int = 1) -> None:
         self.axis = axis
@@ -61,7 +61,7 @@ class Concat(Function):
 
 
 class Pad(Function):
-    """Zeros around the last two axes; the adjoint is the crop that takes them off."""
+    """Zeros around the last two axes; the adjoint is the crop that removes them."""
 
     def __init__(self, height: tuple[int, int], width: tuple[int, int]) -> None:
         self.height, self.width = height, width
@@ -78,7 +78,7 @@ class Pad(Function):
 
 
 class GetItem(Function):
-    """A slice, or any other index of NumPy's. Elements taken twice receive both gradients."""
+    """A slice, or any other NumPy index; an element that is taken twice receives both gradients."""
 
     def __init__(self, index: Any) -> None:
         self.index = index
@@ -99,12 +99,12 @@ class GetItem(Function):
 
 
 def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return the same elements, in the same order, in another shape; one -1 is worked out."""
+    """Return the same elements, in the same order, in another shape; one size may be -1."""
     return Reshape(shape)(x)
 
 
 def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
-    """Return x with its axes in another order; reversed if none is given."""
+    """Return x with its axes in another order, by default reversed."""
     return Transpose(axes)(x)
 
 

@@ -1,6 +1,6 @@
 // Nearest-neighbour up-sampling by s, as in upsample.py.
-// x, dx (N, C, H, W) and y, dy (N, C, sH, sW) are N C planes, each of its rows in a row. A block works in one
-// plane (blockIdx.x) on a tile of it: 32 neighbouring threads share a row's cache lines.
+// x, dx (N, C, H, W) and y, dy (N, C, sH, sW) are N C contiguous planes. A block works on a tile of one plane
+// (blockIdx.x): the 32 threads of a warp read and write neighbouring pixels of a row (coalesced access).
 
 // Thread (row, column) of a plane owns the output pixel there.
 extern "C" __global__ void upsample_forward(const T* __restrict__ x, T* __restrict__ y, int H, int W, int s)
@@ -12,7 +12,7 @@ extern "C" __global__ void upsample_forward(const T* __restrict__ x, T* __restri
     y[i * s * W + j] = x[i / s * W + j / s];
 }
 
-// Thread (row, column) of a plane owns the input pixel there, and sums the square that it became.
+// Thread (row, column) of a plane owns the input pixel there, and sums over the square that it became.
 extern "C" __global__ void upsample_backward(const T* __restrict__ dy, T* __restrict__ dx, int H, int W, int s)
 {
     int h = blockIdx.y * blockDim.y + threadIdx.y, w = blockIdx.z * blockDim.x + threadIdx.x;

@@ -5,8 +5,8 @@ y[i, j] = x[i // s, j // s]    =>    dx[i, j] = sum of dy over the square that p
 
 from __future__ import annotations
 
-from minidl.backend import Array, Kernels, array_module, contiguous, runs_kernels
-from minidl.ops.pool import cover_planes
+from minidl.backend import Array, Kernels, array_module, contiguous, cover_planes
+from minidl.implementation import GPU, choose, implements
 from minidl.tensor import Function, Tensor
 
 kernels = Kernels(__file__)
@@ -20,26 +20,33 @@ class UpsampleNearest(Function):
 
     def forward(self, x: Array) -> Array:
         s = self.scale_factor
-        if runs_kernels(x):
-            N, C, H, W = x.shape
-            y = array_module(x).empty((N, C, s * H, s * W), x.dtype)
-            kernels.launch("upsample_forward", *cover_planes(y.shape), contiguous(x), y, H, W, s)
-            return y
         return x.repeat(s, axis=3).repeat(s, axis=2)  # (N, C, H, W) -> (N, C, sH, sW)
 
     def backward(self, dy: Array) -> Array:
         s = self.scale_factor
-        N, C, OH, OW = dy.shape
-        if runs_kernels(dy):
-            dx = array_module(dy).empty((N, C, OH // s, OW // s), dy.dtype)
-            kernels.launch("upsample_backward", *cover_planes(dx.shape), contiguous(dy), dx, *dx.shape[2:], s)
-            return dx
-        rows = sum(dy[:, :, i::s] for i in range(s))  # -> (N, C, H, sW)
+        rows = sum(dy[:, :, i::s] for i in range(s))  # (N, C, sH, sW) -> (N, C, H, sW)
         return sum(rows[..., j::s] for j in range(s))  # -> (N, C, H, W)
+
+
+@implements(UpsampleNearest, "kernels", devices=GPU)
+class UpsampleNearestKernels(UpsampleNearest):
+    """Nearest-neighbour up-sampling with one launch for each pass."""
+
+    def forward(self, x: Array) -> Array:
+        (N, C, H, W), s = x.shape, self.scale_factor
+        y = array_module(x).empty((N, C, s * H, s * W), x.dtype)
+        kernels.launch("upsample_forward", *cover_planes(y.shape), contiguous(x), y, H, W, s)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        (N, C, OH, OW), s = dy.shape, self.scale_factor
+        dx = array_module(dy).empty((N, C, OH // s, OW // s), dy.dtype)
+        kernels.launch("upsample_backward", *cover_planes(dx.shape), contiguous(dy), dx, OH // s, OW // s, s)
+        return dx
 
 
 def upsample_nearest(x: Tensor, scale_factor: int = 2) -> Tensor:
     """Repeat every pixel, x (N, C, H, W) -> y (N, C, s H, s W)."""
     if scale_factor < 1:
         raise ValueError(f"upsample_nearest: scale_factor must be at least 1, got {scale_factor}")
-    return UpsampleNearest(scale_factor)(x)
+    return choose(UpsampleNearest, x.device)(scale_factor)(x)

@@ -1,8 +1,8 @@
-"""Where a window can stand on an image: the geometry that convolution and pooling share.
+"""The geometry of a sliding window, which convolution and pooling share.
 
-A window of KH x KW pixels steps over an image of H x W, SH rows and SW columns at a time, and the image has
-PH rows and PW columns of padding on each side. The window with the number i begins at row SH i of the padded
-image, row SH i - PH of the image itself, and the last one must still fit:
+A window of KH x KW pixels moves over an image of H x W, SH rows and SW columns at a time, and the image has
+PH rows and PW columns of padding on each side. Window number i begins at row SH i of the padded image, which
+is row SH i - PH of the image itself, and the last window must still fit:
 
     SH (OH - 1) + KH <= H + 2 PH    =>    OH = (H + 2 PH - KH) // SH + 1
 """
@@ -20,21 +20,21 @@ def as_pair(value: int | Pair) -> Pair:
 
 
 def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
-    """Return (OH, OW), the number of places where the window fits, for an image of (H, W)."""
+    """Return (OH, OW), the number of window positions, for an image of (H, W)."""
     (H, W), (KH, KW), (SH, SW), (PH, PW) = size, kernel, stride, padding
     return (H + 2 * PH - KH) // SH + 1, (W + 2 * PW - KW) // SW + 1
 
 
 def transposed_output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, extra: Pair) -> Pair:
-    """Return the (H, W) whose `output_size` is `size`. With a stride several have; `extra` picks one."""
+    """Return the (H, W) whose `output_size` is `size`; of the several for a stride, `extra` selects one."""
     settings = zip(size, kernel, stride, padding, extra, strict=True)
     return tuple((n - 1) * s - 2 * p + k + e for n, k, s, p, e in settings)
 
 
 def windows(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Iterator[tuple[int, int, slice, slice]]:
-    """Yield (kh, kw, rows, columns): the pixels of the padded image under place (kh, kw) of all windows.
+    """Yield (kh, kw, rows, columns): the pixels of the padded image under weight (kh, kw), for all windows.
 
-    Loops over the KH KW places and never over pixels: nine steps for a 3x3 window.
+    This loops over the KH KW weights and never over pixels: nine iterations for a 3x3 window.
     """
     OH, OW = output_size(size, kernel, stride, padding)
     for kh in range(kernel[0]):

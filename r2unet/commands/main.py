@@ -1,29 +1,41 @@
-"""The command line: `r2unet train | compare | evaluate | predict | score | explain | export | summary`.
+"""The command line: parse it, dispatch to a command, map errors to exit codes.
 
-Only what a command needs is imported, when it runs, so that --help is quick. Results go to stdout; progress
-and faults go to stderr. What a person can mend is one line and exit code 2; a training that was asked to
-stop exits with 130, as programs do on Ctrl-C.
+Each command is a module of this folder with four names:
+
+    HELP                    its line in `r2unet --help`
+    DETAILS                 further sentences for `r2unet COMMAND --help`
+    add_options(parser)     adds its options to the parser
+    run(options)            runs it and returns the exit code
+
+`run` imports what only the command needs, so that --help is quick. Results go to stdout; progress and errors
+go to stderr. The exit codes:
+
+    0      success
+    2      an error that the user can correct, printed in one line
+    130    interrupted by Ctrl-C
+    141    the program that reads stdout has ended, as in `r2unet summary | head`
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 
-# Before NumPy is loaded: the products of matrices in a small network are too small to share between threads,
-# which on a busy machine wait for each other several times as long as they work.
+# Set before NumPy is imported. The matrix products of a small network are too small to be shared between
+# threads: on a busy machine the threads wait for each other for several times as long as they compute.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from minidl.allocator import keep_freed_memory
 from minidl.backend import DeviceError, TooLargeError
 from minidl.ops.conv import convolution
 from minidl.threads import set_threads
-from r2unet.commands.messages import complain
-from r2unet.commands.options import build_parser
-from r2unet.commands.training_commands import compare, summary, train
-from r2unet.commands.use_commands import evaluate, explain, export, predict, score
+from r2unet import __version__
+from r2unet.commands import compare, evaluate, explain, export, predict, score, summary, train
+from r2unet.commands.messages import DISCLAIMER, print_error
+from r2unet.commands.options import Parser
 from r2unet.errors import InputError
 
 COMMANDS = {
@@ -40,35 +52,51 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    warnings.filterwarnings("ignore", module="PIL")  # what it warns of is an error here, told in one line
+    warnings.filterwarnings("ignore", module="PIL")  # an image that Pillow warns about is an error here
     try:
         try:
-            options = build_parser().parse_args(argv)
-            keep_freed_memory()
-            set_threads(getattr(options, "threads", 1))
-            with convolution(getattr(options, "conv", "auto")):
-                return COMMANDS[options.command](options)
+            return _run(build_parser().parse_args(argv))
         finally:
-            print(end="", flush=True)  # here, where a full disk or a closed pipe can still be answered
-    except (InputError, DeviceError, TooLargeError) as fault:
-        return complain(fault)
+            print(end="", flush=True)  # flush here, where a full disk or a closed pipe can be handled
+    except (InputError, DeviceError, TooLargeError) as error:
+        return print_error(error)
     except MemoryError:
-        return complain("not enough memory; a smaller --size, or fewer --widths, needs less")
-    except BrokenPipeError:  # `r2unet summary | head`: the reader has seen enough
-        _forget_output()
+        return print_error("not enough memory; use a smaller --size or fewer --widths")
+    except BrokenPipeError:
+        _discard_output()
         return 141
-    except OSError as fault:
-        if fault.filename is None:
-            _forget_output()
-        return complain(
-            f"{fault.filename or 'output'}: {fault.strerror or fault}; check the path and the disk"
+    except OSError as error:
+        if error.filename is None:
+            _discard_output()
+        return print_error(
+            f"{error.filename or 'output'}: {error.strerror or error}; check the path and the disk"
         )
     except KeyboardInterrupt:
-        return complain("interrupted", 130)
+        return print_error("interrupted", 130)
 
 
-def _forget_output() -> None:
-    """Drop what could not be written to stdout, which Python would try once more on its way out."""
+def build_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
+        prog="r2unet", description=f"Segment skin lesions in dermoscopy images with R2U-Net. {DISCLAIMER}"
+    )
+    parser.add_argument("--version", action="version", version=f"r2unet {__version__}")
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    for name, command in COMMANDS.items():
+        description = f"{command.HELP[0].upper()}{command.HELP[1:]}. {command.DETAILS}"
+        command.add_options(parsers.add_parser(name, help=command.HELP, description=description))
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    keep_freed_memory()
+    set_threads(getattr(options, "threads", 1))
+    with convolution(getattr(options, "conv", "auto")):
+        return COMMANDS[options.command].run(options)
+
+
+def _discard_output() -> None:
+    """Point stdout at the null device, because Python flushes it once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

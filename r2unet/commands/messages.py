@@ -1,38 +1,80 @@
-"""What the commands say to a person: the one line of a fault, the table of scores, what memory was for."""
+"""User-facing output that several commands share: errors, progress, scores, the memory of a training step."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from r2unet.errors import InputError
+from r2unet.files import output_file
+from r2unet.training.run_folder import new_model
+from r2unet.training.settings import Settings
+
+DISCLAIMER = "For learning and research; not a medical device."
 
 
-def complain(fault: object, code: int = 2) -> int:
-    """Print one line on stderr, also where a file's name has two, and return the exit code."""
-    print("r2unet: error:", " ".join(str(fault).splitlines()), file=sys.stderr)
+def print_error(error: object, code: int = 2) -> int:
+    """Print an error on stderr in one line, even if a file name has two, and return the exit code."""
+    print("r2unet: error:", " ".join(str(error).splitlines()), file=sys.stderr)
     return code
 
 
+def line_printer(progress_bar: bool) -> Callable[[str], None]:
+    """Return a function that prints a line at once, above the progress bar if there is one."""
+    if not progress_bar:
+        return partial(print, flush=True)
+    from tqdm import tqdm
+
+    return tqdm.write
+
+
 def print_scores(scores: dict[str, Any]) -> None:
-    """Print the table to stdout, and to stderr what the model does not beat."""
-    from r2unet.scores.evaluate import as_table, warnings
+    """Print the table of scores to stdout, and warnings about baselines that score better to stderr."""
+    from r2unet.scores.evaluate import as_table, baseline_warnings
 
     print(as_table(scores), flush=True)
-    for warning in warnings(scores):
+    for warning in baseline_warnings(scores):
         print(warning, file=sys.stderr)
 
 
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file. Raises InputError if it cannot be written."""
+    with output_file(path) as file:
+        file.write(json.dumps(content, indent=2).encode())
+
+
+def training_memory(settings: Settings) -> str:
+    """Return a line that says how much memory a training step takes on the CPU."""
+    from r2unet.network.losses import LOSSES
+    from r2unet.training.cost import describe_memory, estimate_memory, resident_bytes
+
+    program, rng = resident_bytes(), np.random.default_rng(0)
+    memory = estimate_memory(lambda: new_model(settings, rng), LOSSES[settings.loss], settings.multiple)
+    return describe_memory(memory, settings.batch_size, settings.size, program)
+
+
 @contextmanager
-def enough_memory(option: str, images: int, size: int, device: str, remedy: str) -> Iterator[None]:
-    """Turn a lack of memory, the computer's or the GPU's, into an InputError that says what it was for."""
+def explain_memory_error(option: str, images: int, size: int, device: str, remedy: str) -> Iterator[None]:
+    """Turn a MemoryError, of the computer or the GPU, into an InputError that says what needed the memory."""
     try:
         yield
     except MemoryError:
         where = " on the GPU" if device == "cuda" else ""
         batch = (
-            f"{images} images at once of {size} x {size} pixels" if images > 1 else f"{size} x {size} pixels"
+            f"a batch of {images} images of {size} x {size} pixels"
+            if images > 1
+            else f"{size} x {size} pixels"
         )
         raise InputError(f"{option}: not enough memory{where} for {batch}; {remedy}") from None
+
+
+def memory_remedy(device: str) -> str:
+    """Return what helps against a lack of memory when the checkpoint determines the size and the network."""
+    return "use --device cpu" if device == "cuda" else "close other programs, or train a smaller network"

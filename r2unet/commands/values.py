@@ -1,4 +1,4 @@
-"""What an option's word may be: converters from text that argparse calls, which refuse what cannot be."""
+"""Converters from the text of an option to its value; argparse reports the errors that they raise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PICTURES = (".png", ".pdf", ".svg")
 
 
 def number(kind: type, least: float, most: float) -> Callable[[str], Any]:
-    """Return a converter for an option: a number of `kind` from `least` to `most`."""
+    """Return a converter to a number of type `kind` from `least` to `most`."""
 
     def convert(text: str) -> Any:
         try:
@@ -22,7 +22,7 @@ def number(kind: type, least: float, most: float) -> Callable[[str], Any]:
             value = None
         if value is None or not least <= value <= most:
             word = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"want {word} from {least:g} to {most:g}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"must be {word} from {least:g} to {most:g}, got {text!r}")
         return value
 
     return convert
@@ -30,33 +30,35 @@ def number(kind: type, least: float, most: float) -> Callable[[str], Any]:
 
 def widths(text: str) -> tuple[int, ...]:
     """Convert "8,16,32,64" to (8, 16, 32, 64)."""
-    try:
-        return tuple(map(number(int, *LIMITS["widths"]), text.split(",")))
-    except argparse.ArgumentTypeError as fault:
-        raise argparse.ArgumentTypeError(f"{fault}; write them as 8,16,32,64") from None
+    return _numbers(text, "widths", "8,16,32,64")
 
 
 def seeds(text: str) -> tuple[int, ...]:
-    """Convert "0,1,2" to (0, 1, 2)."""
-    try:
-        values = tuple(map(number(int, *LIMITS["seed"]), text.split(",")))
-    except argparse.ArgumentTypeError as fault:
-        raise argparse.ArgumentTypeError(f"{fault}; write them as 0,1,2") from None
+    """Convert "0,1,2" to (0, 1, 2); refuse a seed that appears twice."""
+    values = _numbers(text, "seed", "0,1,2")
     if len(set(values)) < len(values):
-        raise argparse.ArgumentTypeError(f"{text}: a seed is there twice, and would give the same training")
+        raise argparse.ArgumentTypeError(f"{text}: a seed appears twice, and would repeat the same training")
     return values
 
 
+def _numbers(text: str, setting: str, example: str) -> tuple[int, ...]:
+    """Convert whole numbers with commas between them, each within the limits of a setting."""
+    try:
+        return tuple(map(number(int, *LIMITS[setting]), text.split(",")))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; write them as {example}") from None
+
+
 def picture(text: str) -> Path:
-    """Convert the name of a picture to be drawn, of a kind that can be."""
+    """Convert the name of a picture to write to its path; refuse a format that cannot be written."""
     if Path(text).suffix.lower() not in PICTURES:
-        raise argparse.ArgumentTypeError(f"want a name ending in {', '.join(PICTURES)}, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a name ending in {', '.join(PICTURES)}, got {text!r}")
     return Path(text)
 
 
 def new_file(text: str) -> Path:
-    """Convert the name of a file to be written."""
+    """Convert the name of a file to write to its path; refuse a folder."""
     path = Path(text)
     if path.name in ("", "..") or path.is_dir():
-        raise argparse.ArgumentTypeError(f"want the name of a file, got {text!r}, which is a folder")
+        raise argparse.ArgumentTypeError(f"must be the name of a file, got {text!r}, which is a folder")
     return path

@@ -1,1 +1,1 @@
-"""The data: image files, the ISIC folders, generated lesions, and augmentation."""
+"""Data: image files, ISIC folders, generated lesions, and augmentation."""

@@ -1,57 +1,47 @@
-"""ISIC challenge folders -> pairs of files -> a data set of samples.
+"""ISIC challenge folders: finds the image, the mask and the diagnosis of every lesion.
 
-    root/                                     find_pairs               LesionImages
-      ISIC-2017_Training_Data/*.jpg        ->  Pair(image, mask,    ->  Sample(image, mask,
-      ISIC-2017_Training_Part1_GroundTruth/         name, diagnosis)          name, diagnosis)
-      ISIC-2017_Training_Part3_GroundTruth.csv
+    root/
+      ISIC-2017_Training_Data/ISIC_0000001.jpg                             the image
+      ISIC-2017_Training_Part1_GroundTruth/ISIC_0000001_segmentation.png   its mask
+      ISIC-2017_Training_Part3_GroundTruth.csv                             the diagnoses (see diagnoses.py)
 
-The challenges of 2016, 2017 and 2018 name their folders differently and agree on one thing: the seven digits
-of an image's number. They alone match an image to its mask and its diagnosis. Years are never pooled, because
-the same photograph appears in several: a network tested on one could have been trained on the answer.
+The challenges of 2016, 2017 and 2018 name their folders differently, but all of them number their images
+with seven digits. These digits alone match an image to its mask and its diagnosis. Data sets of different
+years are never pooled, because they share photographs: a network could be tested on an image it was trained
+on.
 
-Where a root has no official validation folder, a fifth of the training images is held out. An image belongs
-to that fifth if a hash of its name, read as a number between 0 and 1, is below 0.2. So the choice depends on
-nothing else, neither a seed nor the order, and adding images never moves another across.
-
-An epoch asks for every image again, and decoding is most of the cost of asking. So each file is decoded once
-and shrunk, its original is dropped, and all epochs read the shrunken bytes, from memory or from one file.
+Where there is no official validation folder, a fifth of the training images is held out. An image is held out
+if a hash of its name, scaled to [0, 1), is below 0.2. The choice thus depends on neither a seed nor the order
+of the images, and adding images never moves another image from one split to the other.
 """
 
 import hashlib
 import os
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from r2unet.data.diagnoses import isic_number, read_diagnoses
-from r2unet.data.images import SUFFIXES, image_size, read_image, read_mask
-from r2unet.data.sample import Sample
+from r2unet.data.images import SUFFIXES
 from r2unet.errors import InputError
-from r2unet.files import output_file
+from r2unet.files import visible_files
 
 SPLITS = ("training", "validation", "test", "all")
 HELD_OUT = 0.2
-CACHE_VERSION = 1  # raise it when the same files come to give other bytes
 MASK_ENDING = re.compile(r"_(segmentation|mask)$", re.IGNORECASE)
 
 
 class Pair(NamedTuple):
-    """The files of one lesion, and what it was diagnosed as where the data set says so."""
+    """The image file and the mask file of one lesion."""
 
     image: Path
     mask: Path
     name: str  # the image's stem
-    diagnosis: str | None
+    diagnosis: str | None  # None where the data set does not include it
 
 
 class Layout(NamedTuple):
-    """The folders of one split of one release, below the root."""
+    """The folders of one split of one release, relative to the root."""
 
     release: str
     split: str
@@ -60,7 +50,7 @@ class Layout(NamedTuple):
     diagnoses: str | None
 
 
-# The word each release uses for a split, then its folder of images, folder of masks and table of diagnoses.
+# Each release's word for a split, then the names of its image folder, mask folder and table of diagnoses.
 RELEASES = {
     "ISIC 2016": (
         {"training": "Training", "test": "Test"},
@@ -90,11 +80,11 @@ PLAIN = Layout("plain", "training", "images", "masks", None)
 
 
 def find_pairs(root: str | Path, split: str = "training") -> list[Pair]:
-    """Find the image, mask and diagnosis of each lesion below `root`, sorted by name.
+    """Find the image, mask and diagnosis of each lesion of a split, sorted by name.
 
-    `root` is the folder that contains the folders of ISIC 2016, 2017 or 2018, or a plain `images/` with
-    `masks/`; `split` is "training", "validation", "test" or "all". Raises InputError where the folders are
-    not there, or where an image and a mask do not match one to one.
+    `root` contains the folders of ISIC 2016, 2017 or 2018, or the plain folders `images/` and `masks/`.
+    `split` is "training", "validation", "test" or "all". Raises InputError if folders are missing, or if
+    images and masks do not match one to one.
     """
     if split not in SPLITS:
         raise InputError(f"split {split!r} is unknown: choose one of {', '.join(SPLITS)}")
@@ -108,12 +98,10 @@ def find_pairs(root: str | Path, split: str = "training") -> list[Pair]:
         training = _match(root, layouts["training"])
         pairs = [pair for pair in training if _is_held_out(pair.name) == (split == "validation")]
     else:
-        raise InputError(
-            f"{root}: there is no {split} split here, only {', '.join(layouts)}: add its folders"
-        )
+        raise InputError(f"{root}: there is no {split} split, only {', '.join(layouts)}: add its folders")
     if not pairs:
         raise InputError(
-            f"{root}: too few images to hold out a fifth, {split} is empty: add images, or folders for it"
+            f"{root}: too few images to hold out a fifth, {split} is empty: add images, or its folders"
         )
     return sorted(pairs, key=lambda pair: pair.name.casefold())
 
@@ -124,7 +112,7 @@ def _is_held_out(name: str) -> bool:
 
 
 def _find_layouts(root: Path) -> list[Layout]:
-    """The splits that `root` holds, of one release; InputError, with a hint, where there are none."""
+    """Return the layouts in `root`. Raises InputError unless they are of exactly one release."""
     if not os.path.isdir(root):
         found = "this is a file" if os.path.exists(root) else "there is no such folder"
         raise InputError(f"{root}: {found}: give the folder that contains the data set's folders")
@@ -134,185 +122,64 @@ def _find_layouts(root: Path) -> list[Layout]:
     releases = sorted({layout.release for layout in layouts})
     if len(releases) > 1:
         raise InputError(
-            f"{root}: holds {' and '.join(releases)}, which share photographs and must not be pooled: "
-            "give each a folder of its own"
+            f"{root}: contains {' and '.join(releases)}, which share photographs and must not be pooled: "
+            "put each into its own folder"
         )
     return layouts
 
 
 def _layouts_in(root: Path) -> list[Layout]:
-    def stands(layout: Layout) -> bool:
-        # os.path.isdir is False for a folder we may not enter, where Path.is_dir raises.
+    def exists(layout: Layout) -> bool:
+        # For a folder without read permission os.path.isdir returns False, where Path.is_dir raises.
         return os.path.isdir(root / layout.images) or os.path.isdir(root / layout.masks)
 
-    return list(filter(stands, LAYOUTS)) or list(filter(stands, [PLAIN]))
+    return list(filter(exists, LAYOUTS)) or list(filter(exists, [PLAIN]))
 
 
 def _hint(root: Path) -> str:
-    """How to mend a root that holds no layout: most often it is one level too deep or too high."""
+    """Say how to correct a root without a known layout: most often it is one level too deep or too high."""
     known = {name for layout in (*LAYOUTS, PLAIN) for name in (layout.images, layout.masks)}
     if root.resolve().name in known:
         return f"this is one folder of a data set: give the folder that contains it, {root.resolve().parent}"
     for child in visible_files(root, folders=True):
         if _layouts_in(child):
-            return f"the data set lies one folder deeper: give {child}"
+            return f"the data set is one folder deeper: give {child}"
     return f"no data set found: {_expected()}"
 
 
 def _expected() -> str:
-    """The layouts that are known, for a person who has another."""
+    """List the known layouts for an error message."""
     folders = [names[0].format("Training") for _, *names in RELEASES.values()]
     return f"expected images/ and masks/, or an ISIC folder such as {', '.join(folders)}"
 
 
-def visible_files(folder: Path, folders: bool = False) -> list[Path]:
-    """The visible files (or folders) in a folder, sorted: macOS leaves `._ISIC_...jpg` among the images."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as fault:
-        raise InputError(f"{folder}: cannot be listed ({fault.strerror}): check the folder") from None
-    return [entry for entry in entries if not entry.name.startswith(".") and os.path.isdir(entry) == folders]
-
-
 def _match(root: Path, layout: Layout) -> list[Pair]:
     """Pair the images and masks of one split, one to one."""
-    images = _by_key(root / layout.images, layout)
-    masks = _by_key(root / layout.masks, layout)
-    for ours, theirs, kind, other in ((images, masks, "image", "mask"), (masks, images, "mask", "image")):
-        if alone := [ours[key] for key in ours if key not in theirs]:
+    images = _files_by_key(root / layout.images, layout)
+    masks = _files_by_key(root / layout.masks, layout)
+    for files, others, kind, other in ((images, masks, "image", "mask"), (masks, images, "mask", "image")):
+        if alone := [files[key] for key in files if key not in others]:
             more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
             raise InputError(f"{alone[0]}{more}: this {kind} has no {other}: add its {other} or remove it")
     diagnoses = read_diagnoses(root / layout.diagnoses) if layout.diagnoses else {}
     return [Pair(image, masks[key], image.stem, diagnoses.get(key)) for key, image in images.items()]
 
 
-def _by_key(folder: Path, layout: Layout) -> dict[str, Path]:
-    """The image files of a folder by what matches them: ISIC's seven digits, or a plain name."""
+def _files_by_key(folder: Path, layout: Layout) -> dict[str, Path]:
+    """Map the key that matches an image to its mask, ISIC's seven digits or a plain name, to the file."""
     if not os.path.isdir(folder):
-        raise InputError(f"{folder}: this folder of {layout.release} is missing: put it beside the others")
+        raise InputError(f"{folder}: this folder of {layout.release} is missing: put it next to the others")
     found: dict[str, Path] = {}
     for path in visible_files(folder):
         if path.suffix.lower() not in SUFFIXES or path.stem.lower().endswith("_superpixels"):
             continue
-        # A plain mask may be called as its image is, or carry an ending besides.
+        # A plain mask has the name of its image, with or without an ending.
         key = MASK_ENDING.sub("", path.stem).casefold() if layout is PLAIN else isic_number(path.stem)
         if key is None:
-            raise InputError(f"{path}: its name has no ISIC_ and seven digits: rename or remove it")
+            raise InputError(f"{path}: the name lacks ISIC_ and seven digits: rename or remove it")
         if key in found:
-            raise InputError(f"{path}: the same lesion as {found[key].name} beside it: remove one of the two")
+            raise InputError(f"{path}: the same lesion as {found[key].name}: remove one of the two")
         found[key] = path
     if not found:
         raise InputError(f"{folder}: no image in this folder: unpack the download into it ({_expected()})")
     return found
-
-
-def read_pair(pair: Pair, size: int | None = None) -> Sample:
-    """Read a pair of files as a sample of its original size, or with `size` stretched to (size, size).
-
-    Raises InputError for a file that cannot be used, and for a mask that has not its image's size.
-    """
-    height, width = image_size(pair.image)
-    mask_height, mask_width = image_size(pair.mask)
-    if (mask_height, mask_width) != (height, width):
-        raise InputError(
-            f"{pair.mask}: the mask is {mask_width} x {mask_height} pixels and its image {pair.image} is "
-            f"{width} x {height}: a mask has its image's size"
-        )
-    return Sample(read_image(pair.image, size), read_mask(pair.mask, size), pair.name, pair.diagnosis)
-
-
-class LesionImages:
-    """A data set of samples from pairs of files, each decoded once, stretched to (size, size), kept as bytes.
-
-    `threads` decode side by side (Pillow lets go of Python's lock). With `cache`, a folder, the bytes live in
-    one file there, mapped into memory and found again by the next run; a change to any file's name, size or
-    time of writing, or to `size`, makes a new one. `progress` draws a bar on stderr. Raises InputError for a
-    file that cannot be used, and for a mask that has not its image's size.
-    """
-
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        size: int,
-        threads: int = 2,
-        cache: str | Path | None = None,
-        progress: bool = False,
-    ) -> None:
-        if not pairs or size < 1 or threads < 1:
-            raise InputError(f"{len(pairs)} pairs, size {size}, threads {threads}: each must be at least 1")
-        self.pairs = list(pairs)
-        self.size = size
-        shape = (len(pairs), size, size, 4)
-        rows = _decode_all(self.pairs, size, threads, progress)  # lazy: a cache that stands decodes nothing
-        if cache is None:
-            self._pixels = np.empty(shape, dtype=np.uint8)  # (N, size, size, RGB and mask)
-            for index, row in enumerate(rows):
-                self._pixels[index] = row
-            self._pixels.flags.writeable = False
-        else:
-            path = Path(cache) / f"isic-{size}-{_fingerprint(self.pairs, size)}.npy"
-            if not os.path.exists(path):
-                _write_cache(path, shape, rows)
-            self._pixels = _map_cache(path)
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the images, in order."""
-        return [pair.name for pair in self.pairs]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample number `index`; its arrays are read-only views of the kept bytes."""
-        pair, pixels = self.pairs[index], self._pixels[index]  # pixels (size, size, 4)
-        return Sample(pixels[..., :3], pixels[..., 3], pair.name, pair.diagnosis)
-
-
-def _decode(pair: Pair, size: int) -> np.ndarray:
-    """One pair as (size, size, 4) uint8: red, green, blue and mask."""
-    sample = read_pair(pair, size)
-    return np.dstack([sample.image, sample.mask])  # (size, size, 3) and (size, size)
-
-
-def _decode_all(pairs: list[Pair], size: int, threads: int, progress: bool) -> Iterator[np.ndarray]:
-    """Decode the pairs in order, `threads` at a time."""
-    pool = ThreadPoolExecutor(threads)
-    try:
-        decoded = pool.map(_decode, pairs, repeat(size))
-        if progress:
-            from tqdm import tqdm
-
-            decoded = tqdm(decoded, "reading images", len(pairs), unit="image", file=sys.stderr)
-        yield from decoded
-    finally:
-        # After a fault or Ctrl-C nobody wants to wait for the thousand images still in the queue.
-        pool.shutdown(cancel_futures=True)
-
-
-def _fingerprint(pairs: list[Pair], size: int) -> str:
-    """A hash that changes whenever the cached bytes would."""
-    digest = hashlib.sha256(f"{CACHE_VERSION} {size}".encode())
-    for path in (path for pair in pairs for path in (pair.image, pair.mask)):
-        try:
-            status = path.stat()
-        except OSError as fault:
-            raise InputError(f"{path}: cannot be read ({fault.strerror}): check the path") from None
-        digest.update(f"\n{path.name} {status.st_size} {status.st_mtime_ns}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _write_cache(path: Path, shape: tuple[int, ...], rows: Iterator[np.ndarray]) -> None:
-    """Write the rows as one .npy file of this shape."""
-    # Not through a memory map: on a full disk that kills the process, where a write raises an error.
-    with output_file(path) as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for row in rows:
-            file.write(row.tobytes())
-
-
-def _map_cache(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as fault:
-        raise InputError(f"{path}: the cache cannot be read ({fault}): delete this file") from None

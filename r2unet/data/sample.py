@@ -1,4 +1,4 @@
-"""What every data set of this package hands out, and what a network takes: samples, and batches of them."""
+"""Samples, which every data set returns, and batches, which a network takes as input."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Bytes become numbers around zero of about unit size. The two constants are round on purpose: an image from
-# anywhere is scaled alike, and no statistics of the training set have to travel with the weights.
+# Bytes are scaled to numbers around zero of about unit size. The constants are not statistics of a training
+# set, so that all images are scaled in the same way and no statistics must be stored with the weights.
 CENTRE, SCALE = 127.5, 63.75
 
 
 class Sample(NamedTuple):
-    """One image and the outline that belongs to it, as bytes: a quarter of float32's memory."""
+    """One image and its mask, as bytes, which take a quarter of the memory of float32."""
 
     image: np.ndarray  # (H, W, 3) uint8, RGB
     mask: np.ndarray  # (H, W) uint8, 1 is lesion and 0 is skin
     name: str  # the file's stem, "ISIC_0000001", for messages and predictions
-    diagnosis: str | None = None  # "melanoma", "nevus", ...; None where the data set does not say
+    diagnosis: str | None = None  # "melanoma", "nevus", ...; None where the data set does not include it
 
 
 class Batch(NamedTuple):
-    """Samples as a network takes them."""
+    """Samples as the input and the target of a network."""
 
     images: np.ndarray  # (N, 3, H, W) float32, about -2 to 2
     masks: np.ndarray  # (N, 1, H, W) float32, 0 or 1
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 def to_input(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Turn images of one size into a network's input, each (H, W, 3) uint8 -> (N, 3, H, W) float32."""
+    """Convert N images of one size, each (H, W, 3) uint8, to a network's input (N, 3, H, W) float32."""
     pixels = np.stack(images).transpose(0, 3, 1, 2)  # (N, H, W, 3) -> (N, 3, H, W)
     return np.ascontiguousarray((pixels - np.float32(CENTRE)) / np.float32(SCALE))
 

@@ -1,33 +1,34 @@
-"""Generated lesions: a data set that needs no download, no licence and no disk, and whose outlines are exact.
+"""Generated lesions: a data set with exact masks that needs no download, no licence and no disk space.
 
-It stands in for dermoscopy in the tests, the examples and the first run; a score on it says that the
-program learns, and nothing about real skin. An image is built as a dermoscope sees it, in four steps.
+It replaces dermoscopy images in the tests, the examples and the first training run. A score on it shows that
+the program learns, but nothing about real skin. An image is generated in these steps.
 
-Outline. Pixels are points z = x + iy of the square [-1, 1]^2, y downwards. Move z to the lesion's centre,
-pull it about by smooth noise, and squeeze it along a random axis (z + e conj(z), with |e| < 1, turns circles
-into ellipses). Around the centre the border is a random Fourier series over the angle t, written as a
-polynomial in u = z/|z| = e^(it):
+Outline. Pixels are points z = x + iy of the square [-1, 1]^2, with y pointing down. The origin is moved to
+the centre of the lesion, the points are displaced by smooth noise, and the plane is squeezed along a random
+axis (z + e conj(z), with |e| < 1, maps circles to ellipses). The border R is a random Fourier series in the
+angle t, written as a polynomial in u = z/|z| = e^(it):
 
     log R(t) = Re sum_k c_k u^k,   c_k complex Gaussian of size ~ k^(-3/2)
 
-(amplitudes that fall with k make the border rough but not torn). The lesion is |z| < q R, and q is chosen
-last, as a quantile of |z|/R: a lesion of area share a is the share a of pixels with the smallest |z|/R. So
-the area is exact whatever the shape, and no mask is ever empty.
+(with amplitudes decreasing in k, the border is rough but not torn). The lesion is |z| < q R, where q is a
+quantile of |z|/R: a lesion that covers a fraction a of the area is the fraction a of the pixels with the
+smallest |z|/R. The area is thus exact for every shape, and no mask is empty.
 
-Colour. Pigment absorbs (Beer-Lambert): light crossing a density p of pigment is dimmed to
-skin * exp(-p A), with A the pigment's absorption per channel. Melanin swallows blue most and looks brown;
-deep melanin scatters blue back and looks blue-grey; blood swallows green and blue and looks red. Lesions mix
-the three by smooth noise. Because absorption multiplies, the same pigment is strong on fair skin and faint on
-dark skin, as it is in life.
+Colour. Pigment absorbs light (Beer-Lambert law): through a density p of pigment, skin has the colour skin *
+exp(-p A), where A is the absorption of the pigment per channel. Melanin absorbs blue most and looks brown.
+Deep melanin scatters blue back and looks blue-grey. Blood absorbs green and blue and looks red. Lesions mix
+the three by smooth noise. Because absorption is multiplicative, the same pigment is prominent on fair skin
+and faint on dark skin, as in reality.
 
-Edge. The density rises across the border as a sigmoid of the distance. The mask is where it passes one half,
-so the truth is sharp where the image is not.
+Edge. The density increases across the border as a sigmoid of the distance. The mask is where it exceeds one
+half, so the mask is sharp although the image is not.
 
-Nuisance. Hair, a ruler, gel bubbles, a coloured sticker, a dark vignette, a slanted lamp and sensor noise:
-dark things that are no lesion, which defeat a threshold on brightness and have to be learned.
+Nuisances. Hair, a ruler, gel bubbles, a coloured sticker, a dark vignette, oblique lighting and sensor noise.
+Some of them are dark without being lesion, so that a threshold on brightness fails and the network has to
+learn them.
 
-Sizes are shares of the square and the sensor noise is drawn last, so one generator state gives the same scene
-at every resolution.
+Sizes are fractions of the square, and the sensor noise is drawn last. The same state of the random
+generator thus gives the same scene at every resolution.
 """
 
 import cmath
@@ -38,11 +39,11 @@ import numpy as np
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 
-SMALLEST = 16  # pixels a side; below this the border has no shape
-AREA = (0.03, 0.55)  # share of the image that a lesion covers
-SUPERSAMPLING = 4  # lines are drawn this much larger and averaged down, because hair is thinner than a pixel
+MIN_SIZE = 16  # pixels a side; below it, the border has no shape
+AREA = (0.03, 0.55)  # fraction of the image that a lesion covers
+SUPERSAMPLING = 4  # lines are drawn this much larger and averaged, because hair is thinner than a pixel
 
-# red, green, blue in [0, 1]; from fair to dark, the hues that dermoscopes give them
+# red, green, blue in [0, 1], from fair to dark, in the hues of dermoscopes
 SKIN_TONES = np.array(
     [
         [0.95, 0.88, 0.80],
@@ -68,14 +69,14 @@ Stroke = tuple[np.ndarray, float]  # the complex points of a polyline, and its w
 class SyntheticLesions:
     """A data set of `count` generated samples of (size, size) pixels, without diagnoses.
 
-    Sample i depends on (seed, i) alone, so a split or a longer set keeps the images it had. Each is
-    generated at its first use and kept, read-only, in memory: 4 * size * size bytes.
-    Raises InputError for a count below 1, a seed below 0 or a size below 16.
+    Sample i depends on (seed, i) alone, so a split or a larger data set has the same images. Each sample is
+    generated at its first use and stored in memory, read-only: 4 * size * size bytes. Raises InputError for a
+    count below 1, a seed below 0 or a size below 16.
     """
 
     def __init__(self, count: int, size: int, seed: int):
         if count < 1:
-            raise InputError(f"a synthetic data set of {count} images is empty; ask for 1 or more")
+            raise InputError(f"a synthetic data set of {count} images is empty; choose 1 or more")
         if seed < 0:
             raise InputError(f"seed is {seed}; choose 0 or more")
         _check_size(size)
@@ -98,7 +99,7 @@ class SyntheticLesions:
 
 
 def make_lesion(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one lesion: image (size, size, 3) uint8 RGB and mask (size, size) uint8, 1 is lesion.
+    """Generate one lesion: image (size, size, 3) uint8 RGB and mask (size, size) uint8, 1 is lesion.
 
     Raises InputError for a size below 16 pixels.
     """
@@ -116,17 +117,17 @@ def make_lesion(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
 
 
 def _check_size(size: int) -> None:
-    if size < SMALLEST:
-        raise InputError(f"synthetic images of {size} pixels are too small; choose {SMALLEST} or more")
+    if size < MIN_SIZE:
+        raise InputError(f"synthetic images of {size} pixels are too small; choose {MIN_SIZE} or more")
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """Draw a number whose order of magnitude is uniform: small ones are as common as large ones."""
+    """Draw a number whose logarithm is uniform, so that all orders of magnitude are equally common."""
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
 def _pixel_centres(size: int) -> np.ndarray:
-    """Return x + iy of every pixel's centre in [-1, 1]^2: (size, size) complex64."""
+    """Return the centre x + iy of every pixel in [-1, 1]^2: (size, size) complex64."""
     x = ((2 * np.arange(size) + 1) / size - 1).astype(np.float32)
     return x[None, :] + 1j * x[:, None]
 
@@ -136,7 +137,7 @@ def _random_direction(rng: np.random.Generator) -> complex:
 
 
 def _smooth_noise(size: int, cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Return (size, size) float32 noise that varies over 1/cells of the image: a coarse grid, enlarged."""
+    """Return (size, size) float32 noise with a correlation length of 1/cells: a coarse grid, enlarged."""
     from PIL import Image
 
     grid = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
@@ -144,24 +145,26 @@ def _smooth_noise(size: int, cells: int, rng: np.random.Generator) -> np.ndarray
 
 
 def _distance_inside(points: np.ndarray, area: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the distance to the border in half image widths, positive inside; `points` are about the centre.
+    """Return the distance to the border in half image widths, positive inside, (size, size).
 
-    It is exact on the border and only roughly a distance away from it, which is all the soft edge needs.
+    `points` are relative to the centre of the lesion. The distance is exactly 0 on the border and approximate
+    elsewhere, which suffices for the soft edge.
     """
     size = len(points)
-    radius = math.sqrt(4 * area / math.pi)  # of the disc with this area, the square having area 4
-    # the pull stays below the noise's own wavelength, or the plane would fold and the lesion fall apart
-    for cells, pull in ((6, rng.uniform(0.05, 0.15) * radius), (24, rng.uniform(0, 0.02))):
-        points = points + pull * (_smooth_noise(size, cells, rng) + 1j * _smooth_noise(size, cells, rng))
+    radius = math.sqrt(4 * area / math.pi)  # of the disc with this area, as the square has area 4
+    # The amplitude is below the wavelength of the noise. Otherwise the plane would fold and the lesion break
+    # up.
+    for cells, amplitude in ((6, rng.uniform(0.05, 0.15) * radius), (24, rng.uniform(0, 0.02))):
+        points = points + amplitude * (_smooth_noise(size, cells, rng) + 1j * _smooth_noise(size, cells, rng))
     points = points + rng.uniform(0, 0.25) * _random_direction(rng) * points.conj()
-    modulus = np.maximum(np.abs(points), 1e-6)  # the centre itself has no angle
+    modulus = np.maximum(np.abs(points), 1e-6)  # the centre has no angle
     ratio = modulus * np.exp(-_log_border(points / modulus, rng))  # |z| / R, (size, size)
     return radius * (1 - ratio / float(np.quantile(ratio, area)))
 
 
 def _log_border(direction: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return log R in every `direction` u, |u| = 1: the random Fourier series, summed by Horner's rule."""
-    orders = np.arange(2, 13)  # order 0 would be a size and order 1 a shift, which are drawn elsewhere
+    """Return log R in every `direction` u, |u| = 1: a random Fourier series, summed by Horner's rule."""
+    orders = np.arange(2, 13)  # order 0 is the size and order 1 the position, which are drawn elsewhere
     amplitudes = rng.uniform(0.05, 0.4) / orders**1.5
     coefficients = amplitudes * (rng.standard_normal(len(orders)) + 1j * rng.standard_normal(len(orders)))
     total = np.zeros_like(direction)
@@ -171,15 +174,15 @@ def _log_border(direction: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    """Return 1 / (1 + exp(-x)), written so that a large -x cannot overflow."""
+    """Return 1 / (1 + exp(-x)) without overflow for large -x."""
     return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def _skin(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return bare skin, (size, size, 3) in [0, 1]: a tone, mottled by blood and by freckles of melanin."""
+    """Return skin without a lesion, (size, size, 3) in [0, 1]: a tone, mottled by blood and by freckles."""
     step = rng.integers(len(SKIN_TONES) - 1)
-    share = rng.uniform()
-    tone = (1 - share) * SKIN_TONES[step] + share * SKIN_TONES[step + 1]
+    weight = rng.uniform()
+    tone = (1 - weight) * SKIN_TONES[step] + weight * SKIN_TONES[step + 1]
     tone *= rng.uniform(0.93, 1.07, size=3).astype(np.float32)  # white balance
     melanin, _, blood = PIGMENTS
     flush = 0.08 * _smooth_noise(size, 4, rng) + 0.03 * _smooth_noise(size, 48, rng)
@@ -189,7 +192,7 @@ def _skin(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _pigment(distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return what the lesion absorbs, density times absorption: (size, size, 3), 0 far from the lesion."""
+    """Return the lesion's absorbance, density times absorption, 0 far from the lesion: (size, size, 3)."""
     size = len(distance)
     preference = rng.normal([1.5, 0, 0], 1.0).astype(np.float32)  # most lesions are brown
     variegation = rng.uniform(0.3, 1.8)
@@ -197,7 +200,7 @@ def _pigment(distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     mixture = np.exp(preference + variegation * patches)
     mixture /= mixture.sum(axis=-1, keepdims=True)
     blotches = 0.35 * _smooth_noise(size, 7, rng) + 0.25 * _smooth_noise(size, 20, rng)
-    # lines of the pigment network run where finer noise crosses zero
+    # the lines of the pigment network are where finer noise crosses zero
     network = rng.uniform(0, 0.5) * (0.5 - np.abs(_smooth_noise(size, 56, rng)))
     density = _log_uniform(rng, 0.45, 1.6) * np.exp(np.maximum(blotches + network, -0.6))
     density *= _sigmoid(distance / rng.uniform(0.01, 0.05))
@@ -209,10 +212,10 @@ def _pigment(distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _with_nuisances(
     scene: np.ndarray, points: np.ndarray, centre: complex, area: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the scene with what lies on the skin, each thing on some images only."""
+    """Return the scene with things that cover the skin, each of them with some probability."""
     size = len(scene)
     if rng.random() < 0.15 and area < 0.25:
-        away = -centre / abs(centre)  # opposite the lesion, which the sticker would hide
+        away = -centre / abs(centre)  # opposite the lesion, so that the sticker does not cover it
         inside = rng.uniform(0.3, 0.6) - np.abs(points - rng.uniform(1.15, 1.35) * away)
         scene = _blend(scene, np.clip(inside * size / 2 + 0.5, 0, 1), STICKERS[rng.integers(len(STICKERS))])
     if rng.random() < 0.3:
@@ -225,12 +228,12 @@ def _with_nuisances(
 
 
 def _blend(scene: np.ndarray, coverage: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """Lay a colour (3,) over the scene (size, size, 3) where coverage (size, size) is 1."""
+    """Mix a colour (3,) into the scene (size, size, 3) by its coverage (size, size) in [0, 1]."""
     return scene + coverage[..., None] * (colour - scene)
 
 
 def _lines(size: int, strokes: list[Stroke]) -> np.ndarray:
-    """Return the coverage in [0, 1] by polylines of complex points and a width: (size, size) float32."""
+    """Return how much of each pixel the polylines cover, in [0, 1]: (size, size) float32."""
     from PIL import Image, ImageDraw
 
     side = size * SUPERSAMPLING
@@ -244,7 +247,7 @@ def _lines(size: int, strokes: list[Stroke]) -> np.ndarray:
 
 
 def _hairs(rng: np.random.Generator) -> list[Stroke]:
-    """Return curved hairs that lie roughly in one direction, as hair grows."""
+    """Return curved hairs of similar directions."""
     growth, width = rng.uniform(0, 2 * math.pi), rng.uniform(0.008, 0.02)
     along = np.linspace(-0.5, 0.5, 16)
     hairs = []
@@ -256,7 +259,7 @@ def _hairs(rng: np.random.Generator) -> list[Stroke]:
 
 
 def _ruler(rng: np.random.Generator) -> list[Stroke]:
-    """Return a straight scale with a tick per millimetre, every fifth one longer, near the image's edge."""
+    """Return a straight scale with a tick per millimetre, every fifth tick longer, near a border."""
     heading, width = _random_direction(rng), 0.012
     middle = -1j * heading * rng.uniform(0.55, 0.85)
     count = rng.integers(11, 21)
@@ -277,7 +280,7 @@ def _random_point(rng: np.random.Generator) -> complex:
 
 
 def _lamp(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the light that falls on every pixel, (size, size, 1): slanted, and dark outside a round lens."""
+    """Return the light on every pixel, (size, size, 1): oblique, and sometimes dark outside a round lens."""
     slant = complex(*rng.normal(0, 0.06, size=2))
     light = 1 + (points * slant).real - rng.uniform(0, 0.12) * np.abs(points) ** 2
     if rng.random() < 0.35:

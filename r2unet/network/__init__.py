@@ -1,1 +1,1 @@
-"""The networks: their blocks, the U that they form, their losses, and tools that inspect a network."""
+"""The networks: their blocks, the U-shape built from them, the losses, and tools to inspect a network."""

@@ -1,19 +1,20 @@
-"""The attention gate (Oktay et al. 2018): let what is known below decide where a skip is worth listening to.
+"""The attention gate (Oktay et al. 2018): weights every pixel of a skip connection.
 
-A skip brings edges of everything: of the lesion, of hairs, of the ruler. The level below, which sees
-further, already knows roughly where the lesion is. So the skip x is multiplied by a number a pixel between
-0 and 1, computed from x and the gating signal g that comes from below, both (N, C, H, W):
+A skip connection carries the edges of everything: of the lesion, of hairs, of the ruler. The features from
+the level below have a larger receptive field and already locate the lesion roughly. So the skip x is
+multiplied by an attention coefficient psi between 0 and 1 for every pixel, computed from x and from the
+gating signal g, the up-sampled features from below, both (N, C, H, W):
 
     a   = relu( norm(W_g g) + norm(W_x x) )         C/2 channels; W_g, W_x are 1x1 convolutions
-    psi = sigmoid( norm(w a) )                      one channel: w is a 1x1 convolution too
+    psi = sigmoid( norm(w a) )                      one channel; w is a 1x1 convolution, too
     y   = psi x
 
-Adding before the ReLU lets a channel of `a` be an "and", on only where both sides speak for it. The
-gradient of y reaches x on two paths, psi dy and through psi itself; where the gate is shut, what it shuts
-out learns nothing.
+Adding before the ReLU lets a channel of `a` act as a logical "and": it is active only where both terms
+support it. The gradient of y reaches x on two paths: directly, as psi dy, and through psi. Where the gate is
+closed (psi near 0) both gradients vanish, so the layers before the skip do not learn from that pixel.
 
-The paper computes psi at the resolution below and interpolates it. Here g is already up-sampled, as in the
-PyTorch version that most people use, whose weights we want to be able to read.
+The paper computes psi at the lower resolution and interpolates it. Here g is up-sampled first, as in
+LeeJunHyun's PyTorch code, whose weights `interop.py` reads.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from r2unet.network.blocks import new_norm
 
 
 class AttentionGate(Module):
-    """Weigh every pixel of a skip, g and x (N, C, H, W) -> psi x (N, C, H, W)."""
+    """Weight every pixel of a skip connection x by g, both (N, C, H, W) -> psi x (N, C, H, W)."""
 
     def __init__(self, channels: int, norm: str = "per-step", *, rng: np.random.Generator) -> None:
         inner = max(1, channels // 2)
@@ -42,6 +43,11 @@ class AttentionGate(Module):
         return x * self.weights(g, x)  # (N, C, H, W) * (N, 1, H, W)
 
     def weights(self, g: Tensor, x: Tensor) -> Tensor:
-        """Return psi, how much of each pixel passes: (N, 1, H, W), between 0 and 1."""
+        """Return the attention coefficients psi, (N, 1, H, W), between 0 and 1."""
         a = relu(self.from_below_norm(self.from_below(g)) + self.from_skip_norm(self.from_skip(x)))
         return sigmoid(self.psi_norm(self.psi(a)))  # (N, C/2, H, W) -> (N, 1, H, W)
+
+
+def no_gate(g: Tensor, x: Tensor) -> Tensor:
+    """Return the skip x unchanged: the networks without attention."""
+    return x

@@ -1,13 +1,13 @@
-"""Batch norm folded into the convolution before it, for prediction.
+"""Folding batch norm into the preceding convolution, for faster prediction.
 
-In evaluation batch norm is one multiply-add a channel, z = a y + c (`minidl/ops/norm.py`), and so the
-convolution y = w * x + b before it can do it alone:
+In evaluation batch norm is one multiply-add per element, z = a y + c (`minidl/ops/norm/fused.py`). The
+convolution y = w * x + b that precedes it can do both:
 
     a (w * x + b) + c  =  (a w) * x + (a b + c),      a = g / sqrt(var + eps),   c = beta - a mean
 
-A recurrent convolution has a norm for every step, hence from one kernel a folded one for every step: what
-one application costs falls by a pass over the image, at the price of a few more weights. Only prediction
-gains: in training the statistics are those of the batch, and not known before the convolution is done.
+This saves one pass over the image for every application. A recurrent convolution has a norm for every step,
+so its kernel is folded into one kernel for every step, which costs some memory. In training nothing can be
+folded: there mean and var are those of the batch, known only after the convolution.
 """
 
 from __future__ import annotations
@@ -17,44 +17,42 @@ import copy
 from minidl.backend import array_module
 from minidl.nn import BatchNorm2d, Conv2d, ConvTranspose2d, Module
 from minidl.tensor import Parameter, Tensor
-from r2unet.network.blocks import ConvNormReLU, RecurrentConv, UpConv
+
+Convolution = Conv2d | ConvTranspose2d
 
 
 class ReLUInPlace(Module):
-    """What is left of a folded norm: max(x, 0), written over x, which nobody needs once it is known."""
+    """Replaces a folded norm: max(x, 0), written over x, which nothing else reads."""
 
     def forward(self, x: Tensor, relu: bool = True) -> Tensor:
         array_module(x.data).maximum(x.data, 0.0, out=x.data)
         return x
 
 
-def fold(layer: Conv2d | ConvTranspose2d, norm: BatchNorm2d) -> Conv2d | ConvTranspose2d:
-    """Return a copy of the convolution that does the norm's evaluation as well."""
+def fold(conv: Convolution, norm: Module) -> tuple[Convolution, Module]:
+    """Return a copy of the convolution that includes the batch norm, and the ReLU that remains.
+
+    A group norm depends on the image and cannot be folded: convolution and norm are then returned unchanged.
+    """
+    if not isinstance(norm, BatchNorm2d):
+        return conv, norm
     mean, var = norm.statistics()
     a = norm.weight.data / array_module(var).sqrt(var + norm.eps)  # (OC,)
-    folded = copy.copy(layer)
-    # The output channels come first in a convolution's kernel, second in that of its adjoint.
-    along = a[:, None, None] if isinstance(layer, ConvTranspose2d) else a[:, None, None, None]
-    folded.weight = Parameter(layer.weight.data * along)
-    folded.bias = Parameter((layer.bias.data - mean) * a + norm.bias.data)
-    return folded
+    folded = copy.copy(conv)
+    # A convolution's kernel is (OC, C, KH, KW), a transposed convolution's is (C, OC, KH, KW).
+    scale = a[:, None, None] if isinstance(conv, ConvTranspose2d) else a[:, None, None, None]
+    folded.weight = Parameter(conv.weight.data * scale)
+    folded.bias = Parameter((conv.bias.data - mean) * a + norm.bias.data)
+    return folded, ReLUInPlace()
 
 
 def fold_all(model: Module) -> Module:
-    """Return a copy of a network for prediction, its batch norms folded into the convolutions.
+    """Return a copy of a network for prediction, in which every module with a `fold` method is folded.
 
-    Where a block's norm is a group norm, which depends on the image, the block is left as it is. The copy
-    is to be run in `no_grad` only: its ReLUs write over their inputs.
+    Run the copy only inside `no_grad`: its ReLUs overwrite their inputs.
     """
     model = copy.deepcopy(model).eval()
-    for _, block in list(model.named_modules()):
-        norms = getattr(block, "norm", None)
-        if isinstance(block, RecurrentConv) and isinstance(norms[0], BatchNorm2d):
-            layers = [block.conv, *(block.further or [block.conv] * block.steps)]
-            block.conv, *block.further = (fold(*pair) for pair in zip(layers, norms, strict=True))
-            block.norm = [ReLUInPlace()] * len(norms)
-        elif isinstance(block, ConvNormReLU) and isinstance(norms, BatchNorm2d):
-            block.conv, block.norm = fold(block.conv, norms), ReLUInPlace()
-        elif isinstance(block, UpConv) and isinstance(norms, BatchNorm2d):
-            block.up, block.norm = fold(block.up, norms), ReLUInPlace()
+    for _, module in list(model.named_modules()):
+        if hasattr(module, "fold"):
+            module.fold()
     return model

@@ -1,11 +1,11 @@
-"""The gradients of R2U-Net and its family as wholes, one row a mode for `python -m minidl.gradcheck`.
+"""Gradient checks of whole networks: rows of the table that `python -m minidl.gradcheck` prints.
 
-Every operation may be right and the network still wrong: a gradient added twice, a skip cut off, a step of
-the recurrence left out. So every parameter tensor is moved along a random direction of its own, and the
-change of the output compared with what backward says.
+Even if every operation is correct, the network can be wrong: a gradient added twice, a missing skip
+connection, a missing step of the recurrence. So every parameter tensor is moved along its own random
+direction, and the change of the output is compared with the gradient of the backward pass.
 
-In training, a bias in front of a batch norm has no effect, for the norm takes the mean off again: its
-gradient is zero, and both numbers must say so. In evaluation it has one. That is why both modes are checked.
+Both modes are checked, because they differ. In training, a bias before a batch norm has no effect, since the
+norm subtracts the mean: its gradient must be zero. In evaluation it has an effect.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from minidl.tensor import Parameter, Tensor, no_grad
 from r2unet.network.model import CHOICES, NETWORKS, R2UNet, UShape
 
 TOLERANCE = 1e-5
-STEP = 1e-7  # the network has thousands of ReLUs: a longer step would carry some of them over their kinks
+STEP = 1e-7  # the networks have thousands of ReLUs: a larger step would move some of them across their kinks
 TRIES = 4
 SHAPE = (2, 3, 8, 8)  # of the images
-SMALLER = {"cuda-on-cpu": ((2, 3), 1)}  # widths and steps where the networks would take minutes
+SMALLER = {"cuda-on-cpu": ((2, 3), 1)}  # widths and steps for a device on which the others take minutes
 
-# The derivatives here are of order 1 to 100; rounding leaves an error of about 1e-16 * output / STEP in each
-# difference. Two numbers below the floor are both zero: the bias in front of a batch norm.
+# The derivatives are of order 1 to 100; rounding adds an error of about 1e-16 * output / STEP to every
+# difference. Errors are relative to this floor at least: the bias before a batch norm has gradient zero.
 FLOOR = 1e-1
 
 
@@ -37,12 +37,12 @@ def check_parameters(
 ) -> float:
     """Check the gradient of every parameter tensor against a central difference; return the largest error.
 
-    All are checked at one random input of the given shape, each along a random direction of its own. A ReLU
-    whose kink lies within the step spoils the difference, not the derivative; so where the two disagree,
-    another input is drawn, `TRIES` in all. A wrong derivative agrees at none.
+    All are checked at one random input of the given shape, each along its own random direction. A ReLU whose
+    kink is within the step falsifies the difference, not the gradient. So if the two disagree, other inputs
+    are drawn, up to `TRIES` in all. A wrong gradient disagrees at every input.
 
-    The model must be float64. Raises GradientError naming the parameter. Running statistics move, as in
-    training.
+    The model must be float64; in training its running statistics change. Raises GradientError naming the
+    parameter.
     """
     parameters, worst = dict(model.named_parameters()), 0.0
     for name, (analytic, numeric) in directional_derivatives(model, parameters, shape, rng).items():
@@ -64,9 +64,10 @@ def check_parameters(
 def directional_derivatives(
     model: Module, parameters: dict[str, Parameter], shape: tuple[int, ...], rng: np.random.Generator
 ) -> dict[str, tuple[float, float]]:
-    """Return, for each parameter p, the derivative of <u, model(x)> as p moves along a direction v.
+    """Return, for every parameter p, the derivative of <u, model(x)> along a direction v of p, in two ways.
 
-    Twice: by backward, and by a central difference. The input x, the cotangent u and every v are random.
+    The first number is from the backward pass, the second is a central difference. The input x, the cotangent
+    u and every v are random.
     """
     x = Tensor(to_device(rng.normal(size=shape), next(iter(parameters.values())).device))
     model.zero_grad()
@@ -88,20 +89,20 @@ def directional_derivatives(
 
 
 def check_network(model: UShape, training: bool, rng: np.random.Generator) -> float:
-    """Check all parameters in training or evaluation; return the largest error."""
+    """Check all parameters of a network in training or evaluation; return the largest error."""
     for p in model.parameters():
-        # Zeros and ones would hide exchanged roles.
+        # Initial zeros and ones would hide exchanged roles.
         p.data = p.data + to_device(0.1 * rng.normal(size=p.shape), p.device)
     for _, module in model.named_modules():
         if isinstance(module, BatchNorm2d):
-            module.momentum = 1.0  # one batch settles the statistics: evaluation is scaled as training is
+            module.momentum = 1.0  # the running statistics become those of one batch
     with no_grad():
         model(Tensor(to_device(rng.normal(size=SHAPE), model.head.weight.device)))
     return check_parameters(model.train(training), SHAPE, rng)
 
 
 def gradient_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Check]:
-    """Yield the rows of whole networks: each in training and in evaluation, then each option by itself."""
+    """Yield a check for every network in training and in evaluation, and for every option of R2U-Net."""
     modes = {"in training": True, "in evaluation": False}
     widths, steps = SMALLER.get(device, ((4, 6, 8), 2))
     rows = [(R2UNet, widths, {"steps": steps}, mode) for mode in modes]
@@ -112,11 +113,11 @@ def gradient_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[C
             for name, choices in CHOICES.items()
             for choice in choices[1:]  # the first is the default
         ]
-    for network, widths, options, how in rows:
+    for network, widths, options, condition in rows:
         model = network(widths=widths, rng=rng, **options).to(np.float64).to(device)
         yield (
-            f"{network.__name__} {how}",
+            f"{network.__name__} {condition}",
             f"vjp of {len(model.parameters())} parameter tensors",
             TOLERANCE,
-            partial(check_network, model, modes.get(how, True), rng),
+            partial(check_network, model, modes.get(condition, True), rng),
         )

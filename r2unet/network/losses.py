@@ -1,12 +1,12 @@
-"""The losses that a network can be trained with, by name.
+"""The loss functions for training, by name.
 
-    bce         binary cross-entropy: judges every pixel; large lesions count more than small ones
-    dice        soft Dice: judges the region; a small lesion counts as much as a large one
-    bce+dice    their sum, the default: a pull on every pixel and a vote for every lesion
-    focal       cross-entropy that loses interest in pixels that are already right
-    tversky     soft Dice in which a missed pixel costs more than a false one
+    bce         binary cross-entropy: averages over pixels; large lesions count more than small ones
+    dice        soft Dice: averages over images; a small lesion counts as much as a large one
+    bce+dice    their sum, the default
+    focal       cross-entropy that gives less weight to pixels that are already classified correctly
+    tversky     soft Dice in which a false negative costs more than a false positive
 
-Each is a function of logits and masks, (N, 1, H, W) each, that returns one number to be made small.
+Each is a function of logits and masks, (N, 1, H, W) each, and returns one number to minimise.
 """
 
 from __future__ import annotations

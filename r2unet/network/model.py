@@ -1,37 +1,45 @@
-"""R2U-Net and its family: one U-shape (Ronneberger et al. 2015), six networks.
+"""R2U-Net and its relatives: one U-shape (Ronneberger et al. 2015), six networks.
 
     image (3)                                                  logits (1)
       |                                                           ^ 1x1 convolution
-    [ 8 ] ------------------ skip ----------------> concat 8+8 -> [ 8 ]       H    x W
+    [ 8 ] ------------- skip connection ----------> concat 8+8 -> [ 8 ]       H    x W
       | max-pool                                        ^ up-convolution
-    [ 16 ] ----------------- skip --------> concat 16+16 -> [ 16 ]            H/2  x W/2
+    [ 16 ] ------------ skip connection --> concat 16+16 -> [ 16 ]            H/2  x W/2
       |                                           ^
     [ 32 ] ----------------- skip -> concat 32+32 -> [ 32 ]                   H/4  x W/4
       |                                 ^
-      +----------> [ 64 ] --------------+                                     H/8  x W/8
+      +----------> [ 64 ] --------------+  bottleneck                         H/8  x W/8
 
-On the way down, every block sees twice as far as the one before and says less precisely where. On the way
-up, the skips bring the precise positions back. They are concatenated, so that the block after can weigh
-the two sources as it likes: adding them would fix that choice before training. Each [ ] is a block with
-that many channels, and which block makes the network:
+The encoder (left) halves the image at every level: receptive fields double, positions become less precise.
+The decoder (right) restores the resolution, and the skip connections supply the precise positions. They are
+concatenated with the up-sampled features, so the next block learns how to weigh the two sources; adding them
+would fix the weights. Each [ ] is a block with that number of channels. The block determines the network:
 
-    UNet            two convolutions                                        Ronneberger et al. 2015
-    ResUNet         ... and a way around them                               Alom et al. 2018, ResU-Net
-    RecurrentUNet   two recurrent convolutions                              Alom et al. 2018, RU-Net
-    R2UNet          ... and a way around them                               Alom et al. 2018, R2U-Net
-    AttentionUNet, R2AttentionUNet    UNet and R2UNet with a gate on every skip    Oktay et al. 2018
+    UNet             two convolutions                                    Ronneberger et al. 2015
+    ResUNet          two convolutions with a shortcut                    Alom et al. 2018, ResU-Net
+    RecurrentUNet    two recurrent convolutions                          Alom et al. 2018, RU-Net
+    R2UNet           two recurrent convolutions with a shortcut          Alom et al. 2018, R2U-Net
+    AttentionUNet    UNet with an attention gate on every skip           Oktay et al. 2018
+    R2AttentionUNet  R2UNet with an attention gate on every skip
 
-The output is a logit a pixel: sigmoid(logit) is the probability that the pixel is lesion.
+The output is one logit for every pixel: sigmoid(logit) is the probability that the pixel is lesion.
 
-All have the norms, the padding and the up-convolution of R2UNet, so that two of them differ in the block
-alone. Every option below changes one thing more; the defaults are R2U-Net as the paper draws it, with batch
-norms. What a choice costs can be counted: nearest up-sampling and a shared norm give the best known PyTorch
-version of U-Net and R2U-Net, and its numbers of parameters.
+All networks use the same norms, padding and up-convolutions, so two of them differ only in the block or the
+gates. Every option below changes one more thing. The defaults are R2U-Net as the paper draws it, with batch
+norm added and one change: the paper's recurrent convolution has separate weights for its input and its
+previous output,
+
+    O(t) = w_f * x_f(t) + w_r * x_r(t-1) + b        (equation 1),
+
+which this network ties, w_f = w_r, as LeeJunHyun's PyTorch code does. `tie_weights=False` separates them.
+With up="nearest" and norm="shared" U-Net and R2U-Net have the layers and parameter counts of that code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -40,43 +48,62 @@ from minidl.nn import Conv2d, Module
 from minidl.ops import add, concat, max_pool2d
 from minidl.recompute import recomputed
 from minidl.tensor import Parameter, Tensor
-from r2unet.network.attention import AttentionGate
+from r2unet.network.attention import AttentionGate, no_gate
 from r2unet.network.blocks import (
     NORMS,
-    UPS,
+    UPSAMPLING,
     ConvBlock,
     RecurrentBlock,
     RecurrentResidualBlock,
     ResidualBlock,
 )
 
-# How a skip meets what comes from below, (N, C, H, W) each.
-JOINTS = {
+# How a skip connection and the up-sampled features x are combined, (N, C, H, W) each.
+SKIPS = {
     "concat": lambda skip, x: concat((skip, x), axis=1),  # -> (N, 2C, H, W)
     "add": add,  # -> (N, C, H, W)
     "none": lambda skip, x: x,  # -> (N, C, H, W)
 }
+# The options of the recurrence, with their defaults.
+RECURRENCE = {"steps": 2, "share_weights": True, "tie_weights": True}
+# The options that are one of a few values; the first is the default.
 CHOICES = {
     "share_weights": (True, False),
-    "skips": tuple(JOINTS),
-    "up": tuple(UPS),
+    "tie_weights": (True, False),
+    "skips": tuple(SKIPS),
+    "up": tuple(UPSAMPLING),
     "norm": NORMS,
     "checkpoint_blocks": (False, True),
 }
 
 
-class UShape(Module):
-    """x (N, in_channels, H, W) -> logits (N, out_channels, H, W); H and W divide by 2^(levels - 1).
+class OptionError(ValueError):
+    """An option that a network cannot have: its name, its value and the reason, which says what to change."""
 
-    `widths` are the channels of each level, from the image's size down; any number of levels. `steps` is
-    the paper's t, and `share_weights` whether the steps have one convolution or one each; both are for the
-    recurrent networks only. `skips`, `up` and `norm` are among `CHOICES`. With `checkpoint_blocks` training
-    keeps the blocks' inputs alone and computes what is inside them twice (`minidl.recompute`): half the
-    memory and the same numbers. Weights are drawn from `rng`, He et al. 2015. Raises ValueError for options
-    that make no network, naming the choices.
+    def __init__(self, option: str, value: Any, reason: str) -> None:
+        super().__init__(f"{option} {value!r}: {reason}")
+        self.option, self.value, self.reason = option, value, reason
+
+
+def size_multiple(widths: Sequence[int]) -> int:
+    """Return the number that H and W must be multiples of: every level but the first halves the image."""
+    return 2 ** (len(widths) - 1)
+
+
+class UShape(Module):
+    """x (N, in_channels, H, W) -> logits (N, out_channels, H, W); H and W are multiples of `multiple`.
+
+    `widths` are the channels of each level, from the image's resolution down; any number of levels.
+    `attention` puts a gate on every skip connection. `steps` is the paper's t, `share_weights` uses the same
+    weights at every step, `tie_weights` uses the same weights for input and previous output; these three
+    are for the recurrent networks only. `skips`, `up` and `norm` are among `CHOICES`. `checkpoint_blocks`
+    turns on activation checkpointing (`minidl.recompute`): about half the memory for training, more time, the
+    same numbers. `rng` draws the weights (He et al. 2015).
+
+    Raises OptionError for an invalid option or a meaningless combination, ValueError for invalid sizes.
     """
 
-    recurrent, attention = False, False
+    block: type[Module]  # (N, C, H, W) -> (N, OC, H, W); every subclass sets its own
 
     def __init__(
         self,
@@ -85,137 +112,131 @@ class UShape(Module):
         widths: Sequence[int] = (8, 16, 32, 64),
         steps: int = 2,
         *,
+        attention: bool = False,
         share_weights: bool = True,
+        tie_weights: bool = True,
         skips: str = "concat",
         up: str = "transposed",
         norm: str = "per-step",
         checkpoint_blocks: bool = False,
         rng: np.random.Generator,
     ) -> None:
-        name = type(self).__name__
-        if not widths or min(widths) < 1 or steps < 0 or min(in_channels, out_channels) < 1:
-            raise ValueError(f"{name}: want positive widths and steps >= 0, got {tuple(widths)} and {steps}")
-        options = {"share_weights": share_weights, "skips": skips, "up": up, "norm": norm}
-        self.check_options(steps, **options, checkpoint_blocks=checkpoint_blocks)
-        self.widths, self.steps, self.share_weights = tuple(widths), steps, share_weights
+        if not widths or min(*widths, in_channels, out_channels) < 1 or steps < 0:
+            raise ValueError(
+                f"{type(self).__name__}: expected positive widths and channels and steps >= 0, got widths "
+                f"{tuple(widths)}, {in_channels} channels in, {out_channels} out, and {steps} steps"
+            )
+        self.recurrent, self.attention = issubclass(self.block, RecurrentBlock), attention
+        recurrence = {"steps": steps, "share_weights": share_weights, "tie_weights": tie_weights}
+        others = {"skips": skips, "up": up, "norm": norm, "checkpoint_blocks": checkpoint_blocks}
+        self._check_options(**recurrence, **others)
+        self.widths, self.steps = tuple(widths), steps
+        self.share_weights, self.tie_weights = share_weights, tie_weights
         self.skips, self.norm, self.checkpoint_blocks = skips, norm, checkpoint_blocks
+        self.multiple = size_multiple(widths)
+        self.combine = SKIPS[skips]
 
-        self.encoder = [
-            self.block(before, after, rng)
-            for before, after in zip((in_channels, *widths), widths, strict=False)
-        ]
-        upwards = list(zip(widths[:0:-1], widths[-2::-1], strict=True))  # (64, 32), (32, 16), (16, 8)
-        self.up = [UPS[up](below, here, norm, rng=rng) for below, here in upwards]
+        def new_block(before: int, after: int) -> Module:
+            return self.block(before, after, norm=norm, rng=rng, **(recurrence if self.recurrent else {}))
+
+        downward = list(pairwise((in_channels, *widths)))  # (3, 8), (8, 16), (16, 32), (32, 64)
+        upward = list(pairwise(reversed(widths)))  # (64, 32), (32, 16), (16, 8)
         sources = 2 if skips == "concat" else 1
-        self.decoder = [self.block(sources * here, here, rng) for _, here in upwards]
-        self.gates = [AttentionGate(here, norm, rng=rng) for _, here in upwards] if self.attention else []
+        self.encoder = [new_block(before, after) for before, after in downward]
+        self.up = [UPSAMPLING[up](before, after, norm, rng=rng) for before, after in upward]
+        self.decoder = [new_block(sources * after, after) for _, after in upward]
+        self.gates = [AttentionGate(after, norm, rng=rng) if attention else no_gate for _, after in upward]
         self.head = Conv2d(widths[0], out_channels, 1, rng=rng)
         self.head.weight = Parameter(xavier_normal(self.head.weight.shape, widths[0], out_channels, rng))
 
-    def block(self, in_channels: int, out_channels: int, rng: np.random.Generator) -> Module:
-        """Return a new block, (N, in_channels, H, W) -> (N, out_channels, H, W); it makes the network."""
-        raise NotImplementedError(f"{type(self).__name__} does not define block")
-
     def forward(self, x: Tensor) -> Tensor:
-        self.check(x)
+        self.check_input(x)
         skips = []
         for block in self.encoder[:-1]:
             x = self.run(block, x)
             skips.append(x)
             x = max_pool2d(x, 2)  # (N, C, H, W) -> (N, C, H/2, W/2)
-        x = self.run(self.encoder[-1], x)
-        for level, (up, block) in enumerate(zip(self.up, self.decoder, strict=True)):
+        x = self.run(self.encoder[-1], x)  # the bottleneck
+        for up, gate, block in zip(self.up, self.gates, self.decoder, strict=True):
             x = up(x)  # (N, 2C, H/2, W/2) -> (N, C, H, W)
-            x = self.join(skips.pop(), x, level)  # -> (N, 2C, H, W)
+            skip = gate(x, skips.pop())
+            x = self.combine(skip, x)  # -> (N, 2C, H, W)
             x = self.run(block, x)  # -> (N, C, H, W)
         return self.head(x)
 
     def run(self, block: Module, x: Tensor) -> Tensor:
-        """Return block(x); for its backward pass all inside the block is kept, or x alone."""
+        """Return block(x); with `checkpoint_blocks` the backward pass recomputes the block's activations."""
         return recomputed(block, x) if self.checkpoint_blocks else block(x)
 
-    def join(self, skip: Tensor, x: Tensor, level: int) -> Tensor:
-        """Put the skip beside what comes from below, (N, C, H, W) each, or join them as `skips` says."""
-        if self.attention:
-            skip = self.gates[level](x, skip)
-        return JOINTS[self.skips](skip, x)
-
-    @property
-    def multiple(self) -> int:
-        """What the image's sides must divide by, since every level below the first halves them."""
-        return 2 ** (len(self.widths) - 1)
-
-    def check(self, x: Tensor) -> None:
-        """Raise ValueError unless x is a batch of images whose sides can be halved often enough."""
+    def check_input(self, x: Tensor) -> None:
+        """Raise ValueError unless x is (N, C, H, W) and every level can halve its height and width."""
         name = type(self).__name__
         if x.ndim != 4:
-            raise ValueError(f"{name}: want images (N, C, H, W), got {x.shape}")
-        if x.shape[2] % self.multiple or x.shape[3] % self.multiple:
+            raise ValueError(f"{name}: expected images (N, C, H, W), got {x.shape}")
+        H, W = x.shape[2:]
+        if H % self.multiple or W % self.multiple:
+            levels = len(self.widths)
             raise ValueError(
-                f"{name}: {len(self.widths)} levels halve the image {len(self.widths) - 1} times, so its "
-                f"sides must divide by {self.multiple}; got {x.shape[2]} x {x.shape[3]}; pad or resize it"
+                f"{name}: {levels} levels halve the image {levels - 1} times, so its height and width must "
+                f"be multiples of {self.multiple}; got {H} x {W}; pad or resize it"
             )
 
-    @classmethod
-    def check_options(cls, steps: int, **options: str | bool) -> None:
-        """Raise ValueError, in one line, for a choice that is none, or that would change nothing here."""
-        for name, value in options.items():
-            if value not in CHOICES[name]:
-                choices = ", ".join(map(str, CHOICES[name]))
-                raise ValueError(f"{cls.__name__}: {name} {value!r}: want one of {choices}")
-        if not cls.recurrent and (steps, options["share_weights"]) != (2, True):
-            raise ValueError(
-                f"{cls.__name__}: has no recurrence, so steps and share_weights would change nothing; "
-                "leave them out"
-            )
-        if cls.attention and options["skips"] == "none":
-            raise ValueError(f"{cls.__name__}: its gates are on the skips; want skips concat or add")
+    def _check_options(self, **options: Any) -> None:
+        """Raise OptionError for a value outside `CHOICES` and for an option without effect or meaning."""
+        name = next((key for key, network in NETWORKS.items() if network is type(self)), type(self).__name__)
+        for option, choices in CHOICES.items():
+            if options[option] not in choices:
+                raise OptionError(option, options[option], f"must be one of {', '.join(map(str, choices))}")
+        for option, default in RECURRENCE.items():
+            if not self.recurrent and options[option] != default:
+                reason = f"{name} has no recurrence; leave it out, or change the model to one of "
+                raise OptionError(option, options[option], reason + ", ".join(recurrent_networks()))
+        if not options["tie_weights"] and not options["share_weights"]:
+            reason = "all steps share w_f and w_r; change either tie_weights or share_weights, not both"
+            raise OptionError("tie_weights", False, reason)
+        if not options["tie_weights"] and options["steps"] == 0:
+            raise OptionError("tie_weights", False, "without steps there is no w_r; choose at least 1 step")
+        if self.attention and options["skips"] == "none":
+            reason = f"the gates of {name} are on the skips; choose concat or add, or another model"
+            raise OptionError("skips", "none", reason)
 
 
 class UNet(UShape):
-    """U-Net: two convolutions a block (Ronneberger et al. 2015, here padded and with norms)."""
+    """U-Net: two convolutions in every block (Ronneberger et al. 2015; here with padding and norms)."""
 
-    def block(self, in_channels: int, out_channels: int, rng: np.random.Generator) -> Module:
-        return ConvBlock(in_channels, out_channels, self.norm, rng=rng)
+    block = ConvBlock
 
 
 class ResUNet(UShape):
-    """ResU-Net: a way around every block's convolutions (as Alom et al. 2018 compare it)."""
+    """ResU-Net: U-Net with a shortcut in every block (the baseline of Alom et al. 2018)."""
 
-    def block(self, in_channels: int, out_channels: int, rng: np.random.Generator) -> Module:
-        return ResidualBlock(in_channels, out_channels, self.norm, rng=rng)
+    block = ResidualBlock
 
 
 class RecurrentUNet(UShape):
     """RU-Net: recurrent convolutions (Alom et al. 2018)."""
 
-    recurrent = True
-
-    def block(self, in_channels: int, out_channels: int, rng: np.random.Generator) -> Module:
-        return RecurrentBlock(in_channels, out_channels, self.steps, self.share_weights, self.norm, rng=rng)
+    block = RecurrentBlock
 
 
 class R2UNet(UShape):
-    """R2U-Net: recurrent convolutions and a way around them (Alom et al. 2018)."""
+    """R2U-Net: recurrent convolutions with a shortcut in every block (Alom et al. 2018)."""
 
-    recurrent = True
-
-    def block(self, in_channels: int, out_channels: int, rng: np.random.Generator) -> Module:
-        return RecurrentResidualBlock(
-            in_channels, out_channels, self.steps, self.share_weights, self.norm, rng=rng
-        )
+    block = RecurrentResidualBlock
 
 
 class AttentionUNet(UNet):
-    """U-Net with a gate on every skip (Oktay et al. 2018)."""
+    """U-Net with an attention gate on every skip connection (Oktay et al. 2018)."""
 
-    attention = True
+    def __init__(self, *sizes: Any, **options: Any) -> None:
+        super().__init__(*sizes, attention=True, **options)
 
 
 class R2AttentionUNet(R2UNet):
-    """R2U-Net with a gate on every skip."""
+    """R2U-Net with an attention gate on every skip connection."""
 
-    attention = True
+    def __init__(self, *sizes: Any, **options: Any) -> None:
+        super().__init__(*sizes, attention=True, **options)
 
 
 NETWORKS = {
@@ -226,3 +247,8 @@ NETWORKS = {
     "attention-unet": AttentionUNet,
     "r2-attention-unet": R2AttentionUNet,
 }
+
+
+def recurrent_networks() -> list[str]:
+    """Return the names of the networks with recurrent convolutions."""
+    return [name for name, network in NETWORKS.items() if issubclass(network.block, RecurrentBlock)]

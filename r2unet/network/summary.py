@@ -1,12 +1,12 @@
-"""What a network is made of: a line a layer, with its output, its parameters and its multiply-adds.
+"""A summary of a network: output shape, parameters and multiply-adds of every layer.
 
-The layers are found by running one image through the network and watching, so recurrence shows as it is: a
-convolution applied three times has its parameters once and its multiply-adds three times.
+Forward hooks record the layers while one image runs through the network. So a convolution that is applied
+three times counts its parameters once and its multiply-adds three times.
 
-    conv2d              y has OC OH OW numbers, each a sum of C KH KW products
-    conv_transpose2d    x has C H W numbers, each multiplied by OC KH KW weights
-    batch norm          one multiply-add an element, in evaluation
-    group norm          two: one for the variance, which it needs in evaluation too
+    conv2d              y has OC OH OW elements, each a sum of C KH KW products
+    conv_transpose2d    x has C H W elements, each multiplied by OC KH KW weights
+    batch norm          one multiply-add per element, in evaluation
+    group norm          two per element: one is for the variance, which evaluation computes as well
 """
 
 from __future__ import annotations
@@ -17,79 +17,80 @@ import numpy as np
 
 from minidl import Tensor, no_grad
 from minidl.nn import BatchNorm2d, Conv2d, ConvTranspose2d, GroupNorm, Module
-from r2unet.network.watch import watching
+from r2unet.network.hooks import forward_hooks
 
 
 @dataclass
-class Line:
-    """One layer as it ran."""
+class Layer:
+    """One layer of the summary."""
 
     name: str
     kind: str
     output: tuple[int, ...]  # (N, C, H, W)
-    parameters: int  # those that no line above has counted
-    multiply_adds: int  # over all calls
+    parameters: int  # without those already counted in a layer above
+    multiply_adds: int  # sum over all calls
     calls: int = 1
 
 
-def multiply_adds(layer: Module, x: Tensor, y: Tensor) -> int:
-    """Return how many products of two numbers a layer sums, for input x and output y."""
-    if isinstance(layer, Conv2d):
-        return y.size * layer.weight.data[0].size
-    if isinstance(layer, ConvTranspose2d):
-        return x.size * layer.weight.data[0].size
-    if isinstance(layer, BatchNorm2d):
+def multiply_adds(module: Module, x: Tensor, y: Tensor) -> int:
+    """Return the number of multiply-adds of one call of a module with input x and output y."""
+    if isinstance(module, Conv2d):
+        return y.size * module.weight.data[0].size
+    if isinstance(module, ConvTranspose2d):
+        return x.size * module.weight.data[0].size
+    if isinstance(module, BatchNorm2d):
         return y.size
-    if isinstance(layer, GroupNorm):
+    if isinstance(module, GroupNorm):
         return 2 * y.size
     return 0
 
 
-def summarize(model: Module, x: Tensor) -> list[Line]:
-    """Run x through the model in evaluation and return a line for each layer that has no layers below it.
+def summarize(model: Module, x: Tensor) -> list[Layer]:
+    """Run x through the model in evaluation and return a row for every module that has no submodules.
 
-    The model is left as it was.
+    The model's state and mode are unchanged afterwards.
     """
     mode = model.training
-    lines: dict[str, Line] = {}
+    layers: dict[str, Layer] = {}
     counted: set[int] = set()
 
-    def see(name: str, layer: Module, x: Tensor, y: Tensor) -> None:
-        if name in lines:
-            lines[name].calls += 1
-            lines[name].multiply_adds += multiply_adds(layer, x, y)
+    def record(name: str, module: Module, x: Tensor, y: Tensor) -> None:
+        if name in layers:
+            layers[name].calls += 1
+            layers[name].multiply_adds += multiply_adds(module, x, y)
         else:
-            fresh = [p for p in layer.parameters() if id(p) not in counted]
-            counted.update(id(p) for p in fresh)
-            kind, parameters = type(layer).__name__, sum(p.size for p in fresh)
-            lines[name] = Line(name, kind, y.shape, parameters, multiply_adds(layer, x, y))
+            new = [p for p in module.parameters() if id(p) not in counted]
+            counted.update(id(p) for p in new)
+            kind, parameters = type(module).__name__, sum(p.size for p in new)
+            layers[name] = Layer(name, kind, y.shape, parameters, multiply_adds(module, x, y))
 
-    leaves = [(n, m) for n, m in model.named_modules() if not any(m.named_children())]
+    leaves = [(name, module) for name, module in model.named_modules() if not any(module.named_children())]
     try:
-        with watching(leaves, see), no_grad():
+        with forward_hooks(leaves, record), no_grad():
             model.eval()(x)
     finally:
         model.train(mode)
-    return list(lines.values())
+    return list(layers.values())
 
 
-def as_table(lines: list[Line]) -> str:
-    """Lay the lines out as text, with totals."""
-    width = max(len(line.name) for line in lines)
+def as_table(layers: list[Layer]) -> str:
+    """Return the layers as a text table with totals."""
+    width = max(len(layer.name) for layer in layers)
     rows = [
         f"{'layer':{width}}  {'kind':15}  {'output':>17}  {'parameters':>10}  {'multiply-adds':>13}  calls"
     ]
-    for line in lines:
-        output = " x ".join(map(str, line.output[1:]))
+    for layer in layers:
+        output = " x ".join(map(str, layer.output[1:]))
         rows.append(
-            f"{line.name:{width}}  {line.kind:15}  {output:>17}  {line.parameters:10,}  "
-            f"{line.multiply_adds:13,}  {line.calls:5}"
+            f"{layer.name:{width}}  {layer.kind:15}  {output:>17}  {layer.parameters:10,}  "
+            f"{layer.multiply_adds:13,}  {layer.calls:5}"
         )
-    parameters, products = (sum(getattr(x, k) for x in lines) for k in ("parameters", "multiply_adds"))
+    parameters = sum(layer.parameters for layer in layers)
+    products = sum(layer.multiply_adds for layer in layers)
     rows.append(f"{'total':{width}}  {'':15}  {'':17}  {parameters:10,}  {products:13,}")
     return "\n".join(rows)
 
 
 def image_of_zeros(size: int, channels: int = 3) -> Tensor:
-    """Return one empty image to run through a network, (1, channels, size, size)."""
+    """Return an image of zeros for `summarize`, (1, channels, size, size)."""
     return Tensor(np.zeros((1, channels, size, size), np.float32))

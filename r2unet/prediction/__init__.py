@@ -1,1 +1,1 @@
-"""Prediction: from a photograph to a mask, and to a figure of what the network does with it."""
+"""Prediction: from a photograph to its mask, and to a figure of the network's feature maps."""

@@ -1,23 +1,24 @@
-"""One lesion without holes: what is known of every mask, and the network does not know.
+"""Cleans up a predicted mask: keeps its largest connected component and fills the holes.
 
-A dermoscopy image shows one lesion, and a lesion is a filled region. So of a predicted mask the largest
-component is kept, and its holes are filled.
+A dermoscopy image shows one lesion, and a lesion is a region without holes. The network does not know this.
 
-**Connectivity.** Lesion pixels are neighbours if they share an edge or a corner (8-connectivity), skin pixels
-if they share an edge (4-connectivity). Both may not be 8: where four pixels meet in a checkerboard, lesion
-and skin would then pass through each other, and a closed curve would not separate its inside from its
+**Connectivity.** Two lesion pixels are connected if they share an edge or a corner (8-connectivity), two skin
+pixels only if they share an edge (4-connectivity). With 8-connectivity for both, lesion and skin would cross
+each other where four pixels form a checkerboard, and a closed curve would not separate its inside from its
 outside (Rosenfeld & Pfaltz 1966).
 
-**Runs.** A run is a stretch of lesion in one row. A lesion of a million pixels is a thousand runs, and only
-to find and to draw them is every pixel looked at. Rows are laid end to end with a gap of one pixel of skin,
-so a run is two numbers, [start, end), in order. A run's neighbours in the row below are those that overlap
-it once it is moved one row on, and made wider by one pixel at both ends if corners count:
+**Runs.** A run is a maximal sequence of lesion pixels in one row. A lesion of a million pixels has a
+thousand runs, so only finding and drawing the runs takes time proportional to the pixels. The rows are
+concatenated with one pixel of skin after each, so a run is an interval [start, end), and the runs are
+sorted. The neighbours of run i in the next row are the runs j that overlap it after it is shifted by one
+row, stride = width + 1, and widened by one pixel at both ends if corners count:
 
-    start_j < end_i + row + d   and   end_j > start_i + row - d,      d = 1 for corners, else 0.
+    start_j < end_i + stride + d   and   end_j > start_i + stride - d,      d = 1 for corners, else 0.
 
-**Components.** Every run points at a run that comes no later, itself at first. Of each two neighbours the
-later one's root is pointed at the earlier one's, and all pointers are followed to their end, until neighbours
-agree (Shiloach & Vishkin 1982). All of a round is done at once, in arrays.
+**Components.** Every run points to itself or to an earlier run, initially to itself. For every pair of
+neighbours, the later of their two roots is pointed to the earlier root, and then every pointer is followed
+to its root, until all neighbours have the same root (Shiloach & Vishkin 1982). Each round is a few array
+operations.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ import numpy as np
 
 
 class Runs(NamedTuple):
-    """The runs of a mask, in reading order: arrays (runs,) of positions in rows of width + 1 pixels."""
+    """The sorted runs of a mask: arrays (runs,) of positions in the concatenated rows of width + 1 pixels."""
 
     start: np.ndarray
-    end: np.ndarray  # one past the last pixel
+    end: np.ndarray  # one after the last pixel
 
 
 def clean_up(mask: np.ndarray) -> np.ndarray:
@@ -43,46 +44,46 @@ def clean_up(mask: np.ndarray) -> np.ndarray:
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """Keep the largest 8-connected component of a mask (H, W), the first of equals -> (H, W) uint8."""
+    """Keep the largest 8-connected component of a mask, in a tie the first: (H, W) -> (H, W) uint8."""
     runs = find_runs(mask)
     if not len(runs.start):
         return np.zeros(mask.shape, np.uint8)
-    component = components(runs, mask.shape[1] + 1, corners=True)
+    component = label_components(runs, mask.shape[1] + 1, corners=True)
     areas = np.bincount(component, weights=runs.end - runs.start)
     kept = component == areas.argmax()
-    return draw(Runs(runs.start[kept], runs.end[kept]), mask.shape)
+    return draw_runs(Runs(runs.start[kept], runs.end[kept]), mask.shape)
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Turn skin that no 4-connected path joins to the image's border into lesion: (H, W) -> (H, W) uint8."""
+    """Turn skin without a 4-connected path to the image's border into lesion: (H, W) -> (H, W) uint8."""
     H, W = mask.shape
     skin = find_runs(np.logical_not(mask))
-    component = components(skin, W + 1, corners=False)
+    component = label_components(skin, W + 1, corners=False)
     row, left = np.divmod(skin.start, W + 1)
     right = skin.end - row * (W + 1)
     at_border = (row == 0) | (row == H - 1) | (left == 0) | (right == W)
     holes = ~np.isin(component, component[at_border])
-    return draw(Runs(skin.start[holes], skin.end[holes]), mask.shape) | mask.astype(np.uint8)
+    return draw_runs(Runs(skin.start[holes], skin.end[holes]), mask.shape) | mask.astype(np.uint8)
 
 
 def find_runs(mask: np.ndarray) -> Runs:
     """Find the runs of a mask (H, W)."""
     rows = np.pad(mask.astype(np.int8), ((0, 0), (0, 1)))  # (H, W) -> (H, W + 1)
-    steps = np.diff(rows.ravel(), prepend=0)  # 1 where a run starts, -1 behind its end
+    steps = np.diff(rows.ravel(), prepend=0)  # 1 where a run starts, -1 after its end
     return Runs(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1))
 
 
-def draw(runs: Runs, shape: tuple[int, int]) -> np.ndarray:
-    """Return the mask (H, W) uint8 that has these runs."""
+def draw_runs(runs: Runs, shape: tuple[int, int]) -> np.ndarray:
+    """Return the mask (H, W) uint8 with these runs."""
     H, W = shape
     steps = np.zeros(H * (W + 1), np.int8)
     steps[runs.start], steps[runs.end] = 1, -1
     return np.cumsum(steps, dtype=np.int8).reshape(H, W + 1)[:, :W].astype(np.uint8)
 
 
-def components(runs: Runs, row: int, corners: bool) -> np.ndarray:
-    """Name the component of every run after the number of its first run: (runs,); `row` is a row's length."""
-    above, below = _neighbours(runs, row, corners)
+def label_components(runs: Runs, stride: int, corners: bool) -> np.ndarray:
+    """Label each run with the index of the first run of its component: (runs,); rows are `stride` apart."""
+    above, below = _neighbours(runs, stride, corners)
     root = np.arange(len(runs.start))
     while True:
         first, later = np.sort((root[above], root[below]), axis=0)
@@ -93,11 +94,11 @@ def components(runs: Runs, row: int, corners: bool) -> np.ndarray:
             root = root[root]
 
 
-def _neighbours(runs: Runs, row: int, corners: bool) -> tuple[np.ndarray, np.ndarray]:
-    """List the pairs of runs that touch, (pairs,) numbers of the upper and of the lower one."""
-    first = np.searchsorted(runs.end, runs.start + row - corners, side="right")
-    stop = np.searchsorted(runs.start, runs.end + row + corners, side="left")
-    count = stop - first  # never negative: runs are in order and do not overlap
+def _neighbours(runs: Runs, stride: int, corners: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the upper and the lower run of every pair of neighbours, (pairs,) each."""
+    first = np.searchsorted(runs.end, runs.start + stride - corners, side="right")
+    stop = np.searchsorted(runs.start, runs.end + stride + corners, side="left")
+    count = stop - first  # never negative, because the runs are sorted and do not overlap
     above = np.repeat(np.arange(len(count)), count)
-    within = np.arange(len(above)) - np.repeat(np.cumsum(count) - count, count)  # 0, 1, ... for each run
-    return above, first[above] + within
+    offset = np.arange(len(above)) - np.repeat(np.cumsum(count) - count, count)  # 0, 1, ... for each run
+    return above, first[above] + offset

@@ -1,16 +1,17 @@
-"""A picture of what a network does with one image: on the way down, in the recurrence, on the way up.
+"""Draws the feature maps of a network for one image: encoder, recurrence, and decoder.
 
-A feature is one channel of a layer's output, (H, W) numbers: how strongly each place shows what the channel
-looks for. A level has up to 64 of them, and a wall of pictures is read by nobody. So of each layer only those
-channels are drawn whose values vary most over the image: one that is the same everywhere says nothing about
-where the lesion is. Pixels are drawn as squares, because how coarse a level is belongs to what it shows.
+A feature map is one channel of the output of a layer, (H, W) numbers: how strongly each position shows the
+feature that the channel detects. A level has up to 64 channels, too many for a figure. Of each layer, only
+the channels whose values vary most over the image are drawn: a constant channel contains no information
+about the position of the lesion. Pixels are drawn as squares, so that the resolution of each level is
+visible.
 
-Layers differ in size by more than a colour can tell. So on the way down and up a map shows
+Layers differ in scale by more than colours can show. The maps of the encoder and the decoder therefore show
 
     (value - the channel's mean over the image) / its standard deviation,
 
-on one scale from -3 to 3, and the standard deviation stands on it as a number. The steps of the recurrence
-are drawn as they are, after their ReLU, on one scale: there the question is how the values change.
+on a common scale from -3 to 3, and the standard deviation is printed on the map. The steps of the recurrence
+are drawn after their ReLU without normalisation, on a common scale, because they show how the values change.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from minidl import Tensor, no_grad
 from minidl.backend import to_device, to_numpy
 from minidl.nn import Module
 from minidl.ops.activation import stable_sigmoid
-from r2unet.data import images
+from r2unet.data.images import resize_image
 from r2unet.data.sample import to_input
+from r2unet.figures import PREDICTION, draw_outline, new_figure, save_figure
 from r2unet.network.blocks import RecurrentConv
+from r2unet.network.hooks import forward_hooks
 from r2unet.network.model import UShape
-from r2unet.network.watch import watching
-from r2unet.plots import PREDICTION, draw_outline, new_figure, save_figure
 from r2unet.prediction.predict import THRESHOLD
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ if TYPE_CHECKING:
 COLUMNS = 6
 CELL, GAP, LEFT, RIGHT, HEADING = 1.35, 0.07, 1.45, 0.6, 0.55  # inches
 CAPTION = (
-    "Drawn are the channels that vary most. Colours: on the way down and up, standard deviations (sd) from "
-    "the channel's mean; in the recurrence, the values."
+    "Shown are the channels that vary most. Colours: in the encoder and decoder, standard deviations (sd) "
+    "from the channel's mean; in the recurrence, the values."
 )
 
 
 class Row(NamedTuple):
-    """Features that are drawn side by side."""
+    """Feature maps that are drawn next to each other."""
 
     label: str
     maps: list[np.ndarray]  # (H, W) each
@@ -53,7 +54,7 @@ class Row(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Rows that belong together, and the scale of their colours."""
+    """Rows with a common title and colour scale."""
 
     title: str
     rows: list[Row]
@@ -61,47 +62,47 @@ class Section(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """What one image makes a network do."""
+    """The prediction and the feature maps of a network for one image."""
 
-    picture: np.ndarray  # (size, size, 3) uint8, as the network sees it
+    image: np.ndarray  # (size, size, 3) uint8, as the network sees it
     probability: np.ndarray  # (size, size)
     sections: list[Section]
 
 
-def explain(model: UShape, picture: np.ndarray, size: int, device: str = "cpu") -> Explanation:
-    """Run one image, (H, W, 3) uint8, through a network in evaluation mode and keep what its layers say."""
-    small = images.resize_image(picture, (size, size))
+def explain(model: UShape, image: np.ndarray, size: int, device: str = "cpu") -> Explanation:
+    """Run a network in evaluation mode on one image, (H, W, 3) uint8, and collect its feature maps."""
+    small = resize_image(image, (size, size))
     outputs: dict[str, np.ndarray] = {}  # (C, H, W) each
-    calls: list[tuple[str, np.ndarray]] = []  # the same in order, since one norm may serve every step
+    calls: list[tuple[str, np.ndarray]] = []  # the same in order, because all steps may share one norm layer
 
-    def see(name: str, module: Module, x: Tensor, y: Tensor) -> None:
+    def record(name: str, module: Module, x: Tensor, y: Tensor) -> None:
         outputs[name] = to_numpy(y.data)[0]
         calls.append((name, outputs[name]))
 
-    with watching(model.named_modules(), see), no_grad():
+    with forward_hooks(model.named_modules(), record), no_grad():
         model(Tensor(to_device(to_input([small]), device)))
-    sections = [way_down(outputs), *recurrence(model, calls), way_up(outputs)]
+    sections = [encoder_section(outputs), *recurrence_sections(model, calls), decoder_section(outputs)]
     probability = stable_sigmoid(outputs[""])[0]  # the whole network's name is empty
     return Explanation(small, probability, [section for section in sections if section.rows])
 
 
 def most_varying(features: np.ndarray, count: int) -> list[int]:
-    """Return the numbers of the channels of (C, H, W) whose values vary most over the image, in order."""
+    """Return the sorted indices of the `count` channels of (C, H, W) with the largest standard deviations."""
     spread = features.std(axis=(1, 2))  # (C,)
     return sorted(np.argsort(-spread, kind="stable")[:count].tolist())
 
 
-def way_down(outputs: dict[str, np.ndarray]) -> Section:
-    """Show what each level of the encoder keeps."""
+def encoder_section(outputs: dict[str, np.ndarray]) -> Section:
+    """Return the feature maps of each level of the encoder."""
     rows = [
         Row(_label(level, features), *_standardized(features, COLUMNS, "channel"))
         for level, features in enumerate(_numbered(outputs, "encoder"), 1)
     ]
-    return Section("The way down: each level sees farther, and says less precisely where", rows)
+    return Section("Encoder: with each level the receptive field grows and the resolution falls", rows)
 
 
-def recurrence(model: UShape, calls: list[tuple[str, np.ndarray]]) -> list[Section]:
-    """Show the first recurrent convolution step by step, if the network has one."""
+def recurrence_sections(model: UShape, calls: list[tuple[str, np.ndarray]]) -> list[Section]:
+    """Return the steps of the first recurrent convolution, if the network has one."""
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, RecurrentConv)]
     if not layers:
         return []
@@ -111,37 +112,36 @@ def recurrence(model: UShape, calls: list[tuple[str, np.ndarray]]) -> list[Secti
     titles = [f"channel {c}" for c in chosen]
     rows = []
     for t, features in enumerate(steps):
-        # a 3 x 3 kernel, and a ring of pixels more with every step; group norm sees the whole image besides
-        sees = 2 * t + 3
-        label = f"t = {t}\nconvolutions see\n{sees} x {sees}"
+        # Of the convolutions: each step adds one pixel on each side. Group norm sees the whole image.
+        field = 2 * t + 3
+        label = f"t = {t}\nreceptive field\n{field} x {field}"
         rows.append(Row(label, [features[c] for c in chosen], titles))
-    high = float(np.quantile(np.stack(steps)[:, chosen], 0.995))  # one bright pixel would darken the others
-    title = "The recurrence on level 1: the same weights, on the block's input plus the last answer"
+    # Not the maximum, because a single bright pixel would darken all others.
+    high = float(np.quantile(np.stack(steps)[:, chosen], 0.995))
+    title = "Recurrence on level 1: the same weights, applied to the block's input plus the previous output"
     return [Section(title, rows, (0.0, max(high, 1e-6)))]
 
 
-def way_up(outputs: dict[str, np.ndarray]) -> Section:
-    """Show, for each level of the decoder, both halves of its input and what it makes of them."""
-    skips, ups, results = (_numbered(outputs, name) for name in ("encoder", "up", "decoder"))
+def decoder_section(outputs: dict[str, np.ndarray]) -> Section:
+    """Return, for each level of the decoder, both halves of its input and its output."""
+    skips, ups, outs = (_numbered(outputs, name) for name in ("encoder", "up", "decoder"))
     rows = []
-    for i, (up, result) in enumerate(zip(ups, results, strict=True)):
+    for i, (up, output) in enumerate(zip(ups, outs, strict=True)):
         level = len(ups) - i
-        halves = (("skip", skips[level - 1]), ("from below", up), ("result", result))
-        parts = [_standardized(features, COLUMNS // len(halves), what) for what, features in halves]
-        maps, titles = (sum(each, []) for each in zip(*parts, strict=True))
-        rows.append(Row(_label(level, result), maps, titles))
-    return Section(
-        "The way up: the skip, the up-sampled half from below, and what the block makes of both", rows
-    )
+        sources = (("skip", skips[level - 1]), ("up-sampled", up), ("output", output))
+        parts = [_standardized(features, COLUMNS // len(sources), name) for name, features in sources]
+        maps, titles = (sum(part, []) for part in zip(*parts, strict=True))
+        rows.append(Row(_label(level, output), maps, titles))
+    return Section("Decoder: the skip connection, the up-sampled features, and the output of the block", rows)
 
 
 def plot_explanation(explanation: Explanation, path: str | Path) -> None:
-    """Draw the image, the answer and all sections. Raises InputError where `path` cannot be written."""
+    """Draw the image, its prediction and all sections. Raises InputError if `path` cannot be written."""
     rows = 1 + sum(len(section.rows) for section in explanation.sections)
     width = LEFT + COLUMNS * (CELL + GAP) + RIGHT
     height = (rows + 1) * (CELL + GAP) + HEADING * (len(explanation.sections) + 2)
     figure = new_figure(width, height)
-    top = _draw_answer(figure, explanation, height)
+    top = _draw_prediction(figure, explanation, height)
     for section in explanation.sections:
         top -= HEADING
         figure.text(0.15 / width, (top + 0.13) / height, section.title, fontsize=12, weight="bold")
@@ -152,21 +152,21 @@ def plot_explanation(explanation: Explanation, path: str | Path) -> None:
     save_figure(figure, path)
 
 
-def _draw_answer(figure: Figure, explanation: Explanation, height: float) -> float:
-    """Draw the image, the probability and the outline, each two cells wide; return where they end."""
+def _draw_prediction(figure: Figure, explanation: Explanation, height: float) -> float:
+    """Draw the image, the probability and the outline, each two cells wide; return their lower edge."""
     top, side = height - HEADING, 2 * CELL + GAP
-    size = len(explanation.picture)
-    titles = (f"the image, as {size} x {size} pixels", "probability of lesion", "its outline at one half")
+    size = len(explanation.image)
+    titles = (f"image, {size} x {size} pixels", "probability of lesion", "outline at one half")
     for i, title in enumerate(titles):
         axes = _axes(figure, LEFT / 2 + i * (side + 3 * GAP), top, side)
         axes.set_title(title, fontsize=11)
-        axes.imshow(explanation.probability if i == 1 else explanation.picture, cmap="gray", vmin=0, vmax=1)
+        axes.imshow(explanation.probability if i == 1 else explanation.image, cmap="gray", vmin=0, vmax=1)
     draw_outline(axes, explanation.probability, THRESHOLD, PREDICTION)
     return top - side
 
 
 def _draw_row(figure: Figure, row: Row, top: float, limits: tuple[float, float]) -> None:
-    """Draw a row's maps below `top`, its label to their left and its scale to their right."""
+    """Draw the maps of a row below `top`, its label on the left and its colour scale on the right."""
     from matplotlib.ticker import MaxNLocator
 
     width, height = figure.get_size_inches()
@@ -182,7 +182,7 @@ def _draw_row(figure: Figure, row: Row, top: float, limits: tuple[float, float])
     scale = figure.add_axes(
         ((LEFT + COLUMNS * (CELL + GAP)) / width, (top - CELL) / height, 0.1 / width, CELL / height)
     )
-    # Pruned, for the numbers at the ends would run into those of the next row.
+    # Pruned, because the numbers at the ends would overlap those of the next row.
     figure.colorbar(drawn, cax=scale, ticks=MaxNLocator(4, prune="both")).ax.tick_params(labelsize=7)
 
 
@@ -193,7 +193,7 @@ def _axes(figure: Figure, left: float, top: float, side: float) -> Axes:
 
 
 def _numbered(outputs: dict[str, np.ndarray], name: str) -> list[np.ndarray]:
-    """Return the outputs of the modules of a list, name.0, name.1, ..."""
+    """Return the outputs of the modules name.0, name.1, ..."""
     count = sum(key.startswith(f"{name}.") and key.count(".") == 1 for key in outputs)
     return [outputs[f"{name}.{i}"] for i in range(count)]
 
@@ -203,11 +203,11 @@ def _label(level: int, features: np.ndarray) -> str:
     return f"level {level}\n{channels} channels\n{H} x {W} pixels"
 
 
-def _standardized(features: np.ndarray, count: int, what: str) -> tuple[list[np.ndarray], list[str]]:
-    """Return the most varying channels of (C, H, W), in standard deviations from their means, and titles."""
+def _standardized(features: np.ndarray, count: int, name: str) -> tuple[list[np.ndarray], list[str]]:
+    """Return the `count` most varying channels of (C, H, W), standardised, and their titles."""
     maps, titles = [], []
     for channel in most_varying(features, count):
         values, spread = features[channel], float(features[channel].std())
         maps.append((values - values.mean()) / (spread or 1.0))
-        titles.append(f"{what} {channel}, sd {spread:.1f}")
+        titles.append(f"{name} {channel}, sd {spread:.1f}")
     return maps, titles

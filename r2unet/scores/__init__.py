@@ -1,1 +1,1 @@
-"""Scores: metrics of a mask, trivial baselines, evaluation, and scoring as the ISIC challenge does it."""
+"""Metrics of a mask, trivial baselines, the evaluation of a network, and the ISIC challenge's scoring."""

@@ -1,38 +1,38 @@
-"""How good an outline is: four counts per image, and every score from those four.
+"""Metrics of a predicted mask, all computed from the four counts of its confusion matrix.
 
-Compare a predicted mask with the true one pixel by pixel and count
+Compare the predicted mask with the true mask pixel by pixel and count
 
     TP  lesion called lesion        FP  skin called lesion
     FN  lesion called skin          TN  skin called skin
 
     accuracy     = (TP + TN) / (TP + TN + FP + FN)
-    sensitivity  = TP / (TP + FN)             of the lesion, how much was found
-    specificity  = TN / (TN + FP)             of the skin, how much was left alone
+    sensitivity  = TP / (TP + FN)             the share of the lesion that was found
+    specificity  = TN / (TN + FP)             the share of the skin that was recognised as skin
     Jaccard   J  = TP / (TP + FP + FN)        intersection over union
     Dice      D  = 2 TP / (2 TP + FP + FN)    the F1 score of the pixels
     thresholded Jaccard = J if J >= 0.65, else 0
 
 These are the definitions of the official ISIC tool (isic-challenge-scoring: confusion.py, metrics.py,
-segmentation.py), its special cases included. A ratio whose denominator is zero asks a question that the
-image does not pose, so it counts as 1: sensitivity where there is no lesion, specificity where there is no
-skin, J and D where both masks are empty.
+segmentation.py), including its special cases. A ratio with a denominator of zero is undefined and counts
+as 1: sensitivity where there is no lesion, specificity where there is no skin, J and D where both masks are
+empty.
 
-**Accuracy alone says nothing.** A lesion fills a fifth of a dermoscopy image or less, so answering "all
-background" is right for 0.80-0.83 of the pixels of ISIC, with J = 0. TN, the skin that everybody gets
-right, appears in neither J nor D: that is why they are the scores to read.
+**Accuracy alone says nothing.** On average a lesion fills a fifth of a dermoscopy image or less. Predicting
+"all background" is therefore right for 0.80-0.83 of the pixels of ISIC, with J = 0. TN, the skin that every
+predictor gets right, appears in neither J nor D. That is why J and D are the scores to read.
 
-**J and D order the predictions of one image alike**, because each is a function of the other:
+**J and D rank the predictions of one image in the same order**, because each is a function of the other:
 
     D / (2 - D) = 2 TP / (2 (2 TP + FP + FN) - 2 TP) = TP / (TP + FP + FN) = J
 
 The function is convex, so by Jensen's inequality a mean of J over images is at least D / (2 - D) of the
-mean D: a table with a lower J than that, or with a J that equals its accuracy, has measured something else.
+mean D. A table with a lower J than that, or with a J equal to its accuracy, has measured something else.
 
-**Mean and pooled differ.** The mean scores each image and then averages: every image has one vote, and a
-small lesion missed costs as much as a large one missed. It is the challenge's number. Pooled adds the
-counts of all images first and scores once: every pixel has one vote, so large lesions and large photographs
-decide. A pooled J far above the mean tells that small lesions are missed. Thresholded Jaccard asks of each
-image whether its outline is usable at all, which has no pooled meaning.
+**Mean and pooled scores differ.** The mean scores each image and then averages. Every image has the same
+weight, and missing a small lesion costs as much as missing a large one. The challenge ranks by this number.
+A pooled score adds the counts of all images first and is computed once. Every pixel has the same weight, so
+large lesions and large images dominate. A pooled J far above the mean shows that small lesions are missed.
+Thresholded Jaccard decides for each image whether its outline is usable, so it has no pooled version.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-USABLE_JACCARD = 0.65  # ISIC 2018: below this an outline counts as failed
+USABLE_JACCARD = 0.65  # ISIC 2018: an outline below this counts as a failure
 
 
 class Confusion(NamedTuple):
@@ -55,17 +55,17 @@ class Confusion(NamedTuple):
 def confusion(prediction: np.ndarray, truth: np.ndarray) -> Confusion:
     """Count the pixels of one image: two masks (H, W) of booleans or integers 0 and 1 -> four int64 scalars.
 
-    Raises ValueError for unequal shapes, no pixels, or other values. Probabilities are refused rather than
-    thresholded here, because the threshold is the caller's decision and belongs where it can be read.
+    Raises ValueError for unequal shapes, empty masks, or other values. Probabilities are rejected, because
+    the threshold is the caller's decision and should be visible there.
     """
     if prediction.shape != truth.shape or prediction.size == 0:
         raise ValueError(
-            f"confusion: prediction {prediction.shape} and truth {truth.shape} must be masks of one image, "
-            "with equal shapes and at least one pixel"
+            f"confusion: prediction {prediction.shape} and truth {truth.shape} must be masks of the same "
+            "image, with equal shapes and at least one pixel"
         )
     predicted_lesion = _as_boolean(prediction, "prediction")
     true_lesion = _as_boolean(truth, "truth")
-    # Three counts of true pixels give all four cells, and none of them needs a negated mask.
+    # Three counts give all four cells without negating a mask.
     tp = np.int64(np.count_nonzero(predicted_lesion & true_lesion))
     fp = np.int64(np.count_nonzero(predicted_lesion)) - tp
     fn = np.int64(np.count_nonzero(true_lesion)) - tp
@@ -84,7 +84,7 @@ def _as_boolean(mask: np.ndarray, name: str) -> np.ndarray:
 
 
 def accuracy(counts: Confusion) -> np.ndarray | np.float64:
-    """Share of all pixels that are right, in [0, 1]; high for useless predictions where lesions are small."""
+    """Share of all pixels that are right, in [0, 1]; high even for useless predictions of small lesions."""
     return _ratio(counts.tp + counts.tn, counts.tp + counts.tn + counts.fp + counts.fn)
 
 
@@ -94,7 +94,7 @@ def sensitivity(counts: Confusion) -> np.ndarray | np.float64:
 
 
 def specificity(counts: Confusion) -> np.ndarray | np.float64:
-    """Share of the skin's pixels that were left alone, in [0, 1]; 1 where there is no skin."""
+    """Share of the skin's pixels that were recognised as skin, in [0, 1]; 1 where there is no skin."""
     return _ratio(counts.tn, counts.tn + counts.fp)
 
 
@@ -109,7 +109,7 @@ def dice(counts: Confusion) -> np.ndarray | np.float64:
 
 
 def thresholded_jaccard(counts: Confusion) -> np.ndarray | np.float64:
-    """Jaccard, but 0 below 0.65, because an outline that poor is of no use (ISIC 2018, task 1)."""
+    """Jaccard, but 0 below 0.65, because an outline that poor is useless (ISIC 2018, task 1)."""
     score = jaccard(counts)
     return np.where(score >= USABLE_JACCARD, score, 0.0)[()]
 
@@ -131,21 +131,21 @@ METRICS = {
 
 
 def stack(confusions: Sequence[Confusion]) -> Confusion:
-    """Join the counts of single images into one Confusion of arrays (images,), to score them in one call."""
+    """Join the counts of single images into one Confusion of arrays (images,), scored in one call."""
     tp, tn, fp, fn = np.array(confusions, dtype=np.int64).reshape(-1, 4).T  # (images, 4) -> 4 x (images,)
     return Confusion(tp=tp, tn=tn, fp=fp, fn=fn)
 
 
 def summarize(confusions: Sequence[Confusion] | Confusion, rng: np.random.Generator) -> dict:
-    """Score a whole data set from the counts of its images, as a dictionary ready for JSON.
+    """Score a data set from the counts of its images and return a dictionary that JSON can store.
 
-    Holds "images" (their number), "mean" {metric: float} over images, "pooled" {metric: float} over pixels,
-    and "jaccard_interval" [low, high] around the mean Jaccard. Raises ValueError without any image.
+    Its keys are "images" (their number), "mean" {metric: float} over images, "pooled" {metric: float} over
+    pixels, and "jaccard_interval" [low, high] around the mean Jaccard. Raises ValueError without images.
     """
     counts = confusions if isinstance(confusions, Confusion) else stack(confusions)
     images = np.size(counts.tp)
     if images == 0:
-        raise ValueError("summarize: there is no image to score")
+        raise ValueError("summarize: there are no images to score")
     pooled = Confusion(*(np.sum(cell) for cell in counts))  # (images,) -> scalar, four times
     return {
         "images": images,
@@ -165,8 +165,8 @@ def bootstrap_interval(
     """Percentile bootstrap interval [low, high] for the mean of values (n,) (Efron 1979).
 
     Draws n images with replacement, `resamples` times, and spans the middle `level` of their means. It
-    tells what other images would have changed, not what another training seed would have; and two models
-    whose intervals overlap may still differ on the images they share.
+    estimates how much the mean would vary with other images, not with other training seeds. Two models whose
+    intervals overlap may still differ on the same images.
     """
     chosen = rng.integers(0, len(values), size=(resamples, len(values)))  # (resamples, n) indices
     means = values[chosen].mean(axis=1)  # (resamples, n) -> (resamples,)

@@ -1,1 +1,1 @@
-"""Studies: several trainings side by side, and what they show."""
+"""Studies: train variants of the network with several seeds and compare their scores."""

@@ -1,23 +1,23 @@
-"""What came out of a study: the scores of its trainings, and how sure one can be that two rows differ.
+"""The findings of a study: the scores of its trainings, and how certain it is that two rows differ.
 
-Two things other than the variants make scores differ, and neither says anything about the other.
+Scores differ for two other reasons than the variant. The two are independent of each other.
 
-* **Seeds.** Trained again from other weights, in another order, the same variant scores otherwise. Two or
-  three seeds are too few for an interval, so what is told is their mean, the lowest and the highest.
-* **Images.** On other photographs all scores would be others. But two rows are judged on the same ones, and
-  much of what makes an image hard is hard for both. So images are compared in pairs: with J the Jaccard of
-  image i, averaged over the seeds s that both rows have,
+* **Seeds.** With other initial weights and another order of the images, the same variant scores differently.
+  Two or three seeds are too few for an interval, so the mean, the lowest and the highest are reported.
+* **Images.** On other images all scores would be different. But two rows are scored on the same images, and
+  an image that is hard for one row is often hard for the other. So the rows are compared image by image. Let
+  J(row, s, i) be the Jaccard of image i with seed s. Over the seeds that both rows have,
 
-      d(i) = mean over s of J(row, s, i) - J(first row, s, i),
+      d(i) = mean over s of J(row, s, i) - J(first row, s, i)
 
-  the mean of d is how far the two are apart, and a bootstrap over the images (`metrics.bootstrap_interval`)
-  how far it would change with other images. Generated lesions are others for every seed; there each is
-  an image of its own.
+  The mean of d is the difference between the rows. A bootstrap over the images
+  (`metrics.bootstrap_interval`) estimates how much it would vary with other images. Generated lesions differ
+  from seed to seed, so each of them counts as an image of its own.
 
-A difference is only to be believed where the interval leaves zero out *and* all seeds have its sign.
+Trust a difference only if its interval excludes zero *and* all seeds have the same sign.
 
-Whether networks decide or images do, all trainings tell together: if the Jaccards of the images in one of
-them correlate with those in any other by nearly 1, then what is hard is hard for all (`agreement`).
+All trainings together show whether scores depend more on the network or on the image. If the Jaccards of the
+images in any two trainings have a correlation close to 1, the same images are hard for all (`agreement`).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ import numpy as np
 
 from r2unet.errors import InputError
 from r2unet.scores.metrics import USABLE_JACCARD, bootstrap_interval
-from r2unet.study.compare import FINISHED, read_seconds
-from r2unet.study.plan import Plan
+from r2unet.study.compare import read_seconds
+from r2unet.study.plan import FINISHED, Plan
 from r2unet.study.studies import Row
 from r2unet.training.run_folder import new_model
 
@@ -43,31 +43,31 @@ class Run(NamedTuple):
 
     seed: int
     folder: Path
-    seconds: float | None  # an epoch, the median over those that were not interrupted
+    seconds: float | None  # per epoch, the median over epochs that were not interrupted
     history: list[dict[str, float]]
     scores: dict[str, dict[str, Any]]  # as `evaluate.report` returns them
-    modes: dict[str, float] | None  # as `evaluate.compare_modes` does
+    modes: dict[str, float] | None  # as `compare_modes` returns them
 
     @property
     def best_epoch(self) -> int:
-        """The epoch whose weights are the run's result."""
+        """The epoch with the best validation Jaccard, whose weights are scored."""
         return 1 + int(np.argmax([row["validation_jaccard"] for row in self.history]))
 
     @property
     def jaccards(self) -> dict[str, float]:
-        """Every image's Jaccard."""
+        """The Jaccard of every image, by name."""
         return self.scores["model"]["jaccard_by_image"]
 
     @property
-    def late_gain(self) -> float | None:
+    def gain_in_last_fifth(self) -> float | None:
         """How much the best Jaccard rose in the last fifth of the epochs; None for fewer than five."""
         values = [row["validation_jaccard"] for row in self.history]
-        before = math.ceil(0.8 * len(values))
-        return max(values) - max(values[:before]) if before < len(values) else None
+        fifth = math.ceil(0.8 * len(values))  # where the last fifth starts
+        return max(values) - max(values[:fifth]) if fifth < len(values) else None
 
 
 class Spread(NamedTuple):
-    """A mean over seeds with the lowest and the highest of them."""
+    """The mean over seeds, and the values of the lowest and the highest seed."""
 
     mean: float
     lowest: float
@@ -75,7 +75,7 @@ class Spread(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How much more Jaccard a row has than the first."""
+    """The mean Jaccard of a row minus that of the first row."""
 
     mean: float
     interval: list[float]  # 95 %, over images
@@ -83,53 +83,52 @@ class Difference(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A row with its finished trainings, at least one."""
+    """A row and its finished trainings, at least one."""
 
     row: Row
     parameters: int
     runs: list[Run]
-    interval: list[float]  # 95 % of the mean Jaccard, over images
-    difference: Difference | None  # None for the first row, and where the two share no seed
+    interval: list[float]  # of the mean Jaccard, 95 %, over images
+    difference: Difference | None  # None for the first row, and without a common seed
 
     def score(self, name: str) -> Spread:
-        """A score, as the mean over images, over the seeds."""
+        """The spread over seeds of a score, which is a mean over images."""
         return spread([run.scores["model"]["mean"][name] for run in self.runs])
 
     @property
     def seconds(self) -> float | None:
-        """Seconds an epoch, the median over the seeds."""
+        """Seconds per epoch, the median over the seeds."""
         known = [run.seconds for run in self.runs if run.seconds is not None]
         return float(np.median(known)) if known else None
 
 
 class Agreement(NamedTuple):
-    """How alike the trainings of a study do on the same images."""
+    """How similar the trainings of a study score on the same images."""
 
-    correlation: float  # of the images' Jaccards in two trainings, the mean over all pairs
-    low_everywhere: int  # images below a Jaccard of 0.65, which is of no use, in every training
-    share: float  # of all that is missing to a Jaccard of 1, how much these images miss
+    correlation: float  # of the images' Jaccards in two trainings, the mean over all pairs of trainings
+    always_low: int  # how many images have a Jaccard below 0.65 in every training
+    distance_share: float  # their share in the sum of the Jaccard distances 1 - J of all images
 
 
 def spread(values: list[float]) -> Spread:
-    """Summarise the values of some seeds, at least one."""
+    """Summarise the values of the seeds, at least one."""
     return Spread(float(np.mean(values)), min(values), max(values))
 
 
 def collect(out: Path, plan: Plan, scores: str = FINISHED, modes: str | None = None) -> list[Finding]:
-    """Read the finished trainings of a study, from the named files in their folders; rows without any are
-    left out.
+    """Read the finished trainings of a study; rows without a finished training are left out.
 
-    Raises InputError where there is none, or where a file cannot be used.
+    `scores` and `modes` are the names of the files to read in each training's folder. Raises InputError if
+    no training is finished, or if a file is invalid.
     """
+    finished = [task for task in plan.tasks(out) if task.finished]
     found: list[tuple[Row, list[Run]]] = []
     for row in plan.rows:
-        folders = {seed: plan.folder(out, row, seed) for seed in plan.seeds}
-        finished = {seed: folder for seed, folder in folders.items() if (folder / FINISHED).exists()}
-        if finished:
-            found.append((row, [read_run(folder, seed, scores, modes) for seed, folder in finished.items()]))
+        if runs := [read_run(t.folder, t.seed, scores, modes) for t in finished if t.row == row]:
+            found.append((row, runs))
     if not found:
         raise InputError(
-            f"{out}: no training of this study is finished; give the command without --only-report"
+            f"{out}: no training of this study is finished; run the command without --only-report"
         )
     first_row, first_runs = found[0]
     same_images = plan.shared.data is not None
@@ -146,7 +145,7 @@ def collect(out: Path, plan: Plan, scores: str = FINISHED, modes: str | None = N
 
 
 def read_run(folder: Path, seed: int, scores: str = FINISHED, modes: str | None = None) -> Run:
-    """Read what a finished training left. Raises InputError for a file that cannot be used."""
+    """Read the files of a finished training. Raises InputError for an invalid file."""
     path = folder / scores
     try:
         report = json.loads(path.read_text())
@@ -158,21 +157,24 @@ def read_run(folder: Path, seed: int, scores: str = FINISHED, modes: str | None 
         ]
         seconds = list(read_seconds(folder).values())
         run = Run(seed, folder, float(np.median(seconds)) if seconds else None, history, report, compared)
-        run.best_epoch, run.jaccards  # noqa: B018 - fails here, where the file is known, and not in a picture
+        run.best_epoch, run.jaccards  # noqa: B018 - fails here, where the file is known, and not later
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise InputError(
-            f"{path}: cannot be used ({fault}); delete {folder / FINISHED} and give the command again"
+            f"{path}: is invalid ({fault}); delete {folder / FINISHED} and run the command again"
         ) from None
     return run
 
 
 def compare_runs(runs: list[Run], first: list[Run], same_images: bool) -> Difference | None:
-    """Compare a row with the first, over the seeds that both have, in pairs of images; see the module."""
-    theirs = {run.seed: run.jaccards for run in first}
-    pairs = {run.seed: (run.jaccards, theirs[run.seed]) for run in runs if run.seed in theirs}
-    if not pairs:
+    """Compare a row with the first row image by image, over their common seeds; None if there are none."""
+    others = {run.seed: run.jaccards for run in first}
+    by_seed = {
+        run.seed: {name: jaccard - others[run.seed][name] for name, jaccard in run.jaccards.items()}
+        for run in runs
+        if run.seed in others
+    }
+    if not by_seed:
         return None
-    by_seed = {seed: {name: a[name] - b[name] for name in a} for seed, (a, b) in pairs.items()}
     values = _by_image(list(by_seed.values()), same_images)
     return Difference(
         float(values.mean()),
@@ -182,25 +184,39 @@ def compare_runs(runs: list[Run], first: list[Run], same_images: bool) -> Differ
 
 
 def agreement(findings: list[Finding]) -> Agreement | None:
-    """Compare all trainings image by image; None where there is one alone, or they had other images."""
+    """Compare all trainings image by image; None for a single training, or if their images differ."""
     runs = [run.jaccards for finding in findings for run in finding.runs]
     if len(runs) < 2 or any(run.keys() != runs[0].keys() for run in runs):
         return None
     values = np.array([[run[name] for name in sorted(run)] for run in runs])  # (trainings, images)
     if not values.std(axis=1).all():
-        return None  # the same for all images: nothing to correlate
+        return None  # a training with equal Jaccards has no correlation
     pairs = np.corrcoef(values)[np.triu_indices(len(runs), 1)]
     low = (values < USABLE_JACCARD).all(axis=0)
-    missing = 1 - values.mean(axis=0)
-    return Agreement(float(pairs.mean()), int(low.sum()), float(missing[low].sum() / missing.sum()))
+    distance = 1 - values.mean(axis=0)  # (images,)
+    return Agreement(float(pairs.mean()), int(low.sum()), float(distance[low].sum() / distance.sum()))
+
+
+def baselines(findings: list[Finding]) -> dict[str, float]:
+    """Return the mean Jaccard of each trivial baseline, over the seeds too: their images may differ."""
+    scores = [run.scores for run in findings[0].runs]
+    names = [name for name in scores[0] if name != "model"]
+    return {name: float(np.mean([of_seed[name]["mean"]["jaccard"] for of_seed in scores])) for name in names}
+
+
+def unfinished(plan: Plan, findings: list[Finding]) -> list[str]:
+    """Return the names of the trainings that are not among the findings."""
+    finished = {(finding.row.label, run.seed) for finding in findings for run in finding.runs}
+    planned = [(row.label, seed) for row in plan.rows for seed in plan.seeds]
+    return [f"{label} with seed {seed}" for label, seed in planned if (label, seed) not in finished]
 
 
 def _by_image(by_seed: list[dict[str, float]], same_images: bool) -> np.ndarray:
-    """Return one value an image, (images,): the mean over seeds where they share their images."""
+    """Return one value per image, (images,): the mean over seeds if these have the same images."""
     values = np.array([[each[name] for name in sorted(each)] for each in by_seed])  # (seeds, images)
     return values.mean(axis=0) if same_images else values.ravel()
 
 
 def _rng() -> np.random.Generator:
-    """Every interval is drawn alike, so that a table made twice is the same."""
+    """Return the same generator for every interval, so that tables are reproducible."""
     return np.random.default_rng(0)

@@ -1,10 +1,10 @@
 """A study's folder, and the plan in it that decides what is trained.
 
     DIR/study.json      the name, the rows and the seeds of the study, and the settings that all rows share
-    DIR/ROW/seed-K/     an ordinary training's folder (`r2unet.training.run_folder`) for every row and seed
+    DIR/ROW/seed-K/     an ordinary training folder (`r2unet.training.run_folder`) for every row and seed
 
-The rows are written down as they were when the study began, so a later version of this program, whose studies
-may have other rows, goes on with the same ones.
+The plan stores the rows of the study at its start. A later version of this program may define other rows, and
+still resumes the study with the stored ones.
 """
 
 from __future__ import annotations
@@ -23,26 +23,51 @@ from r2unet.study.studies import SEEDS, STUDIES, Row, Study, Variant, make_rows
 from r2unet.training.settings import Settings, as_text, flag
 
 PLAN = "study.json"
+FINISHED = "report.json"  # exists once a training is finished
+
+
+class Task(NamedTuple):
+    """One training of a study: a row with a seed, and its folder."""
+
+    row: Row
+    seed: int
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        """The name of this training in messages."""
+        return f"{self.row.label}, seed {self.seed}"
+
+    @property
+    def settings(self) -> Settings:
+        """All settings of this training."""
+        return dataclasses.replace(self.row.settings, seed=self.seed)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training is finished."""
+        return (self.folder / FINISHED).exists()
 
 
 class Plan(NamedTuple):
-    """A study with all that decides its trainings."""
+    """A study with everything that decides its trainings."""
 
     study: Study
-    shared: Settings  # what the rows have in common
+    shared: Settings  # the settings of every row, before its changes
     seeds: tuple[int, ...]
 
     @property
     def rows(self) -> list[Row]:
-        """The rows as they are trained."""
+        """The rows in the order of the table."""
         return make_rows(self.study.variants, self.shared)
 
-    def folder(self, out: Path, row: Row, seed: int) -> Path:
-        """Where one training of the study is."""
-        return out / row.folder / f"seed-{seed}"
+    def tasks(self, out: Path) -> list[Task]:
+        """Return all trainings in the order in which they run: all rows with one seed, then with the next."""
+        rows = self.rows
+        return [Task(row, seed, out / row.folder / f"seed-{seed}") for seed in self.seeds for row in rows]
 
 
-def begin_study(
+def open_study(
     out: Path,
     name: str,
     given: dict[str, Any],
@@ -50,91 +75,97 @@ def begin_study(
     variants: Sequence[Variant] = (),
     only_report: bool = False,
 ) -> Plan:
-    """Return the plan of a new study, or of the one in `out`, which more seeds may join; write it down.
+    """Return the plan of a new study, or of the study in `out`, and write it unless `only_report`.
 
-    What is not given is the default, or what the study began with. Raises InputError where `out` holds
-    another study, or where something given would change the one that goes on; its data may have moved.
+    Settings that are not in `given` have their default, or the value that the study started with. An existing
+    study accepts more seeds, and another path to its data. Raises InputError if `out` contains another study,
+    or if anything else that is given would change the existing study.
     """
     study = STUDIES[name]
     study = study._replace(variants=(*study.variants, *variants))
     if not (out / PLAN).exists():
         if only_report:
-            raise InputError(f"--only-report: {out} holds no study; leave it out to begin one, or mend --out")
+            raise InputError(
+                f"--only-report: {out} contains no study; leave the option out to start one, or correct --out"
+            )
         plan = Plan(study, Settings(**given), tuple(seeds or SEEDS))
         _check_new(plan, given)
     else:
-        before = read_plan(out)
-        _check_same(out, before, study, given, seeds, bool(variants))
-        shared = dataclasses.replace(before.shared, data=given.get("data", before.shared.data))
-        plan = Plan(before.study, shared, tuple(dict.fromkeys((*before.seeds, *(seeds or ())))))
-    if plan.shared.data is not None and not only_report:
-        find_pairs(plan.shared.data, "validation")  # before anything is written: is it there?
+        existing = read_plan(out)
+        _check_unchanged(out, existing, study, given, seeds, bool(variants))
+        shared = dataclasses.replace(existing.shared, data=given.get("data", existing.shared.data))
+        plan = Plan(existing.study, shared, tuple(dict.fromkeys((*existing.seeds, *(seeds or ())))))
     if not only_report:
+        if plan.shared.data is not None:
+            find_pairs(plan.shared.data, "validation")  # fails before anything is written if data is missing
         _write_plan(out, plan)
     return plan
 
 
 def _check_new(plan: Plan, given: dict[str, Any]) -> None:
-    """Raise InputError for a study that has no rows, or that a setting would have no effect on."""
-    name, _, variants, *_ = plan.study
+    """Raise InputError for a study without rows, or for a given setting that every row overrides."""
+    name, variants = plan.study.name, plan.study.variants
     if not variants:
-        raise InputError(f"{name}: has no rows yet; give each with --variant 'LABEL: SETTING=VALUE ...'")
+        raise InputError(f"{name}: has no rows yet; add each with --variant 'LABEL: SETTING=VALUE ...'")
     for setting in given:
         if all(setting in variant.changes for variant in variants):
-            raise InputError(f"{flag(setting)}: is what {name} compares, every row has its own; leave it out")
+            raise InputError(f"{flag(setting)}: every row of {name} sets this itself; leave the option out")
     if len({row.folder for row in plan.rows}) < 2:
-        raise InputError(f"{name}: needs two rows to compare; give another with --variant")
+        raise InputError(f"{name}: needs two rows to compare; add another with --variant")
 
 
-def _check_same(
+def _check_unchanged(
     out: Path,
-    before: Plan,
+    existing: Plan,
     study: Study,
     given: dict[str, Any],
     seeds: Sequence[int] | None,
     variants_given: bool,
 ) -> None:
-    """Raise InputError unless what is given is what the study in `out` began with."""
-    if study.name != before.study.name:
+    """Raise InputError if anything that is given differs from the existing study in `out`."""
+    if study.name != existing.study.name:
         raise InputError(
-            f"--out {out}: holds the study {before.study.name}, not {study.name}; choose another folder"
+            f"--out {out}: contains the study {existing.study.name}, not {study.name}; choose another folder"
         )
-    if variants_given and study.variants != before.study.variants:
+    if variants_given and study.variants != existing.study.variants:
         raise InputError(
-            f"--variant: the study in {out} began with other rows; leave it out to go on, or begin another "
-            "with a new --out"
+            f"--variant: the study in {out} started with other rows; leave the option out to resume it, or "
+            "start another study with a new --out"
         )
     for name, value in given.items():
-        if name != "data" and value != getattr(before.shared, name):
+        if name != "data" and value != getattr(existing.shared, name):
             raise InputError(
-                f"{flag(name)} {as_text(value)}: the study in {out} began with "
-                f"{as_text(getattr(before.shared, name))}; leave the option out to go on, or begin another "
-                "with a new --out"
+                f"{flag(name)} {as_text(value)}: the study in {out} started with "
+                f"{as_text(getattr(existing.shared, name))}; leave the option out to resume it, or start "
+                "another study with a new --out"
             )
-    if seeds and (missing := [seed for seed in before.seeds if seed not in seeds]):
+    if seeds and (missing := [seed for seed in existing.seeds if seed not in seeds]):
         raise InputError(
-            f"--seeds {as_text(tuple(seeds))}: the study in {out} has seed {missing[0]} too; seeds can be "
-            "added, not taken away"
+            f"--seeds {as_text(tuple(seeds))}: the study in {out} also has seed {missing[0]}; seeds can be "
+            "added, not removed"
         )
 
 
 def read_plan(out: Path, option: str = "--out") -> Plan:
-    """Read a study's plan. Raises InputError where it cannot be used, naming the option that gave it."""
+    """Read the plan in a study's folder.
+
+    Raises InputError, naming the option that gave the folder, if there is no valid plan.
+    """
     path = out / PLAN
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-        variants = tuple(Variant(label, _with_tuples(changes)) for label, changes in plan["variants"])
-        study = STUDIES[plan["study"]]._replace(variants=variants)
-        read = Plan(study, Settings(**_with_tuples(plan["settings"])), tuple(plan["seeds"]))
-        if not read.rows or not read.seeds:
-            raise ValueError("it compares nothing")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        variants = tuple(Variant(label, _with_tuples(changes)) for label, changes in content["variants"])
+        study = STUDIES[content["study"]]._replace(variants=variants)
+        plan = Plan(study, Settings(**_with_tuples(content["settings"])), tuple(content["seeds"]))
+        if not plan.rows or not plan.seeds:
+            raise ValueError("it has no rows or no seeds")
     except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise InputError(f"{path}: is no plan of a study ({fault}); choose another {option}") from None
-    return read
+        raise InputError(f"{path}: is not the plan of a study ({fault}); choose another {option}") from None
+    return plan
 
 
 def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as they were before JSON, which knows no tuples."""
+    """Return settings read from JSON with their lists turned back into tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 

@@ -1,8 +1,8 @@
-"""Pictures of a study: how good each row is, how it learned, and what its outlines look like.
+"""Pictures of a study: the scores of its rows, their learning curves, and their outlines.
 
-A bar shows how large a score is, and begins at zero, or its length would mean nothing. Rows that are worth
-comparing are often so close that bars look alike; so beside them stands what is asked, the difference to the
-first row, on a scale of its own. A dot is always one training: with two or three seeds each can be shown.
+Bars start at zero, because otherwise their length would mean nothing. Rows that are worth comparing often
+have similar bars, so a second panel shows the difference to the first row on its own scale. Every dot is one
+training: with two or three seeds, all of them can be shown.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from r2unet.plots import (
+from r2unet.figures import (
     PREDICTION,
     QUIET,
     TRAINING,
     TRUTH,
     VALIDATION,
-    OverlayRow,
     add_outline_legend,
     draw_outline,
     new_figure,
     save_figure,
 )
+from r2unet.scores.overlays import OverlayRow
 from r2unet.study.findings import Finding
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FAINT = "#c8c8c8"
-CELL, GAP, LEFT, TOP, BOTTOM = 1.5, 0.06, 0.35, 0.3, 0.4  # inches, of plot_outlines
+CELL, GAP, LEFT, TOP, BOTTOM = 1.5, 0.06, 0.35, 0.3, 0.4  # the layout of plot_overlays, in inches
 
 
 class Point(NamedTuple):
-    """One value of a setting that was changed alone."""
+    """A value of a setting that was changed alone."""
 
     value: str
     jaccards: list[float]  # of each seed
-    default: bool
+    given: bool  # whether the other panels use this value
 
 
 def plot_bars(findings: Sequence[Finding], path: str | Path, baseline: float | None = None) -> None:
-    """Draw each row's mean Jaccard as a bar, and beside it its difference to the first row.
+    """Draw each row's mean Jaccard as a bar, and its difference to the first row in a second panel.
 
-    Lines are 95 % intervals over images, dots are seeds. Where the rows were also scored in train mode,
-    each has a second bar. `baseline` is drawn as a line: what has to be beaten.
+    Lines are 95 % intervals over images, dots are seeds. Rows that were also scored in train mode have a
+    second bar. `baseline`, the score of Otsu's threshold, is drawn as a line.
     """
     height = 1.35 + 0.42 * len(findings)
     figure = new_figure(10.5, height)
@@ -69,8 +69,8 @@ def plot_bars(findings: Sequence[Finding], path: str | Path, baseline: float | N
     for axes in (scores, differences):
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
-    place = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.98), "ncols": 5, "columnspacing": 1.0}
-    scores.legend(**place, handlelength=1.5, fontsize=8, frameon=False)
+    legend = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.98), "ncols": 5, "columnspacing": 1.0}
+    scores.legend(**legend, handlelength=1.5, fontsize=8, frameon=False)
     save_figure(figure, path)
 
 
@@ -86,17 +86,17 @@ def _draw_scores(axes: Axes, findings: Sequence[Finding]) -> None:
         axes.plot(finding.interval, [y - offset] * 2, color="black", linewidth=1.6, label=labels[1], zorder=2)
         _draw_seeds(axes, jaccards, y - offset, labels[2])
         if modes:
-            trained = [run.modes["jaccard_train_mode"] for run in finding.runs]
+            train_mode = [run.modes["jaccard_train_mode"] for run in finding.runs]
             label = "train mode" if y == 0 else None
-            axes.barh(y + offset, np.mean(trained), height, color=FAINT, label=label, zorder=1)
-            _draw_seeds(axes, trained, y + offset - 0.1)
+            axes.barh(y + offset, np.mean(train_mode), height, color=FAINT, label=label, zorder=1)
+            _draw_seeds(axes, train_mode, y + offset - 0.1)
     axes.set_xlim(0, 1)
 
 
 def _draw_seeds(axes: Axes, values: Sequence[float], y: float, label: str | None = None) -> None:
     axes.plot(
         values,
-        [y + 0.17] * len(values),  # below the line, which they would hide
+        [y + 0.17] * len(values),  # below the interval's line, which they would hide
         "o",
         color=VALIDATION,
         mec="white",
@@ -111,21 +111,25 @@ def _draw_seeds(axes: Axes, values: Sequence[float], y: float, label: str | None
 def _style(axes: Axes, title: str, label: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, pad=22)
     axes.set_xlabel(label, fontsize=9)
-    axes.grid(color="#e5e5e5", linewidth=0.8)
     axes.set_axisbelow(True)
+    _add_grid(axes)
+
+
+def _add_grid(axes: Axes) -> None:
+    axes.grid(color="#e5e5e5", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def plot_learning(findings: Sequence[Finding], path: str | Path) -> None:
-    """Draw the validation's mean Jaccard by epoch, a panel a row; the other rows stand faint behind.
+def plot_learning_curves(findings: Sequence[Finding], path: str | Path) -> None:
+    """Draw the mean validation Jaccard by epoch, one panel per row, with the other rows in grey.
 
-    The dot is the best epoch of each seed. What a title says of the last fifth is how far the best rose in
-    it, as the mean over seeds: a row that still rises would have been better with more epochs.
+    Dots mark the best epoch of each seed. The title says how much the best Jaccard rose in the last fifth of
+    the epochs, as the mean over seeds: a row that still rises would probably be better with more.
     """
     from matplotlib.ticker import MaxNLocator
 
     lines = -(-len(findings) // 4)
-    columns = -(-len(findings) // lines)  # as even as they go: six are 3 and 3, not 4 and 2
+    columns = -(-len(findings) // lines)  # as even as possible: six panels are 3 + 3, not 4 + 2
     width, height = max(4.2, 0.5 + 2.6 * columns), 0.45 + 2.3 * lines
     figure = new_figure(width, height)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -134,13 +138,12 @@ def plot_learning(findings: Sequence[Finding], path: str | Path) -> None:
     highest = max(row["validation_jaccard"] for f in findings for run in f.runs for row in run.history) or 1.0
     for axes, finding in zip(panels, findings, strict=False):
         for other in findings:
-            _draw_learning(axes, other, FAINT)
-        _draw_learning(axes, finding, VALIDATION)
-        gains = [run.late_gain for run in finding.runs if run.late_gain is not None]
+            _draw_learning_curves(axes, other, FAINT)
+        _draw_learning_curves(axes, finding, VALIDATION)
+        gains = [gain for run in finding.runs if (gain := run.gain_in_last_fifth) is not None]
         title = finding.row.label + (f"\nlast fifth {np.mean(gains):+.3f}" if gains else "")
         axes.set_title(title, loc="left", fontsize=9)
-        axes.grid(color="#e5e5e5", linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
+        _add_grid(axes)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_tick_params(labelbottom=True)
         axes.set_ylim(0, min(1.0, 1.1 * highest))
@@ -151,7 +154,7 @@ def plot_learning(findings: Sequence[Finding], path: str | Path) -> None:
     save_figure(figure, path)
 
 
-def _draw_learning(axes: Axes, finding: Finding, colour: str) -> None:
+def _draw_learning_curves(axes: Axes, finding: Finding, colour: str) -> None:
     for run in finding.runs:
         values = [row["validation_jaccard"] for row in run.history]
         axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=1.2)
@@ -160,10 +163,10 @@ def _draw_learning(axes: Axes, finding: Finding, colour: str) -> None:
             axes.plot(best, values[best - 1], "o", color=colour, mec="white", mew=0.8, clip_on=False)
 
 
-def plot_outlines(columns: Mapping[str, Sequence[OverlayRow]], path: str | Path) -> None:
-    """Draw a column for each row of a study, a line for each image, with the true and predicted outline.
+def plot_overlays(columns: Mapping[str, Sequence[OverlayRow]], path: str | Path) -> None:
+    """Draw the true and the predicted outlines: a column for each row of a study, a line for each image.
 
-    All columns hold the same images in the same order.
+    All columns have the same images in the same order.
     """
     images = next(iter(columns.values()))
     heights = [CELL * row.image.shape[0] / row.image.shape[1] for row in images]
@@ -177,11 +180,7 @@ def plot_outlines(columns: Mapping[str, Sequence[OverlayRow]], path: str | Path)
             left = LEFT + i * (CELL + GAP)
             box = (left / width, top / height, CELL / width, cell_height / height)
             axes = figure.add_axes(box, xticks=[], yticks=[])
-            axes.imshow(row.image)
-            draw_outline(axes, row.truth, 0.5, TRUTH)
-            draw_outline(axes, row.probability, 0.5, PREDICTION)
-            axes.text(0.04, 0.96, f"{row.jaccard:.2f}", transform=axes.transAxes, fontsize=8, color="white",
-                      va="top").set_bbox({"facecolor": "#00000090", "linewidth": 0, "pad": 1.5})  # fmt: skip
+            _draw_overlay(axes, row)
             if i == 0:
                 axes.set_ylabel(row.name, fontsize=7)
             if j == 0:
@@ -191,38 +190,46 @@ def plot_outlines(columns: Mapping[str, Sequence[OverlayRow]], path: str | Path)
     save_figure(figure, path)
 
 
-def plot_factors(panels: Mapping[str, Sequence[Point]], path: str | Path) -> None:
-    """Draw Jaccard against the value of each setting that was changed alone; dots are seeds.
+def _draw_overlay(axes: Axes, row: OverlayRow) -> None:
+    axes.imshow(row.image)
+    draw_outline(axes, row.truth, 0.5, TRUTH)
+    draw_outline(axes, row.probability, 0.5, PREDICTION)
+    label = axes.text(0.04, 0.96, f"{row.jaccard:.2f}", transform=axes.transAxes, va="top", color="white")
+    label.set_fontsize(8)
+    label.set_bbox({"facecolor": "#00000090", "linewidth": 0, "pad": 1.5})
 
-    Values stand at equal distances, in order: a learning rate is tripled where a step is added.
+
+def plot_factors(panels: Mapping[str, Sequence[Point]], path: str | Path) -> None:
+    """Draw Jaccard by the value of each setting that was changed alone; dots are seeds.
+
+    The values are in order and at equal distances, whether they differ by a factor or by a constant.
     """
     width, height = 0.7 + 2.2 * len(panels), 3.1
     figure = new_figure(width, height)
-    axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     figure.subplots_adjust(
         left=0.68 / width, right=1 - 0.1 / width, top=1 - 0.4 / height, bottom=0.85 / height, wspace=0.08
     )
-    for axes, (name, points) in zip(axes_of, panels.items(), strict=True):
+    for axes, (name, points) in zip(all_axes, panels.items(), strict=True):
         means = [np.mean(point.jaccards) for point in points]
-        # Between words, such as losses, there is nothing that a line could lead through.
-        width_of_line = 1.2 if all(point.value[0].isdigit() for point in points) else 0.0
-        axes.plot(range(len(points)), means, "_-", color=TRAINING, lw=width_of_line, markersize=14, mew=2)
+        # A line connects numbers only: names, for example of losses, have no order.
+        line_width = 1.2 if all(point.value[0].isdigit() for point in points) else 0.0
+        axes.plot(range(len(points)), means, "_-", color=TRAINING, lw=line_width, markersize=14, mew=2)
         for x, point in enumerate(points):
             axes.plot([x] * len(point.jaccards), point.jaccards, "o", color=VALIDATION, mec="white", mew=0.8)
         axes.set_xticks(range(len(points)), [point.value for point in points], fontsize=8)
         if any("," in point.value for point in points):
             axes.tick_params(axis="x", rotation=18)
         for point, tick in zip(points, axes.get_xticklabels(), strict=True):
-            tick.set_weight("bold" if point.default else "normal")
+            tick.set_weight("bold" if point.given else "normal")
         axes.set_xlim(-0.5, len(points) - 0.5)
         axes.set_title(name.replace("_", " "), loc="left", fontsize=10)
-        axes.grid(color="#e5e5e5", linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-    axes_of[0].set_ylabel("validation Jaccard", fontsize=9)
+        _add_grid(axes)
+    all_axes[0].set_ylabel("validation Jaccard", fontsize=9)
     figure.text(
         0.68 / width,
         0.1 / height,
-        "bold: the value that was given, which the other panels keep",
+        "bold: the given value, which the other panels use",
         fontsize=8,
         color=QUIET,
     )

@@ -1,8 +1,8 @@
-"""Studies: questions that are answered by training several variants side by side.
+"""Studies: questions that are answered by training several variants and comparing them.
 
-A study is data: a name, what it asks, and its rows, each a label with the settings that it changes. Whatever
-a row does not change it shares with all others: the data, the budget of epochs, the seeds. So what differs
-between two rows is what their changes say, and chance, of which several seeds show the size.
+A study is data: a name, a question, and variants. A variant is a label with the settings that it changes. All
+other settings are shared: the data, the number of epochs, the seeds. So two rows differ only by their changes
+and by chance; several seeds show the effect of chance.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 from r2unet.errors import InputError
 from r2unet.training.settings import Settings, as_text, flag
 
-SEEDS = (0, 1)  # with which every row is trained, unless others are given
-SHARED = ("data", "images", "seed")  # settings that decide which images there are, and no row may change
+SEEDS = (0, 1)  # the default seeds of every row
+SHARED = ("data", "images", "seed")  # settings that decide which images are used; no variant may change them
 
 
 class Variant(NamedTuple):
-    """What a row is called, and the settings that it changes."""
+    """A row's label and the settings that it changes."""
 
     label: str
     changes: dict[str, Any]
@@ -32,12 +32,12 @@ class Study(NamedTuple):
     name: str
     question: str
     variants: tuple[Variant, ...]
-    modes: bool = False  # also scored with each batch's own statistics, as in training
-    factors: tuple[str, ...] = ()  # settings that are changed one at a time; each gets a panel of a picture
+    modes: bool = False  # whether to score in train mode too, with each batch's own statistics
+    factors: tuple[str, ...] = ()  # settings that are changed one at a time; each has a panel in factors.png
 
 
 class Row(NamedTuple):
-    """A variant as it is trained; only the seed is still to be chosen."""
+    """A variant with all of its settings except the seed."""
 
     label: str
     folder: str
@@ -45,13 +45,13 @@ class Row(NamedTuple):
 
 
 def _one_at_a_time(**factors: Sequence[Any]) -> tuple[Variant, ...]:
-    """Return the unchanged variant, and one for every value of every factor."""
-    rows = [
+    """Return the unchanged variant, and a variant for every value of every factor."""
+    variants = [
         Variant(f"{name.replace('_', ' ')} {as_text(value)}", {name: value})
         for name, values in factors.items()
         for value in values
     ]
-    return (Variant("as given", {}), *rows)
+    return (Variant("as given", {}), *variants)
 
 
 FACTORS = {
@@ -65,7 +65,7 @@ FACTORS = {
 _STUDIES = (
     Study(
         "variants",
-        "What do recurrence, the way around it and attention bring? The first five are those of the paper.",
+        "What do recurrence, residual connections and attention contribute? The first five are the paper's.",
         (
             Variant("U-Net", {"model": "unet"}),
             Variant("ResU-Net", {"model": "resunet"}),
@@ -78,13 +78,13 @@ _STUDIES = (
     ),
     Study(
         "skips",
-        "What is lost when skips are added instead of concatenated, or left out?",
+        "What does it cost to add skip connections instead of concatenating them, or to leave them out?",
         tuple(Variant(skips, {"skips": skips}) for skips in ("concat", "add", "none")),
     ),
     Study(
         "norm",
-        "Do running statistics that mix the recurrence's steps make evaluation worse than training? Users of "
-        "other versions see black validation masks.",
+        "Do running statistics that all recurrent steps share make evaluation worse than training? Users of "
+        "other implementations report black validation masks.",
         tuple(
             Variant(f"{label}, {norm}", {"model": model, "norm": norm})
             for label, model in (("R2U-Net", "r2unet"), ("RU-Net", "recurrent-unet"))
@@ -94,26 +94,26 @@ _STUDIES = (
     ),
     Study(
         "tuning",
-        "Which settings matter? Each is changed alone, around those given.",
+        "Which settings matter? Each is changed alone; the others are as given.",
         _one_at_a_time(**FACTORS),
         factors=tuple(FACTORS),
     ),
-    Study("own", "Which of these is better?", ()),
+    Study("own", "Which of these variants is better?", ()),
 )
 STUDIES = {study.name: study for study in _STUDIES}
 
 
 def make_rows(variants: Iterable[Variant], shared: Settings) -> list[Row]:
-    """Lay each variant's changes over the shared settings; a row that repeats an earlier one is left out.
+    """Apply each variant's changes to the shared settings. A row that repeats an earlier one is left out.
 
-    Raises InputError for settings that cannot be, naming the row, and for two rows of one name.
+    Raises InputError, naming the row, for invalid settings and for two rows with the same name.
     """
     rows: dict[Settings, Row] = {}
     for label, changes in variants:
         for name in SHARED:
             if name in changes:
                 raise InputError(
-                    f"{label}: {flag(name)} must be the same in all rows; leave it out of this one"
+                    f"{label}: {flag(name)} must be the same in all rows; leave it out of this row"
                 )
         try:
             settings = dataclasses.replace(shared, **changes).check()
@@ -121,8 +121,8 @@ def make_rows(variants: Iterable[Variant], shared: Settings) -> list[Row]:
             raise InputError(f"{label}: {fault}") from None
         folder = re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")
         if not folder:
-            raise InputError(f"{label!r}: cannot name a folder; call this row by letters or digits")
+            raise InputError(f"{label!r}: is not a valid folder name; use letters or digits in this label")
         if settings not in rows and folder in {row.folder for row in rows.values()}:
-            raise InputError(f"{label}: another row has this name already; call one of them otherwise")
+            raise InputError(f"{label}: another row has the same name; choose a different label")
         rows.setdefault(settings, Row(label, folder, settings))
     return list(rows.values())

@@ -1,22 +1,16 @@
-"""The tables of a study: for a page, for a spreadsheet, and one dictionary with everything."""
+"""The tables of a study in Markdown and CSV."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
-import os
-import platform
-import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from r2unet import __version__
 from r2unet.scores.metrics import METRICS, USABLE_JACCARD
-from r2unet.study.findings import Finding, Run, Spread, agreement, spread
+from r2unet.study.findings import Finding, Run, Spread, agreement, baselines, spread, unfinished
 from r2unet.study.plan import Plan
 from r2unet.training.settings import as_text
 
@@ -29,40 +23,46 @@ COLUMNS = {
 
 
 def as_markdown(plan: Plan, findings: list[Finding], originals: bool, device: str) -> str:
-    """Lay a study out as a table in Markdown, with all that is needed to read it."""
-    study, shared = plan.study, plan.shared
+    """Return a table in Markdown, one line per row of the study, with notes on how to read it."""
+    study = plan.study
     modes = ["Jaccard, train mode"] if study.modes else []
-    head = ["", "parameters", "s an epoch", "epochs", "best epoch", *COLUMNS.values(), *modes]
+    head = ["", "parameters", "s per epoch", "epochs", "best epoch", *COLUMNS.values(), *modes]
     head += [f"Jaccard against {findings[0].row.label}", "of each seed", "last fifth"]
     lines = [f"# {study.name}", "", study.question, "", _line(head), _line(["---"] * len(head))]
     lines += [_line(_cells(finding, bool(modes))) for finding in findings]
+    return "\n".join([*lines, "", *_notes(plan, findings, originals, device)]) + "\n"
+
+
+def _notes(plan: Plan, findings: list[Finding], originals: bool, device: str) -> list[str]:
+    """Return a list in Markdown that says how the numbers of the table were computed."""
+    shared = plan.shared
     size = "their original size" if originals else f"{shared.size} x {shared.size} pixels"
     seeds = f"{len(plan.seeds)} seeds ({as_text(plan.seeds)})"
     images = len(findings[0].runs[0].jaccards)
     trivial = ", ".join(f"{name} {value:.4f}" for name, value in baselines(findings).items())
-    lines += [
-        "",
+    notes = [
         f"- {shared.data or 'generated lesions'}; {images} validation images, scored at {size}, with the "
-        f"weights of the best epoch on these same images. Trained with {seeds} on the {device}.",
-        "- Scores are means over images: the mean over seeds, and in brackets the lowest and highest seed.",
-        "- The difference of Jaccard is paired over images, with its 95 % bootstrap interval over images; "
-        "beside it the difference of each seed. Only believe it where the interval leaves zero out and all "
-        "seeds have its sign.",
-        "- Last fifth: how far the best Jaccard rose in the last fifth of the epochs, mean over seeds. A row "
-        "that still rises would have been better with more epochs.",
-        "- Seconds an epoch: the median, with validation. What else the machine did counts, other trainings "
-        "side by side too.",
-        f"- Jaccard without any network, on the same images: {trivial}.",
+        f"weights of the epoch that is best on these same images. Trained with {seeds} on the {device}.",
+        "- Scores are means over images: the mean over seeds, with the lowest and the highest seed in "
+        "brackets.",
+        "- The difference of Jaccard is paired over images, with its 95 % bootstrap interval over images. "
+        "The next column has the difference of each seed. Trust a difference only if its interval excludes "
+        "zero and all seeds have the same sign.",
+        "- Last fifth: how much the best Jaccard rose in the last fifth of the epochs, mean over seeds. A "
+        "row that still rises would probably be better with more epochs.",
+        "- Seconds per epoch: the median, with validation. They depend on what else the machine did, such as "
+        "other trainings in parallel.",
+        f"- Jaccard of the trivial baselines on the same images: {trivial}.",
     ]
-    if alike := agreement(findings):
-        lines.append(
-            f"- The Jaccards of the images in one training correlate by {alike.correlation:.2f} with those "
-            f"in another, on average. {alike.low_everywhere} images are below {USABLE_JACCARD} in every "
-            f"training, and miss {alike.share:.0%} of what all images miss."
+    if agree := agreement(findings):
+        notes.append(
+            f"- The Jaccards of the images in two trainings have a correlation of {agree.correlation:.2f} "
+            f"on average. {agree.always_low} images are below {USABLE_JACCARD} in every training. Their "
+            f"share in the sum of the Jaccard distances 1 - J is {agree.distance_share:.0%}."
         )
     if left_out := unfinished(plan, findings):
-        lines.append(f"- Not finished, and left out: {', '.join(left_out)}.")
-    return "\n".join(lines) + "\n"
+        notes.append(f"- Not finished and left out: {', '.join(left_out)}.")
+    return notes
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -71,8 +71,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cells(finding: Finding, modes: bool) -> list[str]:
     runs, difference = finding.runs, finding.difference
-    gains = [run.late_gain for run in runs if run.late_gain is not None]
-    trained = [[run.modes["jaccard_train_mode"] for run in runs]] if modes else []
+    gains = [gain for run in runs if (gain := run.gain_in_last_fifth) is not None]
+    train_mode = [[run.modes["jaccard_train_mode"] for run in runs]] if modes else []
     return [
         finding.row.label,
         f"{finding.parameters:,}",
@@ -80,7 +80,7 @@ def _cells(finding: Finding, modes: bool) -> list[str]:
         ", ".join(str(len(run.history)) for run in runs),
         ", ".join(str(run.best_epoch) for run in runs),
         *(_spread(finding.score(name)) for name in COLUMNS),
-        *(_spread(spread(each)) for each in trained),
+        *(_spread(spread(values)) for values in train_mode),
         "{:+.4f} ({:+.4f} to {:+.4f})".format(difference.mean, *difference.interval) if difference else "",
         ", ".join(f"{value:+.4f}" for value in difference.by_seed.values()) if difference else "",
         f"{np.mean(gains):+.4f}" if gains else "",
@@ -93,41 +93,9 @@ def _spread(score: Spread) -> str:
     return f"{score.mean:.4f} ({score.lowest:.4f} to {score.highest:.4f})"
 
 
-def baselines(findings: list[Finding]) -> dict[str, float]:
-    """Return the mean Jaccard of the trivial answers, over the seeds too: each may have images of its own."""
-    scores = [run.scores for run in findings[0].runs]
-    names = [name for name in scores[0] if name != "model"]
-    return {name: float(np.mean([each[name]["mean"]["jaccard"] for each in scores])) for name in names}
-
-
-def unfinished(plan: Plan, findings: list[Finding]) -> list[str]:
-    """Name the trainings that are not among the findings."""
-    finished = {(finding.row.label, run.seed) for finding in findings for run in finding.runs}
-    wanted = [(row.label, seed) for row in plan.rows for seed in plan.seeds]
-    return [f"{label} with seed {seed}" for label, seed in wanted if (label, seed) not in finished]
-
-
 def as_csv(findings: list[Finding]) -> str:
-    """Lay all trainings out, a line each; everything but the seconds is the same whenever it is trained."""
-    lines = []
-    for finding in findings:
-        for run in finding.runs:
-            model = run.scores["model"]
-            line = {
-                "variant": finding.row.label,
-                "seed": run.seed,
-                "parameters": finding.parameters,
-                "epochs": len(run.history),
-                "best_epoch": run.best_epoch,
-                "images": model["images"],
-                **model["mean"],
-                **{
-                    f"pooled_{name}": model["pooled"].get(name) for name in METRICS if name in model["pooled"]
-                },
-                **(run.modes or {}),
-                "seconds_per_epoch": run.seconds,
-            }
-            lines.append(line)
+    """Return a table in CSV, one line per training. Everything except the seconds is reproducible."""
+    lines = [_csv_line(finding, run) for finding in findings for run in finding.runs]
     text = io.StringIO()
     table = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
     table.writeheader()
@@ -135,71 +103,17 @@ def as_csv(findings: list[Finding]) -> str:
     return text.getvalue()
 
 
-def as_json(plan: Plan, findings: list[Finding], originals: bool, device: str) -> dict[str, Any]:
-    """Return everything that is known of a study, ready for JSON."""
+def _csv_line(finding: Finding, run: Run) -> dict[str, Any]:
+    model = run.scores["model"]
     return {
-        "program": "r2unet",
-        "version": __version__,
-        "commit": _commit(),
-        "machine": {
-            "device": device,
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        },
-        "study": plan.study.name,
-        "question": plan.study.question,
-        "settings": dataclasses.asdict(plan.shared),
-        "seeds": plan.seeds,
-        "originals": originals,
-        "unfinished": unfinished(plan, findings),
-        "baselines": baselines(findings),
-        "rows": [
-            {
-                "label": finding.row.label,
-                "folder": finding.row.folder,
-                "settings": dataclasses.asdict(finding.row.settings),
-                "parameters": finding.parameters,
-                "seconds_per_epoch": finding.seconds,
-                "scores": {name: finding.score(name)._asdict() for name in METRICS},
-                "jaccard_interval": finding.interval,
-                "difference": finding.difference._asdict() if finding.difference else None,
-                "runs": [_run_as_json(run) for run in finding.runs],
-            }
-            for finding in findings
-        ],
-    }
-
-
-def _run_as_json(run: Run) -> dict[str, Any]:
-    return {
-        **run._asdict(),
-        "folder": str(run.folder),
+        "variant": finding.row.label,
+        "seed": run.seed,
+        "parameters": finding.parameters,
+        "epochs": len(run.history),
         "best_epoch": run.best_epoch,
-        "late_gain": run.late_gain,
+        "images": model["images"],
+        **model["mean"],
+        **{f"pooled_{name}": model["pooled"][name] for name in METRICS if name in model["pooled"]},
+        **(run.modes or {}),
+        "seconds_per_epoch": run.seconds,
     }
-
-
-def _processor() -> str:
-    """Return the processor's name; Linux's platform.processor() is mostly empty."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(errors="replace").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
-
-
-def _commit() -> str | None:
-    """Return this program's commit, with "-dirty" behind it where files were changed; None without git."""
-    here = Path(__file__)
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(here.parent), *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "run.py")  # or it is the commit of whatever this is installed in
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -1,1 +1,1 @@
-"""Training: settings, the training loop, its files, its cost, and the export of its weights."""
+"""Training: settings, the training loop, checkpoints and run folders, cost estimates, and export."""

@@ -1,20 +1,21 @@
-"""What a training step costs: its memory before it is taken, its time while it is.
+"""The cost of a training step: its memory, estimated before training, and its time, measured by profiling.
 
-**Memory.** The arrays of a step are of two kinds: some have numbers for every pixel of the batch, the others,
-weights and their gradients, have nothing to do with pixels. So with P = N H W pixels, each of these is a
-straight line, a + b P bytes:
+**Memory.** A step has arrays of two kinds. Activations and their gradients have values for every pixel of
+the batch. Weights, their gradients and the optimizer's moments do not depend on the number of pixels. So
+with P = N H W pixels, each of these quantities is a linear function of P, a + b P bytes:
 
-    what the forward pass leaves for the backward pass,
-    the peak of the two passes,
-    the peak of the optimizer's move (b = 0),
+    the memory in use after the forward pass, which is stored for the backward pass,
+    the peak of the forward and backward passes,
+    the peak of the optimizer's step (b = 0).
 
-and the highest line is the step's peak. (The second alone would do, were it not bent: in a small batch the
-weights' gradients, at the walk's end, outweigh what the first line says of its beginning.) Two steps with
-small batches give two points on each line. It is the network itself that takes them, so whatever it is made
-of is counted, but for rooms that operations borrow in the size of an image up to a limit, the processor's
-cache: the lines are drawn through images that fill most of them.
+The largest of the three is the peak of the step. (The second already includes the first, but it is not
+exactly linear. With few pixels the peak is at the end of the backward pass, where all gradients of the
+weights exist. With many pixels it is at the start, which the first line describes.) Two steps with small
+batches give two points on each line. The steps run the network itself, so every array is counted, whatever
+the network consists of. Only scratch buffers break the rule: some operations allocate one of the image's
+size, up to a limit, the processor's cache. The test images are large enough to nearly reach that limit.
 
-**Time.** `profile` takes some steps and tells for each operation where time and memory went.
+**Time.** `profile` runs a few steps and returns a table of the time and memory of each operation.
 """
 
 from __future__ import annotations
@@ -33,76 +34,79 @@ from minidl.nn import Module
 from minidl.optim import AdamW, clip_grad_norm
 from minidl.profiler import MiB, profiled
 
-BATCHES, SIDE = (1, 3), 64  # of the two steps
-LARGEST_SIDE = 256  # networks of so many levels that they want larger images are not tried
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+BATCH_SIZES, SIDE = (1, 3), 64  # of the two measured steps
+LARGEST_SIDE = 256  # networks with so many levels that they need larger images are not measured
 PROFILED_STEPS = 5
 
 
-class Memory(NamedTuple):
-    """What the arrays of a network's training step take, in bytes: three lines, see above."""
+class MemoryEstimate(NamedTuple):
+    """The memory of the arrays in a training step, in bytes: the three lines of the module's docstring."""
 
     constant: np.ndarray  # (3,), a
     per_pixel: np.ndarray  # (3,), b
 
     def peak(self, batch: int, height: int, width: int) -> int:
-        """Return the most bytes of arrays at a time in a step on so many images of height x width pixels."""
+        """Return the peak in bytes for a batch of images of height x width pixels."""
         return round((self.constant + self.per_pixel * (batch * height * width)).max())
 
 
-def memory_of(
-    new_model: Callable[[], Module], loss_of: Callable[[Tensor, Tensor], Tensor], multiple: int = 1
-) -> Memory | None:
-    """Return what a network and a step of AdamW take, on images whose sides divide by `multiple`.
+def estimate_memory(
+    new_model: Callable[[], Module], loss_function: LossFunction, multiple: int = 1
+) -> MemoryEstimate | None:
+    """Estimate the memory of a network and of its training steps with AdamW.
 
-    `new_model` makes the network, float32 on the CPU. None where `multiple` is too large to try.
+    `new_model` creates the network, in float32 on the CPU. The sides of its images must be divisible by
+    `multiple`. Returns None if `multiple` is so large that measuring would take too long.
     """
-    # Twice the least side: batch norm wants more than one value a channel, also on the deepest level.
+    # Twice `multiple`, because batch norm needs more than one value per channel on the deepest level.
     side = max(SIDE, 2 * multiple)
     if side > LARGEST_SIDE:
         return None
-    with traced():
+    with tracing():
         before, _ = tracemalloc.get_traced_memory()
         model = new_model()
         optimizer = AdamW(model.parameters())
-        points = [_three_points(model, loss_of, optimizer, batch, side) for batch in BATCHES]
-    few, many = (batch * side * side for batch in BATCHES)
-    points = np.array(points) - before  # (2, 3)
+        measured = [_measure_step(model, loss_function, optimizer, batch, side) for batch in BATCH_SIZES]
+    few, many = (batch * side * side for batch in BATCH_SIZES)
+    points = np.array(measured) - before  # (2, 3)
     per_pixel = (points[1] - points[0]) / (many - few)
-    return Memory(points[1] - per_pixel * many, per_pixel)
+    return MemoryEstimate(points[1] - per_pixel * many, per_pixel)
 
 
-def _three_points(
-    model: Module, loss_of: Callable[..., Tensor], optimizer: AdamW, batch: int, side: int
+def _measure_step(
+    model: Module, loss_function: LossFunction, optimizer: AdamW, batch: int, side: int
 ) -> list[int]:
-    """Take a step on images of zeros; return a point on each line of the docstring, as tracemalloc counts."""
+    """Run a training step on images of zeros; return the three quantities of the module's docstring."""
     optimizer.zero_grad()
     tracemalloc.reset_peak()
     images, masks = (Tensor(np.zeros((batch, channels, side, side), np.float32)) for channels in (3, 1))
-    loss = loss_of(model(images), masks)
-    left, _ = tracemalloc.get_traced_memory()
+    loss = loss_function(model(images), masks)
+    stored, _ = tracemalloc.get_traced_memory()
     loss.backward()
-    _, passes = tracemalloc.get_traced_memory()
+    _, passes_peak = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
     clip_grad_norm(optimizer.parameters, 1.0)
     optimizer.step()
-    _, move = tracemalloc.get_traced_memory()
-    return [left, passes, move]
+    _, optimizer_peak = tracemalloc.get_traced_memory()
+    return [stored, passes_peak, optimizer_peak]
 
 
 @contextmanager
-def traced() -> Iterator[None]:
-    """Count allocated bytes inside this block, and afterwards only if they were counted before."""
-    tracing = tracemalloc.is_tracing()
+def tracing() -> Iterator[None]:
+    """Trace memory allocations inside this block; afterwards only if they were traced before."""
+    was_tracing = tracemalloc.is_tracing()
     tracemalloc.start()
     try:
         yield
     finally:
-        if not tracing:
+        if not was_tracing:
             tracemalloc.stop()
 
 
 def resident_bytes() -> int | None:
-    """Return the memory this process has now, or None where the system does not say."""
+    """Return the resident memory of this process in bytes, or None on systems without /proc."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None
@@ -110,22 +114,25 @@ def resident_bytes() -> int | None:
     return 1024 * int(line.split()[1])
 
 
-def in_words(memory: Memory | None, batch: int, size: int, program: int | None = None) -> str:
-    """Say a step's peak in one line; `program` are the bytes that were in use without it."""
+def describe_memory(memory: MemoryEstimate | None, batch: int, size: int, program: int | None = None) -> str:
+    """Return the peak of a training step as one line of text.
+
+    `program` is the memory in bytes that Python and its libraries take.
+    """
     if memory is None:
-        return "a training step's memory is not estimated for networks of so many levels"
-    peak, one = (memory.peak(n, size, size) / MiB for n in (batch, 1))
+        return "a training step's memory is not estimated for networks with so many levels"
+    peak, peak_of_one = (memory.peak(n, size, size) / MiB for n in (batch, 1))
     text = f"a training step on {batch} x {size} x {size} pixels takes about {peak:,.0f} MiB of arrays"
     if batch > 1:
-        text += f", {(peak - one) / (batch - 1):,.1f} MiB an image"
-    return text + (f"; Python and its libraries, {program / MiB:,.0f} MiB" if program else "")
+        text += f", {(peak - peak_of_one) / (batch - 1):,.1f} MiB per image"
+    return text + (f"; Python and its libraries take {program / MiB:,.0f} MiB" if program else "")
 
 
 def profile(step: Callable[[Any], None], batches: Iterable[Any], steps: int = PROFILED_STEPS) -> str:
-    """Take a step to warm up and some more, each on the next batch; return the table of a step's cost."""
-    waiting: Iterator[Any] = iter(batches)
-    step(next(waiting))
-    with profiled() as found:
-        for batch in islice(waiting, steps):
+    """Run one step to warm up, then profile `steps` steps, each on its own batch; return a table."""
+    remaining: Iterator[Any] = iter(batches)
+    step(next(remaining))
+    with profiled() as result:
+        for batch in islice(remaining, steps):
             step(batch)
-    return found.table(steps)
+    return result.table(steps)

@@ -1,13 +1,13 @@
-"""Weights to hand on: a small file that holds what prediction needs, and nothing that training needed.
+"""Exporting weights: a small file with only what prediction needs.
 
-A training's checkpoint holds Adam's two moments beside every weight, and with an EMA the weights twice, so
-three or four numbers where prediction needs one. In half precision that one takes two bytes: it keeps 11
-significant bits, so each weight moves by at most one part in 2,048, some up and some down; those below 6e-5,
-which hardly count, by 3e-8. The scales, biases and statistics of norms stay as they are; they are few, and a
-variance may lie outside of half precision's range.
+A checkpoint holds Adam's two moments for every weight and, with `ema`, two versions of the weights: three or
+four numbers per weight, where prediction needs one. In half precision this number takes two bytes. It keeps
+11 significant bits, so a weight changes by at most one part in 2,048, upwards or downwards. A weight below
+6e-5, too small to matter, changes by at most 3e-8. The scales, biases and running statistics of norms keep
+their precision: they are few, and a variance may exceed the range of half precision.
 
-The file is a checkpoint like any other (`minidl.checkpoint`), for `r2unet predict`, `evaluate` and `explain`.
-It also holds the advice of whoever exported it: whether to average eight views, and to clean up.
+The exported file is a checkpoint (`minidl.checkpoint`) for `r2unet predict`, `evaluate` and `explain`. It may
+also recommend post-processing: averaging over eight views, and clean-up of the mask.
 """
 
 from __future__ import annotations
@@ -21,74 +21,82 @@ from minidl import checkpoint
 from r2unet.errors import InputError
 from r2unet.network import interop
 from r2unet.network.model import NETWORKS
-from r2unet.training.run_folder import BEST, LAST, check_finite, describing, load_model, stamp
+from r2unet.training.checkpoints import check_finite, checkpoint_errors, checkpoint_header
+from r2unet.training.run_folder import BEST, LAST, load_model
 from r2unet.training.settings import Settings
 
-PYTORCH_SIZE = 256  # the width in pixels to which LeeJunHyun's loader resizes, whatever his --image_size says
-KEPT = ("mean_mask", "history", "prediction")  # a baseline to judge beside, where it came from, the advice
+PYTORCH_SIZE = 256  # LeeJunHyun's loader resizes to this width in pixels, whatever his --image_size is
+OPTIONAL_ENTRIES = ("mean_mask", "history", "prediction")  # copied where a checkpoint has them
 
 
 def from_training(path: str | Path) -> dict[str, Any]:
-    """Return the part of a training's checkpoint that prediction needs.
+    """Return the part of a training checkpoint that prediction needs.
 
-    Of the folder with the images only the name is kept: where it was is nobody else's business. Raises
-    InputError where the file is no checkpoint.
+    The path of the data set is shortened to the name of its folder, because it is private. Raises InputError
+    if the file is not a checkpoint of r2unet.
     """
     model, settings, state = load_model(path)
-    stamped = stamp(settings)
+    header = checkpoint_header(settings)
     if settings.data is not None:
-        stamped["settings"]["data"] = Path(settings.data).name or settings.data
-    return {**stamped, "model": model.state_dict(), **{name: state[name] for name in KEPT if name in state}}
+        header["settings"]["data"] = Path(settings.data).name or settings.data
+    optional = {name: state[name] for name in OPTIONAL_ENTRIES if name in state}
+    return {**header, "model": model.state_dict(), **optional}
 
 
 def from_pytorch(path: str | Path, steps: int | None = None, size: int = PYTORCH_SIZE) -> dict[str, Any]:
-    """Return LeeJunHyun's network, read by `interop.read_pytorch`, as a checkpoint of this program.
+    """Return a network of LeeJunHyun's program, read by `interop.read_pytorch`, as a checkpoint of r2unet.
 
-    His images run from -1 to 1 and ours from -2 to 2, so the weights that meet the image are halved. That is
-    exact: both pad with zero, the grey in the middle. But his photographs kept their shape where ours
-    become squares, so scores may differ a little from his. `steps` is the t it was trained with, `size` its
-    pixels a side. Raises InputError for a file that cannot be read, for a recurrent network without its
-    `steps`, which no file tells, and for one that does not turn three colours into one mask.
+    `steps` is the number of recurrent steps t that it was trained with, `size` the side of its images in
+    pixels.
+
+    His images have values from -1 to 1 and ours from -2 to 2, so the weights of the first convolution are
+    halved. This is exact, because both programs pad with zero, which is the same grey. Scores may still
+    differ slightly: his images keep their aspect ratio, and ours are resized to squares.
+
+    Raises InputError if the file cannot be read, if the network is recurrent and `steps` is missing (the file
+    does not contain it), or if the network does not map three channels to one.
     """
     model = interop.read_pytorch(path, steps=2 if steps is None else steps)
     if model.recurrent and steps is None:
         raise InputError(
-            f"{path}: is recurrent, and the file does not tell with how many steps; give --steps "
-            "(LeeJunHyun's main.py takes 3 unless told otherwise, his classes 2)"
+            f"{path}: the network is recurrent, and the file does not contain the number of steps; give "
+            "--steps (LeeJunHyun's main.py uses 3 by default, his classes 2)"
         )
     first = model.encoder[0].project if model.recurrent else model.encoder[0].first.conv
     channels = first.weight.shape[1], model.head.weight.shape[0]
     if channels != (3, 1):
         raise InputError(
-            f"{path}: takes {channels[0]} channels and gives {channels[1]}, where predict wants 3 and 1; "
-            "use it from Python, with r2unet.network.interop.read_pytorch"
+            f"{path}: the network has {channels[0]} input and {channels[1]} output channels, but predict "
+            "needs 3 and 1; use it from Python, with r2unet.network.interop.read_pytorch"
         )
     if size % model.multiple:
-        raise InputError(f"--size {size}: this network wants a size that divides by {model.multiple}")
-    with describing(path):
+        raise InputError(f"--size {size}: must be divisible by {model.multiple} for this network")
+    with checkpoint_errors(path):
         check_finite(model)
     first.weight.data *= 0.5
     name = next(name for name, network in NETWORKS.items() if network is type(model))
     network = {"model": name, "widths": model.widths, "up": "nearest", "norm": "shared", "steps": model.steps}
     settings = Settings(**network, size=size, data="(of LeeJunHyun's program)")
-    return {**stamp(settings.check()), "model": model.state_dict()}
+    return {**checkpoint_header(settings.check()), "model": model.state_dict()}
 
 
-def halved(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the state with the weights of convolutions, (OC, C, KH, KW) each, in half precision.
+def to_half(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state with the weights of convolutions, (OC, C, KH, KW) each, converted to float16.
 
-    Raises InputError for a weight beyond its range.
+    Raises InputError for a weight outside the range of float16.
     """
     with np.errstate(over="ignore"):
         weights = {name: a.astype(np.float16) if a.ndim == 4 else a for name, a in state["model"].items()}
     if not all(np.isfinite(a).all() for a in weights.values()):
-        raise InputError("--half: a weight lies beyond 65,504, half precision's largest number; leave it out")
+        raise InputError(
+            "--half: a weight is beyond 65,504, the largest number in half precision; leave --half out"
+        )
     return {**state, "model": weights}
 
 
 def write(state: dict[str, Any], source: Path, out: Path) -> None:
-    """Write the state to a file. Raises InputError where that would replace its source, or a training."""
+    """Write the state to a file. Raises InputError if it would overwrite its source or a training run."""
     if out.exists() and (out.name in (LAST, BEST) or source.samefile(out)):
-        raise InputError(f"--out {out}: a training, or SOURCE itself, is in this file; choose another name")
+        raise InputError(f"--out {out}: this file is SOURCE or part of a training run; choose another name")
     out.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.save(out, state)

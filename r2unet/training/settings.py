@@ -1,17 +1,19 @@
-"""What a training is asked to do: every setting, its default, and what it may be."""
+"""The settings of a training run: their defaults and the values that are allowed."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-from r2unet.data.augment import STRONGEST
+import numpy as np
+
+from r2unet.data.augment import MAX_STRENGTH
 from r2unet.errors import InputError
 from r2unet.network import model
 from r2unet.network.losses import LOSSES
 
-# The least and the most of each setting. What lies beyond is a slip of the finger, such as 8163264 for
-# 8,16,32,64, and would fill the memory before it fails.
+# The minimum and the maximum of each setting. A value outside is a typing error, such as 8163264 for
+# 8,16,32,64, which would otherwise fill the memory before it fails.
 LIMITS = {
     "size": (1, 4096),
     "widths": (1, 4096),
@@ -22,111 +24,106 @@ LIMITS = {
     "weight_decay": (0.0, 100.0),
     "warmup_epochs": (0.0, 100_000.0),
     "clip": (1e-12, 1e12),
-    "augment": (0.0, STRONGEST),
+    "augment": (0.0, MAX_STRENGTH),
     "ema": (0.0, 0.999999),
     "patience": (0, 100_000),
     "images": (1, 1_000_000),
     "seed": (0, 2**63 - 1),
 }
 
-# Settings that are one of a few.
+# The settings with a fixed set of values.
 CHOICES = {"model": tuple(model.NETWORKS), **model.CHOICES, "loss": tuple(LOSSES)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All that decides what a training computes. `data` is a folder, or None for generated lesions."""
+    """Everything that determines the result of a training run."""
 
-    data: str | None = None
-    size: int = 128  # pixels a side
-    widths: tuple[int, ...] = (8, 16, 32, 64)  # channels of each level
+    data: str | None = None  # folder of images; None for generated lesions
+    size: int = 128  # side of the images in pixels
+    widths: tuple[int, ...] = (8, 16, 32, 64)  # channels per level
     model: str = "r2unet"
-    steps: int = 2  # the recurrence's t
-    share_weights: bool = True  # one convolution for all steps
+    steps: int = 2  # the number of recurrent steps, t
+    share_weights: bool = True  # the same convolution in all steps
+    tie_weights: bool = True  # w_r = w_f: one convolution for the input and the previous output
     skips: str = "concat"
     up: str = "transposed"
     norm: str = "per-step"
-    checkpoint_blocks: bool = False  # less memory for more time, and the same numbers
+    checkpoint_blocks: bool = False  # activation checkpointing: less memory, more time, same numbers
     loss: str = "bce+dice"
     epochs: int = 40
     batch_size: int = 8
-    lr: float = 1e-3  # AdamW's, after the warm-up
+    lr: float = 1e-3  # learning rate of AdamW, after the warm-up
     weight_decay: float = 1e-2
     warmup_epochs: float = 1.0
-    clip: float = 1.0  # the largest norm of the gradient that a step follows
-    augment: float = 1.0  # strength; 0 is none
-    ema: float = 0.0  # decay of the weights' moving average, such as 0.999; 0 is none
-    patience: int = 0  # epochs without a better validation Jaccard after which to stop; 0 is never
-    images: int = 800  # how many lesions to generate for training, where there is no data
+    clip: float = 1.0  # maximum gradient norm
+    augment: float = 1.0  # strength of data augmentation; 0 for none
+    ema: float = 0.0  # decay of the weights' moving average, for example 0.999; 0 for none
+    patience: int = 0  # stop after this many epochs without a better validation Jaccard; 0 for never
+    images: int = 800  # generated lesions for training, if there is no `data`
     seed: int = 0
 
     @property
     def multiple(self) -> int:
         """What `size` must divide by: every level below the first halves the image."""
-        return 2 ** (len(self.widths) - 1)
+        return model.size_multiple(self.widths)
+
+    def network_options(self) -> dict[str, Any]:
+        """Return the options of the network by the names of its constructor's arguments."""
+        return {"steps": self.steps, **{name: getattr(self, name) for name in model.CHOICES}}
 
     def check(self) -> Settings:
-        """Return these settings, or raise InputError naming the option that cannot be."""
-        for name, (least, most) in LIMITS.items():
+        """Return these settings. Raises InputError, naming the option, if one is invalid."""
+        for name, (minimum, maximum) in LIMITS.items():
             value = getattr(self, name)
             values = value if isinstance(value, tuple) else (value,)
             kind = (int, float) if isinstance(getattr(Settings, name), float) else int
-            if not values or not all(isinstance(v, kind) and least <= v <= most for v in values):
-                raise InputError(f"{flag(name)} {as_text(value)}: want {least:g} to {most:g}")
+            if not values or not all(isinstance(v, kind) and minimum <= v <= maximum for v in values):
+                raise InputError(f"{flag(name)} {as_text(value)}: must be from {minimum:g} to {maximum:g}")
         self._check_network()
         if self.data is not None and not (isinstance(self.data, str) and self.data):
-            raise InputError("--data: is empty; give a folder, or leave it out for generated lesions")
+            raise InputError("--data: is empty; give a folder, or leave the option out for generated lesions")
         if self.size % self.multiple:
-            levels = (self.size & -self.size).bit_length()  # as often as the size can be halved, and one
+            levels = (self.size & -self.size).bit_length()  # one more than the size can be halved
             nearest = max(1, round(self.size / self.multiple)) * self.multiple
             larger = f"--size {nearest}, or " if nearest <= LIMITS["size"][1] else ""
             raise InputError(
                 f"--size {self.size}: {len(self.widths)} levels halve the image {len(self.widths) - 1} "
-                f"times, so it must divide by {self.multiple}; try {larger}at most {levels} --widths"
+                f"times, so it must be divisible by {self.multiple}; try {larger}at most {levels} --widths"
             )
         return self
 
     def _check_network(self) -> None:
-        """Raise InputError for a choice that there is not, or that would not change this network."""
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
+        """Raise InputError for an unknown model or loss, and for options that the network refuses."""
+        for name in ("model", "loss"):
+            if getattr(self, name) not in CHOICES[name]:
                 raise InputError(
-                    f"{flag(name)} {as_text(value)}: want one of {', '.join(map(as_text, choices))}"
+                    f"{flag(name)} {as_text(getattr(self, name))}: must be one of {', '.join(CHOICES[name])}"
                 )
-        network = model.NETWORKS[self.model]
-        for name in ("steps", "share_weights"):
-            value = getattr(self, name)
-            if not network.recurrent and value != getattr(Settings, name):
-                recurrent = ", ".join(name for name, n in model.NETWORKS.items() if n.recurrent)
-                raise InputError(
-                    f"{flag(name)} {as_text(value)}: {self.model} has no recurrence that it would change; "
-                    f"leave it out, or give --model one of {recurrent}"
-                )
-        if network.attention and self.skips == "none":
-            raise InputError(
-                f"--skips none: the gates of {self.model} are on the skips; give concat or add, or another "
-                "--model"
-            )
+        network, rng = model.NETWORKS[self.model], np.random.default_rng(0)
+        try:
+            network(widths=(1,), **self.network_options(), rng=rng)  # the smallest one with these options
+        except model.OptionError as error:
+            raise InputError(f"{flag(error.option)} {as_text(error.value)}: {error.reason}") from None
 
     def check_batches(self, images: int) -> None:
-        """Raise InputError if a batch of an epoch over so many images would be too small for batch norm."""
+        """Raise InputError if the last batch of an epoch over `images` images is too small for batch norm."""
         last = images % self.batch_size or self.batch_size
         if last == 1 and self.size == self.multiple and self.norm != "group":
             raise InputError(
-                f"{images} images in batches of {self.batch_size}: one would be alone, and its deepest level "
-                "would have one value a channel, too few for batch norm; train with another --batch-size, "
-                f"or --size {2 * self.size}"
+                f"{images} images in batches of {self.batch_size}: the last batch would be a single image "
+                "with one value per channel on the deepest level, too few for batch norm; train with another "
+                f"--batch-size, or --size {2 * self.size}"
             )
 
 
 def flag(name: str) -> str:
-    """Return what a setting is called on the command line."""
+    """Return the command-line option of a setting."""
     return "--" + name.replace("_", "-")
 
 
 def as_text(value: Any) -> str:
-    """Return a setting's value as it is written on the command line."""
+    """Return a value as it is written on the command line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -5,7 +5,29 @@ Mistakes stand by the file, the function in it, and the case that notices them, 
 """
 
 BROKEN = {
-    ("ops/conv.cu", "im2col", "Conv2d, by im2col"): {
+    ("common.cuh", "sigmoid", "SoftDiceLoss"): {
+        "the absolute value forgotten": ("exp(-abs(x))", "exp(-x)"),
+        "a function for float": ("exp(", "expf("),
+    },
+    ("common.cuh", "warp_sum", "BinaryCrossEntropyWithLogits, many numbers"): {
+        "half a warp summed": ("int offset = 16", "int offset = 8"),
+        "one round only": ("offset /= 2", "offset = 0"),
+    },
+    ("common.cuh", "block_sum", "BinaryCrossEntropyWithLogits, many numbers"): {
+        "no barrier": ("of_warp[warp] = value;\n    __syncthreads();", "of_warp[warp] = value;"),
+        "one warp only": ("lane < warps ?", "lane < 1 ?"),
+        "every lane writes its warp's sum": ("if (lane == 0) of_warp", "of_warp"),
+        "too little shared memory": ("of_warp[32]", "of_warp[1]"),
+        "warps summed that do not exist": ("lane < warps ? of_warp[lane] : T(0)", "of_warp[lane]"),
+        "float for T": ("__shared__ T of_warp", "__shared__ float of_warp"),
+    },
+    ("common.cuh", "block_sum", "SoftDiceLoss, large images"): {
+        "no barrier between two calls": (
+            "    __syncthreads();  // all threads have read what an earlier call left in of_warp\n",
+            "",
+        ),
+    },
+    ("ops/conv/im2col.cu", "im2col", "Conv2d, by im2col"): {
         "one pixel too far below": ("h < H", "h <= H"),
         "the border not filled": (
             "*column = inside ? image[h * W + w] : T(0);",
@@ -14,44 +36,44 @@ BROKEN = {
         "the last thread missing": ("i >= threads", "i >= threads - 1"),
         "no check of the last block": ("if (i >= threads) return;", ""),
     },
-    ("ops/conv.cu", "im2col", "Conv2d, many channels, by im2col"): {
+    ("ops/conv/im2col.cu", "im2col", "Conv2d, many channels, by im2col"): {
         "one pixel too far on the left": ("0 <= w", "-1 <= w"),
     },
-    ("ops/conv.cu", "col2im", "Conv2d, by im2col"): {
+    ("ops/conv/im2col.cu", "col2im", "Conv2d, by im2col"): {
         "= for +=": ("sum += copies", "sum = copies"),
         "one window too many": ("oh < OH", "oh <= OH"),
         "float for T": ("T sum = T(0)", "float sum = 0"),
     },
-    ("ops/conv.cu", "col2im", "ConvTranspose2d, by im2col"): {
+    ("ops/conv/im2col.cu", "col2im", "ConvTranspose2d, by im2col"): {
         "the stride forgotten": ("row % SH == 0 && column % SW == 0", "true"),
     },
-    ("ops/conv_direct.cu", "place_under", "Conv2d"): {
+    ("ops/conv/implicit_gemm.cu", "place_under", "Conv2d"): {
         "the padding added": ("SH * oh + kh - PH", "SH * oh + kh + PH"),
         "one row too many": ("return h < H", "return h <= H"),
         "the border wraps around": ("if (h < 0 || w < 0)", "if (h < 0)"),
         "rows between strides counted": ("h % SH != 0 || ", ""),
     },
-    ("ops/conv_direct.cu", "direct", "Conv2d, many channels"): {
-        "no barrier before a chunk": ("__syncthreads();  // nobody still needs the chunk before", ""),
+    ("ops/conv/implicit_gemm.cu", "implicit_gemm", "Conv2d, many channels"): {
+        "no barrier before a chunk": ("__syncthreads();  // no thread still needs the previous chunk", ""),
         "no barrier behind a chunk": ("__syncthreads();  // the chunk is complete", ""),
     },
-    ("ops/conv_direct.cu", "direct", "Conv2d, stride 1"): {
+    ("ops/conv/implicit_gemm.cu", "implicit_gemm", "Conv2d, stride 1"): {
         "= for +=": ("sum[j] += weights[k][j] * value", "sum[j] = weights[k][j] * value"),
     },
-    ("ops/conv_direct.cu", "direct", "Conv2d"): {
+    ("ops/conv/implicit_gemm.cu", "implicit_gemm", "Conv2d"): {
         "the bias forgotten": ("b[first + j] : T(0)", "T(0) : T(0)"),
         "the channels not counted": ("++k, ++channel", "++k"),
         "the last channel not written": ("if (first + j < OC) y[", "if (first + j < OC - 1) y["),
         "pixels beyond the image written": ("if (pixel >= OH * OW) return;", ""),
         "float for T": ("T sum[TILE]", "float sum[TILE]"),
     },
-    ("ops/conv_direct.cu", "direct", "ConvTranspose2d"): {
+    ("ops/conv/implicit_gemm.cu", "implicit_gemm", "ConvTranspose2d"): {
         "the channels not exchanged": ("ADJOINT ? c * OC + oc : oc * C + c", "oc * C + c"),
     },
-    ("ops/conv_direct.cu", "direct_weight_gradient", "Conv2d, many channels"): {
+    ("ops/conv/implicit_gemm.cu", "implicit_gemm_weight_gradient", "Conv2d, many channels"): {
         "= for +=": ("sum[i][j] += d[j] * value", "sum[i][j] = d[j] * value"),
         "no barrier": ("    __syncthreads();\n", ""),
-        "half a warp added up": ("int step = 16;", "int step = 8;"),
+        "the warps not summed": ("T of_warp = warp_sum(sum[i][j]);", "T of_warp = sum[i][j];"),
         "one warp only": ("other < blockDim.x / 32", "other < 1"),
         "the pieces overlap": ("p = blockIdx.z * piece + threadIdx.x", "p = threadIdx.x"),
         "the last piece's end missing": (
@@ -75,9 +97,8 @@ BROKEN = {
         "a slope of 1 at 0": ("y[i] > T(0)", "y[i] >= T(0)"),
     },
     ("ops/activation.cu", "sigmoid_forward", "Sigmoid"): {
-        "no check of the last block": ("if (i >= size) return;", ""),
-        "the absolute value forgotten": ("exp(-abs(x[i]))", "exp(-x[i])"),
-        "a function for float": ("exp(", "expf("),
+        "no check of the last block": ("if (i < size) y", "y"),
+        "the input returned": ("sigmoid(x[i])", "x[i]"),
     },
     ("ops/activation.cu", "sigmoid_backward", "Sigmoid"): {
         "no check of the last block": ("if (i < size) dx", "dx"),
@@ -130,25 +151,7 @@ BROKEN = {
         "float for T": ("T sum = 0", "float sum = 0"),
         "no check of the last block": ("if (h >= H || w >= W) return;", ""),
     },
-    ("ops/loss.cu", "block_sum", "BinaryCrossEntropyWithLogits, many numbers"): {
-        "no barrier": ("= value;\n    __syncthreads();", "= value;"),
-        "half a warp added up": ("int offset = 16", "int offset = 8"),
-        "one warp only": ("warp < blockDim.x / 32", "warp < 1"),
-        "every lane writes its warp's sum": ("if (threadIdx.x % 32 == 0) of_warp", "of_warp"),
-        "too little shared memory": ("of_warp[32]", "of_warp[1]"),
-        "float for T": ("T sum = 0", "float sum = 0"),
-    },
-    ("ops/loss.cu", "block_sum", "SoftDiceLoss, large images"): {
-        "no barrier between two uses": (
-            "    __syncthreads();  // everybody has read what an earlier call left in of_warp\n",
-            "",
-        ),
-    },
-    ("ops/loss.cu", "sigmoid", "SoftDiceLoss"): {
-        "the absolute value forgotten": ("exp(-abs(x))", "exp(-x)"),
-        "a function for float": ("exp(", "expf("),
-    },
-    ("ops/loss.cu", "cross_entropy_sums", "BinaryCrossEntropyWithLogits, many numbers"): {
+    ("ops/loss/cross_entropy.cu", "cross_entropy_sums", "BinaryCrossEntropyWithLogits, many numbers"): {
         "= for +=": ("sum += max", "sum = max"),
         "a term forgotten": ("max(x[i], T(0)) - ", "-"),
         "numbers counted twice": ("i += gridDim.x * blockDim.x", "i += blockDim.x"),
@@ -156,19 +159,19 @@ BROKEN = {
         "one partial sum only written": ("partial[blockIdx.x] = sum", "partial[0] = sum"),
         "a function for float": ("log1p(", "log1pf("),
     },
-    ("ops/loss.cu", "cross_entropy", "BinaryCrossEntropyWithLogits, many numbers"): {
+    ("ops/loss/cross_entropy.cu", "cross_entropy", "BinaryCrossEntropyWithLogits, many numbers"): {
         "one partial sum a thread only": ("i += blockDim.x", "i += blocks"),
         "one partial sum too many": ("i < blocks", "i <= blocks"),
         "the partial sums of all threads written": ("if (threadIdx.x == 0) *loss", "*loss"),
         "the sum, not the mean": ("sum / T(size)", "sum"),
     },
-    ("ops/loss.cu", "cross_entropy_backward", "BinaryCrossEntropyWithLogits"): {
+    ("ops/loss/cross_entropy.cu", "cross_entropy_backward", "BinaryCrossEntropyWithLogits"): {
         "dy forgotten": ("*dy / T(size)", "T(1) / T(size)"),
         "the mean forgotten": ("*dy / T(size)", "*dy"),
         "the target forgotten": ("(sigmoid(x[i]) - t[i])", "sigmoid(x[i])"),
         "no check of the last block": ("if (i < size) dx", "dx"),
     },
-    ("ops/loss.cu", "soft_dice_sums", "SoftDiceLoss, large images"): {
+    ("ops/loss/dice.cu", "soft_dice_sums", "SoftDiceLoss, large images"): {
         "= for +=": ("intersection += p", "intersection = p"),
         "the target not counted": ("total += p + t[i]", "total += p"),
         "every target the first one": ("t += (long long)blockIdx.y * pixels;", ""),
@@ -179,87 +182,81 @@ BROKEN = {
             "if (threadIdx.x > 0) return;\n    total = block_sum(total);",
         ),
     },
-    ("ops/loss.cu", "soft_dice", "SoftDiceLoss, large images"): {
+    ("ops/loss/dice.cu", "soft_dice", "SoftDiceLoss, large images"): {
         "the first block only": ("b < blocks", "b < 1"),
         "smooth forgotten above": ("T(2) * intersection + smooth", "T(2) * intersection"),
         "smooth forgotten below": ("total[n] = all + smooth", "total[n] = all"),
         "the sum, not the mean": ("sum / T(images)", "sum"),
     },
-    ("ops/loss.cu", "soft_dice", "SoftDiceLoss, many images"): {
+    ("ops/loss/dice.cu", "soft_dice", "SoftDiceLoss, many images"): {
         "one image a thread only": ("n += blockDim.x", "n += images"),
         "= for +=": ("sum += dice[n]", "sum = dice[n]"),
     },
-    ("ops/loss.cu", "soft_dice_backward", "SoftDiceLoss"): {
+    ("ops/loss/dice.cu", "soft_dice_backward", "SoftDiceLoss"): {
         "the sigmoid's slope forgotten": (" * p * (T(1) - p)", ""),
         "the number of images forgotten": ("*dy / T(images)", "*dy"),
         "the block for the image": ("n = i / pixels", "n = blockIdx.x"),
         "no check of the last block": ("if (n >= images) return;", ""),
     },
-    ("ops/norm.cu", "line_of", "BatchNorm"): {
+    ("ops/norm/fused_cuda.cu", "line_of", "BatchNorm"): {
         "eps forgotten": ("var + eps", "var"),
         "the mean not scaled": ("weight * r * mean", "weight * mean"),
         "a function for float": ("sqrt(", "sqrtf("),
     },
-    ("ops/norm.cu", "warp_sums", "BatchNorm, large images"): {
-        "half a warp added up": ("int offset = 16", "int offset = 8"),
-        "one of two sums only": ("s.v += __shfl_down_sync(0xffffffff, s.v, offset);", ""),
-    },
-    ("ops/norm.cu", "block_sums", "BatchNorm, large images"): {
-        "no barrier": ("__syncthreads();", ""),
-        "one warp only": ("lane < warps", "lane < 1"),
-        "every lane writes its warp's sum": ("if (lane == 0) of_warp", "of_warp"),
-        "warps added that are not there": (
-            "lane < warps ? of_warp[lane] : Sums{T(0), T(0)}",
-            "of_warp[lane]",
-        ),
-    },
-    ("ops/norm.cu", "moment_sums", "BatchNorm, large images"): {
+    ("ops/norm/fused_cuda.cu", "moment_sums", "BatchNorm, large images"): {
         "= for +=": ("sum += d;", "sum = d;"),
         "the channels mixed": ("(n * C + c) * HW", "(n + c) * HW"),
         "pixels counted twice": ("i += gridDim.x * blockDim.x", "i += blockDim.x"),
-        "one block's sums only written": ("sums[c * gridDim.x + blockIdx.x]", "sums[c * gridDim.x]"),
     },
-    ("ops/norm.cu", "channel_sums", "BatchNorm, large images"): {
+    ("ops/norm/fused_cuda.cu", "write_block_sums", "BatchNorm, large images"): {
+        "one block's sums only written": (
+            "sums[blockIdx.y * gridDim.x + blockIdx.x]",
+            "sums[blockIdx.y * gridDim.x]",
+        ),
+        "one sum for the other": ("blockIdx.x] = v", "blockIdx.x] = u"),
+        "every thread writes": ("    if (threadIdx.x > 0) return;\n", ""),
+    },
+    ("ops/norm/fused_cuda.cu", "channel_sum", "BatchNorm, large images"): {
         "one block only": ("b < blocks", "b < 1"),
-        "blocks added that are not there": ("b < blocks", "true"),
-        "the squares of another channel": ("(C + c) * blocks", "(C + c - 1) * blocks"),
+        "blocks summed that do not exist": ("b < blocks", "true"),
+        "the sum of another channel": ("(which * C + c) * blocks", "(which * C) * blocks"),
     },
-    ("ops/norm.cu", "moments", "BatchNorm"): {
+    ("ops/norm/fused_cuda.cu", "moments", "BatchNorm"): {
         "the shift not undone": ("mean[c] = x[c * HW] + d", "mean[c] = d"),
         "the mean's square forgotten": (" - d * d", ""),
-        "the variance of a sample": ("v = total.v / m", "v = total.v / (m - T(1))"),
+        "the variance of a sample": ("v = square / m", "v = square / (m - T(1))"),
         "the sums of all threads written": ("if (threadIdx.x == 0) {", "{"),
     },
-    ("ops/norm.cu", "normalise", "BatchNorm, ReLU"): {
+    ("ops/norm/fused_cuda.cu", "normalise", "BatchNorm, ReLU"): {
         "the ReLU forgotten": ("relu && z <= T(0) ? T(0) : z", "z"),
         "the first image only": ("n < N", "n < 1"),
     },
-    ("ops/norm.cu", "normalise", "BatchNorm, large images"): {
+    ("ops/norm/fused_cuda.cu", "normalise", "BatchNorm, large images"): {
         "one pixel a thread only": ("i += gridDim.x * blockDim.x", "i += HW"),
     },
-    ("ops/norm.cu", "gradient_sums", "BatchNorm, ReLU"): {
+    ("ops/norm/fused_cuda.cu", "gradient_sums", "BatchNorm, ReLU"): {
         "the ReLU's slope forgotten": ("if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);", ""),
         "= for +=": ("sum_dz += dz", "sum_dz = dz"),
     },
-    ("ops/norm.cu", "gradient_sums", "BatchNorm"): {
+    ("ops/norm/fused_cuda.cu", "gradient_sums", "BatchNorm"): {
         "the mean forgotten": ("(x[at] - mean_c)", "x[at]"),
     },
-    ("ops/norm.cu", "gradient_totals", "BatchNorm"): {
-        "one gradient for the other": ("dg[c] = total.u", "dg[c] = total.v"),
-        "a gradient not written": ("db[c] = total.v;", ""),
+    ("ops/norm/fused_cuda.cu", "gradient_totals", "BatchNorm"): {
+        "one gradient for the other": ("dg[c] = sum_dz_n", "dg[c] = sum_dz"),
+        "a gradient not written": ("db[c] = sum_dz;", ""),
     },
-    ("ops/norm.cu", "input_gradient", "BatchNorm"): {
+    ("ops/norm/fused_cuda.cu", "input_gradient", "BatchNorm"): {
         "the way through the mean forgotten": ("dz - of_one - ", "dz - "),
         "the way through the variance forgotten": (" - (x[at] - mean_c) * of_n", ""),
         "a factor forgotten": ("share * dg[c] * line.r", "share * dg[c]"),
     },
-    ("ops/norm.cu", "input_gradient", "BatchNorm, ReLU"): {
+    ("ops/norm/fused_cuda.cu", "input_gradient", "BatchNorm, ReLU"): {
         "the ReLU's slope forgotten": ("if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);", ""),
     },
-    ("ops/norm.cu", "input_gradient", "BatchNormInference"): {
+    ("ops/norm/fused_cuda.cu", "input_gradient", "BatchNormInference"): {
         "statistics that move in evaluation": ("of_one = share * db[c]", "of_one = db[c] / T(N * HW)"),
     },
-    ("ops/norm.cu", "weighted_sum", "weighted_sum"): {
+    ("average.cu", "weighted_sum", "weighted_sum"): {
         "one block only": ("blockIdx.x * blockDim.x + threadIdx.x", "threadIdx.x"),
         "a weight forgotten": ("q * v[i]", "v[i]"),
         "no check of the last block": ("if (i < size) y", "y"),
@@ -286,9 +283,7 @@ BROKEN = {
         "= for +=": ("sum += number", "sum = number"),
         "not squared": ("number * number", "abs(number)"),
         "numbers counted twice": ("i += gridDim.x * blockDim.x", "i += blockDim.x"),
-        "no barrier": ("__syncthreads();", ""),
-        "half a warp added up": ("int offset = 16", "int offset = 8"),
-        "one warp only": ("warp < 8", "warp < 1"),
+        "the threads' sums not added": ("block_sum(sum)", "sum"),
     },
     ("optim.cu", "scale_to_norm", "clip_grad_norm"): {
         "short gradients not written": (

@@ -1,8 +1,8 @@
-"""Enough of CuPy's streams, events and memory pools to see whether the work of two streams is ordered.
+"""A simulation of CuPy's streams, events and memory pools, to test that the work of two streams is ordered.
 
-A GPU may run the work of a stream at any time that its events allow. This one runs it at the extremes: at
-once or, if the stream is `late`, when somebody waits for it. Memory that Python lets go of is given away
-again, as CuPy's pools do, whatever work is still queued for it; all of it is of one size.
+A GPU may run the work of a stream at any time that its events allow. The simulation runs it at the two
+extremes: immediately or, if the stream is `late`, only when something waits for it. Memory that Python drops
+returns to its pool and is reused, whatever work is still queued for it, as in CuPy. All blocks have one size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 
 class Stream:
-    """A queue of work."""
+    """A queue of work: functions, of which the first `done` have run."""
 
     def __init__(self, late: bool) -> None:
         self.queue: list[Callable[[], None]] = []
@@ -39,17 +39,17 @@ class Stream:
 
 
 class Event:
-    """A place in a stream's queue."""
+    """A position in a stream's queue."""
 
-    def __init__(self, stream: Stream, place: int) -> None:
-        self.stream, self.place = stream, place
+    def __init__(self, stream: Stream, position: int) -> None:
+        self.stream, self.position = stream, position
 
     def synchronize(self) -> None:
-        self.stream.run(self.place)
+        self.stream.run(self.position)
 
 
 class Memory:
-    """Memory of the device that goes back to its pool when Python lets go of it and of all its parts."""
+    """Memory of the GPU, which returns to its pool when Python drops it and all its parts."""
 
     def __init__(self, storage: np.ndarray, pool: list[np.ndarray]) -> None:
         self.storage, self.pool = storage, pool
@@ -66,7 +66,7 @@ class Memory:
 
 
 class Part:
-    """Some of the device's memory; `numbers` is what a kernel would be given, which keeps nothing alive."""
+    """A part of the GPU's memory. `numbers` stands for a kernel's pointer: it keeps nothing alive."""
 
     def __init__(self, memory: Memory, numbers: np.ndarray) -> None:
         self.memory, self.numbers = memory, numbers
@@ -76,13 +76,13 @@ class Part:
 
 
 def pinned_memory(storage: bytearray, pool: list[bytearray]) -> ctypes.Array:
-    """Return memory of the host that goes back to its pool when Python lets go of it."""
+    """Return pinned memory, which returns to its pool when Python drops it."""
     kind = type("Pinned", (ctypes.c_char * len(storage),), {"__del__": lambda self: pool.append(storage)})
     return kind.from_buffer(storage)
 
 
 def simulated_cupy(late_copies: bool, late_steps: bool) -> SimpleNamespace:
-    """Return what stands for the module cupy."""
+    """Return a stand-in for the module cupy."""
     pinned: list[bytearray] = []
     memory: list[np.ndarray] = []
     computing = Stream(late_steps)

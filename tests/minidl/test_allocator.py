@@ -1,4 +1,4 @@
-"""Freed memory stays with the process: the next array of the same size costs no page faults."""
+"""The process keeps freed memory: the next array of the same size causes no page faults."""
 
 import subprocess
 import sys
@@ -25,9 +25,9 @@ print(faults(20))
 @pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the setting exists only in Linux's C library"
 )
-def test_an_array_takes_the_memory_of_the_one_before():
+def test_an_array_reuses_the_memory_of_the_one_before():
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
-    understood, faults = run.stdout.split()
-    if understood == "False":
+    supported, faults = run.stdout.split()
+    if supported == "False":
         pytest.skip("this C library is not glibc")
     assert int(faults) < 20  # 20 arrays of 768 pages each

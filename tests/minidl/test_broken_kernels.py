@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 from broken_kernels import BROKEN
 
-from minidl import Parameter, cuda_on_cpu, ops, optim
+from minidl import Parameter, average, backend, cuda_on_cpu, ops, optim
 from minidl.backend import to_device, to_numpy
 from minidl.cuda_on_cpu import compiler
-from minidl.gradcheck_cases import by_im2col, function_cases
-from minidl.ops import conv_direct, loss, norm
+from minidl.gradcheck import by
+from minidl.gradcheck_cases import function_cases
+from minidl.ops.conv import implicit_gemm
+from minidl.ops.loss import cross_entropy, dice
+from minidl.ops.norm import fused_cuda
 from minidl.tensor import Tensor
 
 MINIDL = Path(cuda_on_cpu.__file__).parents[1]
@@ -33,11 +36,12 @@ ROWS = [(*place, what) for place, breaks in BROKEN.items() for what in breaks]
 # of the time goes into g++, so it is not asked for the fastest program.
 SETTINGS = {
     (compiler, "COMMON"): [flag.replace("-O2", "-Og") for flag in compiler.COMMON],
-    (conv_direct, "PIECE_PIXELS"): 200,
-    (loss, "BLOCK"): 64,
-    (loss, "BLOCKS"): 70,
-    (loss, "IMAGE_BLOCKS"): 2,
-    (norm, "THREADS"): 64,
+    (implicit_gemm, "PIECE_PIXELS"): 200,
+    (cross_entropy, "BLOCK"): 64,
+    (cross_entropy, "BLOCKS"): 70,
+    (dice, "BLOCK"): 64,
+    (dice, "IMAGE_BLOCKS"): 2,
+    (fused_cuda, "THREADS"): 64,
     (optim, "BLOCKS"): 2,
 }
 
@@ -45,6 +49,7 @@ SETTINGS = {
 def more_cases(rng, device):
     """Operations on shapes that fill more than one block, tile or chunk, and on numbers that are special."""
     image, kernel = rng.normal(size=(3, 9, 13, 11)), rng.normal(size=(10, 9, 3, 3))
+    tall = rng.normal(size=(4, 9, 3, 2))
     masks = [
         rng.integers(0, 2, shape).astype(float) for shape in ((7, 1, 40, 17), (3, 1, 20, 13), (70, 1, 2, 3))
     ]
@@ -56,8 +61,13 @@ def more_cases(rng, device):
     return {
         "Conv2d, many channels": (lambda x, w: ops.conv2d(x, w, padding=1), [image, kernel]),
         "Conv2d, many channels, by im2col": (
-            by_im2col(lambda x, w: ops.conv2d(x, w, padding=1)),
+            by("im2col", lambda x, w: ops.conv2d(x, w, padding=1)),
             [image, kernel],
+        ),
+        "Conv2d, by im2col": (by("im2col", lambda x, w: ops.conv2d(x, w, padding=(1, 0))), [image[:2], tall]),
+        "ConvTranspose2d, by im2col": (
+            by("im2col", lambda x, w: ops.conv_transpose2d(x, w, stride=2)),
+            [image[:2, :, :7, :6], kernel[:9, :4]],
         ),
         "ReLU, two blocks": (ops.relu, [rng.normal(size=300)]),
         "ReLU, not a number": (ops.relu, [np.array([1.0, np.nan])]),
@@ -133,7 +143,7 @@ def pooled_with_a_nan(device):
 def averaged(device):
     """A step of a running average."""
     u, v = (to_device(a, device) for a in np.random.default_rng(0).normal(size=(2, 300)))
-    return [norm.weighted_sum(0.9, u, 0.1, v)]
+    return [average.weighted_sum(0.9, u, 0.1, v)]
 
 
 CASES = {
@@ -168,9 +178,16 @@ def problem(case):
     return None
 
 
-def kernels_of(file):
-    """The Kernels of a file, "ops/conv.cu" for one."""
-    return importlib.import_module("minidl." + file.removesuffix(".cu").replace("/", ".")).kernels
+@contextlib.contextmanager
+def text_replaced(file, broken):
+    """Take the kernels of a file such as "ops/pool.cu", or the functions of common.cuh, from another file."""
+    with pytest.MonkeyPatch.context() as patch:
+        if file == "common.cuh":
+            patch.setattr(backend.kernels, "COMMON", broken)
+        else:
+            module = importlib.import_module("minidl." + file.removesuffix(".cu").replace("/", "."))
+            patch.setattr(module.kernels, "source", broken)
+        yield
 
 
 def break_function(text, function, right, wrong):
@@ -194,14 +211,14 @@ def settings():
 def problem_when_broken(row, folder):
     """How a break is noticed; None if it is not. Needs a folder for the broken file."""
     file, function, case, what = row
-    kernels = kernels_of(file)
-    broken = folder / kernels.source.name
-    text = kernels.source.read_text(encoding="utf-8")
+    source = MINIDL / file
+    broken = folder / source.name
+    text = source.read_text(encoding="utf-8")
     broken.write_text(break_function(text, function, *BROKEN[row[:3]][what]), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, text_replaced(file, broken):
         patch.setenv("XDG_CACHE_HOME", str(folder.parent))  # nobody compiles this again
-        cuda_on_cpu.load(broken, "float64")  # g++ must take it: that it refuses a break would prove nothing
-        patch.setattr(kernels, "source", broken)
+        # g++ must accept it: a break that g++ refuses would prove nothing
+        cuda_on_cpu.load(broken, "float64", None if file == "common.cuh" else backend.COMMON)
         return problem(case)
 
 
@@ -229,7 +246,7 @@ def test_the_kernels_as_they_are_agree_with_numpy(case):
     assert problem(case) is None
 
 
-@pytest.mark.parametrize("source", sorted(MINIDL.rglob("*.cu")), ids=lambda source: source.name)
+@pytest.mark.parametrize("source", sorted(MINIDL.rglob("*.cu*")), ids=lambda source: source.name)
 def test_every_function_is_broken(source):
     functions = FUNCTION.findall(source.read_text(encoding="utf-8"))
     file = source.relative_to(MINIDL).as_posix()

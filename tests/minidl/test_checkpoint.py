@@ -1,4 +1,4 @@
-"""A checkpoint comes back as it was, whole or not at all, and no damaged one is ever taken for good."""
+"""A checkpoint loads exactly as it was saved, is written atomically, and is rejected if it is damaged."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ TREE = {
 
 
 def equal(a, b):
-    """Equality down to types, dtypes and bits."""
+    """Return whether two trees are equal, including types, dtypes and bits."""
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
     if isinstance(a, dict) and isinstance(b, dict):
@@ -45,10 +45,10 @@ def saved(path):
 
 
 class TestRoundTrip:
-    def test_a_tree_comes_back_as_it_was(self, saved):
+    def test_a_tree_loads_as_it_was_saved(self, saved):
         assert equal(checkpoint.load(saved), TREE)
 
-    def test_a_path_may_be_text(self, path):
+    def test_a_path_may_be_a_string(self, path):
         checkpoint.save(str(path), {"a": 1})
         assert checkpoint.load(str(path)) == {"a": 1}
 
@@ -65,7 +65,7 @@ class TestRoundTrip:
         checkpoint.save(path, {"a": array})
         assert equal(checkpoint.load(path)["a"], array)
 
-    def test_a_generator_goes_on_from_its_saved_state(self, path):
+    def test_a_generator_resumes_from_its_saved_state(self, path):
         rng = np.random.default_rng(5)
         rng.normal(size=3)
         checkpoint.save(path, {"random": rng.bit_generator.state})
@@ -73,13 +73,13 @@ class TestRoundTrip:
         other.bit_generator.state = checkpoint.load(path)["random"]
         assert other.integers(2**63) == rng.integers(2**63)
 
-    def test_numpy_s_numbers_become_plain_ones_and_tuples_lists_and_keys_text(self, path):
+    def test_numpy_numbers_become_python_numbers_tuples_become_lists_and_keys_become_strings(self, path):
         tree = {"a": np.float64(0.1), "b": np.int64(2**62), "c": np.bool_(True), "d": (1, (2,)), 5: "five"}
         checkpoint.save(path, tree)
         expected = {"a": 0.1, "b": 2**62, "c": True, "d": [1, [2]], "5": "five"}
         assert equal(checkpoint.load(path), expected)
 
-    def test_arrays_of_a_device_come_back_as_numpy_s(self, path, put):
+    def test_arrays_of_any_device_load_as_numpy_arrays(self, path, put):
         checkpoint.save(path, {"a": put(np.arange(4.0))})
         assert equal(checkpoint.load(path), {"a": np.arange(4.0)})
 
@@ -91,7 +91,7 @@ class TestRoundTrip:
     def test_the_same_tree_gives_the_same_bytes(self, saved, tmp_path):
         checkpoint.save(tmp_path / "again.npz", TREE)
         assert saved.read_bytes() == (tmp_path / "again.npz").read_bytes()
-        with zipfile.ZipFile(saved) as file:  # and no clock is read, which both might have read alike
+        with zipfile.ZipFile(saved) as file:  # both could have been written in the same second
             assert {part.date_time for part in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
     def test_numpy_opens_it_without_pickle(self, saved):
@@ -100,46 +100,46 @@ class TestRoundTrip:
             assert all(not file[name].dtype.hasobject for name in file.files)
 
 
-class TestRefusedToSave:
-    def refused(self, path, tree, kind, match):
+class TestNotSaved:
+    def rejected(self, path, tree, kind, match):
         checkpoint.save(path, {"kept": 1})
         with pytest.raises(kind, match=match):
             checkpoint.save(path, tree)
         assert checkpoint.load(path) == {"kept": 1}
         assert [p.name for p in path.parent.iterdir()] == [path.name]
 
-    def test_arrays_of_objects_would_need_pickle(self, path):
-        self.refused(path, {"a": np.array([{}, None])}, TypeError, "would need pickle")
-        self.refused(path, {"a": np.zeros(2, [("x", object)])}, TypeError, "would need pickle")
+    def test_arrays_of_python_objects(self, path):
+        self.rejected(path, {"a": np.array([{}, None])}, TypeError, "would need pickle")
+        self.rejected(path, {"a": np.zeros(2, [("x", object)])}, TypeError, "would need pickle")
 
-    def test_what_json_does_not_know(self, path):
-        self.refused(path, {"a": {1, 2}}, TypeError, "set")
+    def test_types_that_json_does_not_have(self, path):
+        self.rejected(path, {"a": {1, 2}}, TypeError, "set")
 
-    def test_a_dictionary_that_looks_like_an_array_of_the_file(self, path):
-        self.refused(path, {"b": np.ones(2), "a": {"array": 0}}, ValueError, "use another key")
+    def test_a_dictionary_that_looks_like_a_reference_to_an_array(self, path):
+        self.rejected(path, {"b": np.ones(2), "a": {"array": 0}}, ValueError, "use another key")
 
-    def test_the_word_array_beside_other_keys_is_no_such_thing(self, path):
+    def test_a_dictionary_with_more_keys_than_array_is_saved(self, path):
         tree = {"a": {"array": 0, "b": 1}, "b": [np.ones(2)]}
         checkpoint.save(path, tree)
         assert equal(checkpoint.load(path), tree)
 
 
 class TestDamage:
-    def refused(self, path):
+    def rejected(self, path):
         with pytest.raises(CheckpointError) as fault:
             checkpoint.load(path)
         message = str(fault.value)
         assert message.startswith(f"{path}: ") and "\n" not in message
-        assert "pickle" not in message  # NumPy would advise to load it unsafely
+        assert "pickle" not in message  # NumPy's own message advises allow_pickle=True
         return message
 
-    def test_a_changed_byte_is_refused_or_harmless_wherever_it_is(self, path):
-        """Dates and attributes in the zip have no checksum, and no meaning here."""
+    def test_any_changed_byte_is_either_rejected_or_harmless(self, path):
+        """Dates and attributes in the zip file have no checksum, but they are not used."""
         tree = {"weights": np.arange(5.0), "settings": {"epochs": 40}}
         checkpoint.save(path, tree)
         whole = path.read_bytes()
         rng = np.random.default_rng(1)
-        places, refused = range(0, len(whole), 3), 0
+        places, rejections = range(0, len(whole), 3), 0
         for place in places:
             damaged = bytearray(whole)
             damaged[place] ^= int(rng.integers(1, 256))
@@ -147,74 +147,74 @@ class TestDamage:
             try:
                 assert equal(checkpoint.load(path), tree), f"byte {place} of {len(whole)}"
             except CheckpointError:
-                refused += 1
-        assert refused > len(places) / 2
+                rejections += 1
+        assert rejections > len(places) / 2
 
     @pytest.mark.parametrize(
         ("before", "after"), [(b"(3000,)", b"(2000,)"), (b"<f8", b"<f4"), (b"<f8", b">f8")]
     )
-    def test_a_changed_header_of_an_array_is_refused(self, path, before, after):
+    def test_a_changed_array_header_is_rejected(self, path, before, after):
         checkpoint.save(path, {"a": np.arange(3000.0)})
         whole = path.read_bytes()
         assert whole.count(before) == 1
         path.write_bytes(whole.replace(before, after))
-        assert "checksum" in self.refused(path)
+        assert "checksum" in self.rejected(path)
 
-    def test_a_file_cut_short_is_refused_wherever_it_is_cut(self, saved):
+    def test_a_truncated_file_is_rejected_at_every_length(self, saved):
         whole = saved.read_bytes()
         for length in (*range(0, len(whole), 97), len(whole) - 1):
             saved.write_bytes(whole[:length])
-            self.refused(saved)
+            self.rejected(saved)
 
-    def test_a_file_of_zeros_is_refused(self, saved):
+    def test_a_file_of_zeros_is_rejected(self, saved):
         saved.write_bytes(bytes(saved.stat().st_size))
-        self.refused(saved)
+        self.rejected(saved)
 
     @pytest.mark.parametrize(
         "content", [b"", b"epoch,loss\n1,0.5\n", b"\x80\x04N."], ids=["empty", "text", "pickle"]
     )
-    def test_a_file_of_another_kind_is_refused(self, path, content):
+    def test_a_file_of_another_kind_is_rejected(self, path, content):
         path.write_bytes(content)
-        assert "no checkpoint" in self.refused(path)
+        assert "is not a checkpoint" in self.rejected(path)
 
-    def test_a_npz_or_npy_file_of_somebody_else_is_refused(self, path):
+    def test_other_npz_and_npy_files_are_rejected(self, path):
         np.savez(path, w=np.ones(3))
-        self.refused(path)
+        self.rejected(path)
         np.savez(path, tree=np.ones(3))
-        self.refused(path)
+        self.rejected(path)
         np.savez(path, tree=np.array('["a list"]'))
-        self.refused(path)
+        self.rejected(path)
         np.savez(path, tree=np.array('{"format": "minidl checkpoint 1", "tree": {"array": 0}}'))
-        self.refused(path)  # and array 0 is not there
+        self.rejected(path)  # array 0 is missing
         with open(path, "wb") as file:
             np.save(file, np.ones(3))
-        self.refused(path)
+        self.rejected(path)
 
-    def test_loading_runs_no_code_that_a_file_brings_along(self, path, tmp_path):
+    def test_loading_runs_no_code_from_the_file(self, path, tmp_path):
         class Trap:
             def __reduce__(self):
                 return (open, (str(tmp_path / "sprung"), "w"))
 
         np.savez(path, tree=np.array([Trap()]))
-        with pytest.raises(CheckpointError, match="no checkpoint"):
+        with pytest.raises(CheckpointError, match="is not a checkpoint"):
             checkpoint.load(path)
         assert not (tmp_path / "sprung").exists()
 
-    def test_another_format_is_named(self, path):
+    def test_the_error_for_another_format_names_both(self, path):
         np.savez(path, tree=np.array('{"format": "minidl checkpoint 2", "tree": {}}'))
-        message = self.refused(path)
-        assert "'minidl checkpoint 2'" in message and "want 'minidl checkpoint 1'" in message
+        message = self.rejected(path)
+        assert "'minidl checkpoint 2'" in message and "expected 'minidl checkpoint 1'" in message
 
-    def test_a_folder_is_refused(self, tmp_path):
-        assert "directory" in self.refused(tmp_path)
+    def test_a_folder_is_rejected(self, tmp_path):
+        assert "directory" in self.rejected(tmp_path)
 
-    def test_a_missing_file_is_missing_not_damaged(self, path):
+    def test_a_missing_file_raises_file_not_found(self, path):
         with pytest.raises(FileNotFoundError):
             checkpoint.load(path)
 
 
-class TestWholeOrNotThere:
-    def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(self, saved, monkeypatch):
+class TestAtomicWriting:
+    def test_a_failed_write_leaves_only_the_old_file(self, saved, monkeypatch):
         def full(descriptor):
             raise OSError(28, "No space left on device")
 
@@ -225,7 +225,7 @@ class TestWholeOrNotThere:
         assert saved.read_bytes() == before
         assert [p.name for p in saved.parent.iterdir()] == [saved.name]
 
-    def test_ctrl_c_in_the_middle_leaves_the_old_file_and_nothing_else(self, saved, monkeypatch):
+    def test_ctrl_c_during_a_write_leaves_only_the_old_file(self, saved, monkeypatch):
         def interrupted(descriptor):
             raise KeyboardInterrupt
 
@@ -236,8 +236,8 @@ class TestWholeOrNotThere:
         assert saved.read_bytes() == before
         assert [p.name for p in saved.parent.iterdir()] == [saved.name]
 
-    def test_a_disk_that_fills_up_leaves_the_old_file_and_nothing_else(self, saved):
-        resource = pytest.importorskip("resource", reason="only POSIX limits the size of a file")
+    def test_a_full_disk_leaves_only_the_old_file(self, saved):
+        resource = pytest.importorskip("resource", reason="file sizes can be limited on POSIX only")
         program = (
             "import resource, signal, sys, numpy\n"
             "from minidl import checkpoint\n"
@@ -252,7 +252,7 @@ class TestWholeOrNotThere:
         assert saved.read_bytes() == before
         assert [p.name for p in saved.parent.iterdir()] == [saved.name]
 
-    def test_the_new_file_is_on_the_disk_before_it_takes_the_place_of_the_old(self, saved, monkeypatch):
+    def test_the_new_file_is_flushed_to_the_disk_before_it_replaces_the_old_one(self, saved, monkeypatch):
         events = []
         fsync, replace = os.fsync, os.replace
         monkeypatch.setattr(os, "fsync", lambda fd: (events.append(os.fstat(fd).st_size), fsync(fd)))
@@ -265,6 +265,6 @@ class TestWholeOrNotThere:
         assert checkpoint.load(saved) == {"new": 2}
         assert [p.name for p in saved.parent.iterdir()] == [saved.name]
 
-    def test_a_folder_that_is_not_there_is_an_os_error(self, tmp_path):
+    def test_a_missing_folder_raises_an_os_error(self, tmp_path):
         with pytest.raises(OSError, match="absent"):
             checkpoint.save(tmp_path / "absent" / "last.npz", {})

@@ -1,4 +1,4 @@
-"""Kernels run as CUDA says they run, and what a GPU would pass over in silence is an error with its line."""
+"""The emulator runs kernels as CUDA defines, and reports errors that a GPU would ignore, with their lines."""
 
 import functools
 import os
@@ -42,30 +42,30 @@ extern "C" __global__ void matmul(const T* a, const T* b, T* c, int n)
 """
 
 
-# What a kernel must not do, and what is said of it.
-WRONG = {
-    "y[n] = 1;": r"writes 4 bytes 0 bytes behind the end of argument 2 `T\* y`, which has 40 bytes",
-    "y[0] = x[-1];": r"reads 4 bytes 4 bytes before the beginning of argument 1 `const T\* x`",
-    "y[0] = x[n + 7];": r"reads 4 bytes 28 bytes behind the end of argument 1",
-    "typedef long long loose __attribute__((aligned(4))); y[0] = *(const loose*)(x + n - 1);": (
+# Illegal statements, and the error message for each.
+ILLEGAL = {
+    "y[n] = 1;": r"writes 4 bytes 0 bytes past the end of argument 2 `T\* y`, which has 40 bytes",
+    "y[0] = x[-1];": r"reads 4 bytes 4 bytes before the start of argument 1 `const T\* x`",
+    "y[0] = x[n + 7];": r"reads 4 bytes 28 bytes past the end of argument 1",
+    "typedef long long unaligned __attribute__((aligned(4))); y[0] = *(const unaligned*)(x + n - 1);": (
         r"reads 8 bytes across the end of argument 1"
     ),
     "y[0] = s[n];": r"index 10 is outside its array",
-    "q[1][n - 6] = 1;": r"index 4 is outside its array",  # though not outside all of q
-    "T* p = s; p[n] = 1;": r"writes 4 bytes 0 bytes behind the end of shared array `s`",
-    "e[n + 2] = 1;": r"writes 4 bytes 8 bytes behind the end of the `extern __shared__` array",
+    "q[1][n - 6] = 1;": r"index 4 is outside its array",  # although inside q
+    "T* p = s; p[n] = 1;": r"writes 4 bytes 0 bytes past the end of shared array `s`",
+    "e[n + 2] = 1;": r"writes 4 bytes 8 bytes past the end of the `extern __shared__` array",
     "T mine[4]; for (int i = 0; i <= n; ++i) mine[i] = i;": r"index 4 is outside its array",
     "y[0] = 7 / (n - 10);": r"divides by zero",
     "y[0] = n * 1000000000;": r"a multiplication overflows its integer type",
-    "*(float2*)(y + 1) = make_float2(1, 2);": r"address 0x\w+ is no multiple of what its type needs",
-    "((T*)(1LL << 40))[n] = 1;": r"writes 4 bytes at address 0x10000000028, near no array of this launch",
-    "((T*)0)[n - 10] = 1;": r"writes 4 bytes at address 0x0, by a null pointer",
-    "((T*)0)[n] = 1;": r"writes 4 bytes at address 0x28, by a null pointer",
-    "atomicAdd(y + n, 1);": r"reads 4 bytes 0 bytes behind the end of argument 2",
+    "*(float2*)(y + 1) = make_float2(1, 2);": r"address 0x\w+ is not aligned for its type",
+    "((T*)(1LL << 40))[n] = 1;": r"writes 4 bytes at address 0x10000000028, not near any array",
+    "((T*)0)[n - 10] = 1;": r"writes 4 bytes at address 0x0, through a null pointer",
+    "((T*)0)[n] = 1;": r"writes 4 bytes at address 0x28, through a null pointer",
+    "atomicAdd(y + n, 1);": r"reads 4 bytes 0 bytes past the end of argument 2",
 }
-WRONG_KERNELS = "".join(
+ILLEGAL_KERNELS = "".join(
     f"""
-    extern "C" __global__ void wrong_{i}(const T* x, T* y, int n)
+    extern "C" __global__ void illegal_{i}(const T* x, T* y, int n)
     {{
         __shared__ T s[10], q[4][4];
         extern __shared__ T e[];
@@ -75,13 +75,13 @@ WRONG_KERNELS = "".join(
         }}
         y[1] = s[threadIdx.x] + q[0][threadIdx.x] + e[threadIdx.x];
     }}"""
-    for i, statement in enumerate(WRONG)
+    for i, statement in enumerate(ILLEGAL)
 )
 
 
 @pytest.fixture(scope="module", autouse=True)
-def works():
-    """Skip where kernels cannot be run; but where every change is checked, a missing g++ is a failure."""
+def require_emulator():
+    """Skip if the emulator does not work here; in continuous integration (CI) a missing g++ is a failure."""
     if problem := cuda_on_cpu.problem():
         assert not os.environ.get("CI"), problem
         pytest.skip(problem)
@@ -89,7 +89,7 @@ def works():
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """Return a function from the text of a file, and maybe a kernel's name and dtype, to the kernel."""
+    """Return a function that compiles the text of a file and returns a kernel, by default the first."""
 
     @functools.cache
     def module(text: str, dtype: str) -> cuda_on_cpu.Module:
@@ -110,9 +110,9 @@ def ints(count: int):
     return xp.zeros(count, np.int32)
 
 
-class TestWhatIsComputed:
+class TestResults:
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    def test_a_thread_for_every_number(self, compiled, dtype, rng):
+    def test_one_thread_per_number(self, compiled, dtype, rng):
         x, y = rng.standard_normal((2, 1000)).astype(dtype)
         result = asarray(y)
         a = np.dtype(dtype).type(3)
@@ -120,7 +120,7 @@ class TestWhatIsComputed:
         assert result.dtype == dtype
         np.testing.assert_allclose(result.get(), y + 3 * x, rtol=1e-6)
 
-    def test_blocks_and_grids_of_three_axes(self, compiled):
+    def test_blocks_and_grids_with_three_axes(self, compiled):
         kernel = compiled("""
             extern "C" __global__ void where(int* y)
             {
@@ -135,7 +135,7 @@ class TestWhatIsComputed:
         np.testing.assert_array_equal(y.get().reshape(6, 12, 15), 10000 * plane + 100 * row + x)
 
     @pytest.mark.parametrize("order", ORDERS)
-    def test_a_tiled_product_of_matrices(self, compiled, order, rng):
+    def test_a_tiled_matrix_product(self, compiled, order, rng):
         a, b = rng.standard_normal((2, 32, 32)).astype(np.float32)
         c = xp.empty((32, 32), np.float32)
         with thread_order(order):
@@ -181,7 +181,7 @@ class TestWhatIsComputed:
                 y[128 + lane] = __ballot_sync(0xffffffffu, lane < 5);
                 y[160 + lane] = 2 * __any_sync(~0u, lane == 7) + __all_sync(~0u, lane < 31);
                 d[lane] = __shfl_sync(0xffffffffu, 0.5 * lane, 5);
-                if (lane < 4) y[lane] += __shfl_sync(0xfu, lane, 2);  // four lanes by themselves
+                if (lane < 4) y[lane] += __shfl_sync(0xfu, lane, 2);  // four lanes only
                 __syncwarp();
             }""")
         y, d = ints(192), xp.empty(32, np.float64)
@@ -215,7 +215,7 @@ class TestWhatIsComputed:
         assert sorted(before.tolist()) == list(range(100))
 
     @pytest.mark.parametrize("order", ORDERS)
-    def test_shared_memory_sized_at_the_launch(self, compiled, order):
+    def test_shared_memory_whose_size_is_set_at_the_launch(self, compiled, order):
         kernel = compiled("""
             extern "C" __global__ void reverse(const T* x, T* y)
             {
@@ -230,7 +230,7 @@ class TestWhatIsComputed:
             kernel((1,), (100,), (asarray(x), y), shared_mem=400)
         np.testing.assert_array_equal(y.get(), x[::-1])
 
-    def test_templates_macros_vectors_and_the_words_of_cuda(self, compiled):
+    def test_templates_macros_vectors_and_the_keywords_of_cuda(self, compiled):
         kernel = compiled(
             """
             __constant__ float WEIGHTS[4] = {1, 10, 100};
@@ -263,7 +263,7 @@ class TestWhatIsComputed:
         kernel((1,), (2,), (asarray(np.array([1, 2, 3, 4], np.float32)), y))
         assert y.tolist() == [2 * 8 * 325] * 2
 
-    def test_the_mathematics_of_cuda(self, compiled):
+    def test_the_mathematical_functions_of_cuda(self, compiled):
         kernel = compiled("""
             extern "C" __global__ void numbers(T* y)
             {
@@ -275,7 +275,7 @@ class TestWhatIsComputed:
         kernel((1,), (1,), (y,))
         assert y.tolist() == [0.5, 1, 2, 2, 0, 1, 2, 3, 16, 4]
 
-    def test_a_table_of_pointers_reaches_arrays_that_are_no_arguments(self, compiled):
+    def test_a_table_of_pointers_gives_access_to_arrays_that_are_not_arguments(self, compiled):
         kernel = compiled("""
             extern "C" __global__ void double_all(T* const* arrays, const int* sizes)
             {
@@ -286,15 +286,15 @@ class TestWhatIsComputed:
         table = asarray(np.array([address(a) for a in arrays], np.uint64))
         kernel((3,), (32,), (table, asarray(np.array([3, 70, 1], np.int32))))
         assert all((a == 2).all() for a in arrays)
-        with pytest.raises(KernelError, match="4 bytes 0 bytes behind the end of array 2 of argument 1"):
+        with pytest.raises(KernelError, match="4 bytes 0 bytes past the end of array 2 of argument 1"):
             kernel((3,), (32,), (table, asarray(np.array([3, 70, 2], np.int32))))
         table[1] = 12345
-        with pytest.raises(TypeError, match="element 1 is no address of a living array"):
+        with pytest.raises(TypeError, match="element 1 is not the address of an existing array"):
             kernel((3,), (32,), (table, asarray(np.array([3, 70, 1], np.int32))))
 
 
 class TestBarriers:
-    """A kernel that lacks a barrier must not be right by luck."""
+    """A kernel that lacks a barrier must not be correct by chance."""
 
     @pytest.mark.parametrize("barrier", [0, 1])
     def test_a_missing_barrier_gives_a_wrong_product(self, compiled, barrier, rng):
@@ -302,13 +302,13 @@ class TestBarriers:
         del lines[[i for i, line in enumerate(lines) if "__syncthreads" in line][barrier]]
         kernel = compiled("\n".join(lines))
         a, b = rng.standard_normal((2, 32, 32)).astype(np.float32)
-        right = []
+        correct = []
         for order in ORDERS:
             c = xp.empty((32, 32), np.float32)
             with thread_order(order):
                 kernel((4, 4), (8, 8), (asarray(a), asarray(b), c, np.int32(32)))
-            right.append(np.allclose(c.get(), a @ b, rtol=1e-4, atol=1e-5))
-        assert not all(right)
+            correct.append(np.allclose(c.get(), a @ b, rtol=1e-4, atol=1e-5))
+        assert not all(correct)
 
     @pytest.mark.parametrize(("reader", "order"), [(0, "reverse"), (63, "forward")])
     def test_a_missing_barrier_between_two_uses_of_an_array_gives_a_wrong_sum(self, compiled, reader, order):
@@ -317,7 +317,7 @@ class TestBarriers:
             {
                 __shared__ T of_warp[2];
                 for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
-                __syncthreads();  // the reader has read what an earlier call left in of_warp
+                __syncthreads();  // the reader has read of_warp in an earlier call
                 if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
                 __syncthreads();
                 return threadIdx.x == reader ? of_warp[0] + of_warp[1] : T(0);
@@ -335,12 +335,12 @@ class TestBarriers:
             with thread_order(order):
                 kernel((1,), (64,), (asarray(np.arange(64, dtype=np.float32)), y, np.int32(reader)))
             found.append(y.tolist())
-        right = [63 * 64 / 2, 63 * 64 * 127 / 6]
-        assert found[0] == right
-        assert found[1] != right
+        correct = [63 * 64 / 2, 63 * 64 * 127 / 6]
+        assert found[0] == correct
+        assert found[1] != correct
 
-    @pytest.mark.parametrize(("order", "who"), [("forward", 0), ("reverse", 63), ("shuffled", None)])
-    def test_the_order_is_the_one_asked_for(self, compiled, order, who):
+    @pytest.mark.parametrize(("order", "first"), [("forward", 0), ("reverse", 63), ("shuffled", None)])
+    def test_threads_run_in_the_given_order(self, compiled, order, first):
         kernel = compiled("""
             extern "C" __global__ void arrive(int* y, int* count) {
                 if (threadIdx.x >= 0) y[(*count)++] = blockIdx.x * blockDim.x + threadIdx.x;
@@ -349,18 +349,18 @@ class TestBarriers:
         with thread_order(order):
             kernel((2,), (32,), (y, count))
         assert sorted(y.tolist()) == list(range(64))
-        if who is None:
+        if first is None:
             assert y.tolist() not in ([*range(64)], [*range(63, -1, -1)])
         else:
-            assert y[0] == who
+            assert y[0] == first
 
-    def test_an_unknown_order_is_refused(self):
+    def test_an_unknown_order_is_rejected(self):
         with pytest.raises(
             ValueError, match="unknown order 'random'; choose from forward, reverse, shuffled"
         ):
             thread_order("random").__enter__()
 
-    def test_threads_that_have_left_do_not_come_to_a_barrier(self, compiled):
+    def test_a_barrier_after_some_threads_have_exited_is_an_error(self, compiled):
         kernel = compiled("""
             extern "C" __global__ void leave(T* y) {
                 if (threadIdx.x == 5) return;
@@ -368,18 +368,18 @@ class TestBarriers:
                 y[threadIdx.x] = 1;
             }""")
         message = r"kernels.cu, line 3: kernel leave, block \(0, 0, 0\), thread \(0, 0, 0\): "
-        message += r"__syncthreads\(\) waits for all threads .* but thread \(5, 0, 0\) has left the kernel"
+        message += r"__syncthreads\(\) waits for all threads .* but thread \(5, 0, 0\) has exited the kernel"
         with pytest.raises(KernelError, match=message):
             kernel((1,), (8,), (xp.empty(8, np.float32),))
 
-    def test_threads_do_not_meet_at_two_barriers(self, compiled):
+    def test_threads_at_two_different_barriers_are_an_error(self, compiled):
         kernel = compiled("""
             extern "C" __global__ void part(T* y) {
                 if (threadIdx.y == 1) __syncthreads();
                 else
                     __syncthreads();
             }""")
-        with pytest.raises(KernelError, match=r"thread \(0, 1, 0\) waits at __syncthreads\(\) of line 2"):
+        with pytest.raises(KernelError, match=r"thread \(0, 1, 0\) waits at __syncthreads\(\) in line 2"):
             kernel((1,), (2, 2), (xp.empty(8, np.float32),))
 
     @pytest.mark.parametrize(
@@ -388,14 +388,14 @@ class TestBarriers:
             (
                 16,
                 0xFFFFFFFF,
-                r"__shfl_xor_sync with mask 0xffffffff waits for thread \(16, 0, 0\), which has left",
+                r"__shfl_xor_sync with mask 0xffffffff waits for thread \(16, 0, 0\), which has exited",
             ),
-            (33, 0xFFFF, r"mask 0x0000ffff, which does not name the thread itself"),
+            (33, 0xFFFF, r"mask 0x0000ffff, which does not include the calling thread"),
             (40, 0xFFFFFFFF, r"waits for lane 8, which is not in the block"),
         ],
-        ids=["others have left", "not itself", "not in the block"],
+        ids=["others have exited", "not itself", "not in the block"],
     )
-    def test_a_shuffle_s_mask_names_those_who_take_part(self, compiled, threads, mask, message):
+    def test_the_mask_of_a_shuffle_names_the_lanes_that_take_part(self, compiled, threads, mask, message):
         kernel = compiled("""
             extern "C" __global__ void shuffle(int* y, int threads, unsigned mask) {
                 int lane = threadIdx.x;
@@ -404,7 +404,7 @@ class TestBarriers:
         with pytest.raises(KernelError, match="line 3: .*" + message):
             kernel((1,), (40,), (ints(40), np.int32(threads), np.uint32(mask)))
 
-    def test_after_a_failure_the_next_launch_is_a_fresh_one(self, compiled):
+    def test_a_launch_after_a_failed_launch_works(self, compiled):
         kernel = compiled("""
             extern "C" __global__ void leave(int* y, int n) {
                 if (threadIdx.x < n) return;
@@ -420,13 +420,13 @@ class TestBarriers:
 
 
 class TestMemory:
-    def test_what_no_thread_wrote_is_nan(self, compiled):
+    def test_numbers_that_no_thread_wrote_are_nan(self, compiled):
         y = xp.empty(10, np.float32)
         kernel = compiled(SAXPY.replace("+=", "="))
         kernel((1,), (32,), (xp.ones(10, np.float32), y, np.float32(2), np.int32(9)))
         assert np.isnan(y).tolist() == [False] * 9 + [True]
 
-    def test_shared_memory_begins_each_block_unwritten(self, compiled):
+    def test_shared_memory_is_reset_to_nan_for_each_block(self, compiled):
         kernel = compiled("""
             template <int N> __device__ T look() {
                 __shared__ T inner[N];
@@ -446,18 +446,18 @@ class TestMemory:
         kernel((2,), (4,), (y,), shared_mem=16)
         assert np.isnan(y[:, :6]).all()
 
-    @pytest.mark.parametrize("statement", WRONG)
-    def test_an_access_outside_every_array_is_an_error_at_its_line(self, compiled, statement):
-        name = f"wrong_{list(WRONG).index(statement)}"
+    @pytest.mark.parametrize("statement", ILLEGAL)
+    def test_an_illegal_statement_is_an_error_at_its_line(self, compiled, statement):
+        name = f"illegal_{list(ILLEGAL).index(statement)}"
         where = rf"kernels.cu, line \d+: kernel {name}, block \(1, 0, 0\), thread \(2, 0, 0\): "
-        kernel = compiled(WRONG_KERNELS, name)
+        kernel = compiled(ILLEGAL_KERNELS, name)
         x, y = xp.zeros(10, np.float32), xp.empty(10, np.float32)
-        with pytest.raises(KernelError, match=where + WRONG[statement]) as error:
+        with pytest.raises(KernelError, match=where + ILLEGAL[statement]) as error:
             kernel((2,), (4,), (x, y, np.int32(10)), shared_mem=40)
         line = int(re.search(r"line (\d+)", str(error.value))[1])
         assert statement in kernel.module.source.read_text().splitlines()[line - 1]
 
-    def test_the_line_is_that_of_the_function_and_not_of_its_caller(self, compiled):
+    def test_the_line_is_that_of_the_function_not_of_its_caller(self, compiled):
         kernel = compiled("""
             __noinline__ __device__ T last(const T* x, int n)
             {
@@ -478,7 +478,7 @@ class TestMemory:
         kernel((1,), (10,), (y, np.int32(5)))
         assert y.tolist() == 2 * [1, 4, 6, 4, 1]
 
-    def test_arrays_that_overlap_are_touched_wherever_either_is(self, compiled):
+    def test_overlapping_arrays_are_accessible_wherever_one_of_them_is(self, compiled):
         x = xp.ones(100, np.float32)
         compiled(SAXPY)((1,), (128,), (x[20:30], x, np.float32(2), np.int32(10)))
         compiled(SAXPY)((1,), (128,), (x, x[40:], np.float32(1), np.int32(40)))
@@ -486,24 +486,24 @@ class TestMemory:
         regions = [Region("part", 80, 120), Region("whole", 0, 400), Region("other", 500, 600)]
         assert merged(regions) == [(0, 400), (500, 600)]
 
-    def test_what_one_launch_may_touch_the_next_one_may_not(self, compiled):
+    def test_the_arrays_of_one_launch_are_not_accessible_to_the_next(self, compiled):
         x, y = xp.ones(100, np.float32), xp.ones(100, np.float32)
         compiled(SAXPY)((1,), (128,), (x, y, np.float32(2), np.int32(100)))
-        with pytest.raises(KernelError, match=r"thread \(50, 0, 0\): reads 4 bytes 0 bytes behind"):
+        with pytest.raises(KernelError, match=r"thread \(50, 0, 0\): reads 4 bytes 0 bytes past"):
             compiled(SAXPY)((1,), (128,), (x, y[:50], np.float32(2), np.int32(100)))
 
     @pytest.mark.parametrize(
         ("grid", "block", "shared", "message"),
         [
-            ((1,), (33, 32), 0, r"a block \(33, 32, 1\) of more than 1024 threads"),
-            ((1,), (1, 1, 65), 0, r"a block \(1, 1, 65\); each number is from 1 to \(1024, 1024, 64\)"),
-            ((0,), (32,), 0, r"a grid \(0,\); each number is from 1"),
-            ((1, 70_000), (32,), 0, r"a grid \(1, 70000\)"),
+            ((1,), (33, 32), 0, r"the block \(33, 32, 1\) has more than 1024 threads"),
+            ((1,), (1, 1, 65), 0, r"the block is \(1, 1, 65\); each number must be 1 to \(1024, 1024, 64\)"),
+            ((0,), (32,), 0, r"the grid is \(0,\); each number must be 1 to"),
+            ((1, 70_000), (32,), 0, r"the grid is \(1, 70000\)"),
             ((1,), (32,), 49_153, "49153 bytes of shared memory; a block has 49152"),
             ((1,), (32,), 40_000, r"10000 \+ 40000 bytes of shared memory; a block has 49152"),
         ],
     )
-    def test_a_launch_that_no_gpu_takes(self, compiled, grid, block, shared, message):
+    def test_a_launch_beyond_the_limits_of_a_gpu_is_an_error(self, compiled, grid, block, shared, message):
         kernel = compiled("""
             extern "C" __global__ void large(T* y) {
                 __shared__ char s[10000];
@@ -516,7 +516,7 @@ class TestMemory:
 
 
 class TestArguments:
-    """kernel saxpy takes (const T* x, T* y, T a, int n)."""
+    """The parameters of kernel saxpy are (const T* x, T* y, T a, int n)."""
 
     @pytest.mark.parametrize(
         ("position", "value", "message"),
@@ -540,36 +540,36 @@ class TestArguments:
             ),
         ],
     )
-    def test_each_must_be_of_the_type_that_the_kernel_declares(self, compiled, position, value, message):
+    def test_each_must_have_the_type_that_the_kernel_declares(self, compiled, position, value, message):
         arguments = [xp.ones(10, np.float32), xp.ones(10, np.float32), np.float32(2), np.int32(10)]
         arguments[position - 1] = value
         with pytest.raises(TypeError, match="kernel saxpy, " + message):
             compiled(SAXPY)((1,), (32,), tuple(arguments))
 
-    def test_their_number_is_the_kernel_s(self, compiled):
+    def test_their_number_must_match(self, compiled):
         message = r"saxpy takes 4 arguments \(const T\* __restrict__ x, .*, int n\), got 1"
         with pytest.raises(TypeError, match=message):
             compiled(SAXPY)((1,), (32,), (xp.ones(10, np.float32),))
 
-    def test_a_grid_is_a_tuple(self, compiled):
-        with pytest.raises(TypeError, match="the grid is a tuple of one to three integers, got 4"):
+    def test_the_grid_must_be_a_tuple(self, compiled):
+        with pytest.raises(TypeError, match="the grid must be a tuple of one to three integers, got 4"):
             compiled(SAXPY)(4, (32,), ())
 
 
 class TestFiles:
-    def test_a_kernel_that_is_not_there(self, compiled):
+    def test_an_unknown_kernel_is_an_error_that_lists_the_known_ones(self, compiled):
         with pytest.raises(KernelError, match="kernels.cu has no kernel sax; it has saxpy"):
             compiled(SAXPY, "sax")
 
-    def test_what_does_not_compile_is_shown_with_its_line(self, compiled):
+    def test_a_compiler_error_shows_the_line_of_the_file(self, compiled):
         with pytest.raises(KernelError, match=r"kernels\.cu:4:\d+: error: .*missing"):
             compiled(SAXPY.replace("a * x", "missing * x"))
 
-    def test_a_kernel_that_python_could_not_find(self, compiled):
+    def test_a_kernel_without_extern_c_is_an_error(self, compiled):
         with pytest.raises(KernelError, match='write every kernel as `extern "C" __global__ void name'):
             compiled('__global__ void mangled(int* y) {} extern "C" __global__ void found(int* y) {}')
 
-    def test_a_library_is_compiled_once_and_again_when_its_source_changes(self, compiled, tmp_path):
+    def test_a_library_is_compiled_again_only_when_its_source_changes(self, compiled, tmp_path):
         source = tmp_path / "kernels.cu"
         source.write_text(SAXPY)
         first = cuda_on_cpu.Module(source, "float32").path
@@ -579,13 +579,13 @@ class TestFiles:
         assert cuda_on_cpu.Module(source, "float64").path != first
         source.write_text(SAXPY + "// changed")
         assert cuda_on_cpu.Module(source, "float32").path != first
-        assert {path.suffix for path in first.parent.iterdir()} == {".so"}  # nothing half-made is left
+        assert {path.suffix for path in first.parent.iterdir()} == {".so"}  # no temporary file is left
 
-    def test_load_gives_the_same_module_twice(self, compiled, tmp_path):
+    def test_load_returns_the_same_module_twice(self, compiled, tmp_path):
         source = tmp_path / "saxpy.cu"
         source.write_text(SAXPY)
         assert cuda_on_cpu.load(source, "float32") is cuda_on_cpu.load(source, "float32")
 
-    def test_without_a_compiler_the_reason_is_one_line(self, monkeypatch):
+    def test_a_missing_compiler_is_reported_in_one_line(self, monkeypatch):
         monkeypatch.setenv("PATH", "")
         assert cuda_on_cpu.problem.__wrapped__() == "g++ is not installed; apt install g++"

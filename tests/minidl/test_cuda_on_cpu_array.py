@@ -1,4 +1,4 @@
-"""An Array is as strict as CuPy's: what would not run on a GPU does not run here."""
+"""The emulator's Array is as strict as CuPy's: code that fails on a GPU fails here."""
 
 import gc
 
@@ -14,7 +14,7 @@ def x() -> Array:
 
 
 class TestMoving:
-    def test_to_the_device_and_back_is_a_copy_each(self):
+    def test_moving_to_the_device_and_back_copies_each_time(self):
         host = np.zeros(3)
         x = asarray(host)
         back = x.get()
@@ -22,12 +22,12 @@ class TestMoving:
         assert (type(x), type(back)) == (Array, np.ndarray)
         assert (host.tolist(), x.tolist(), back.tolist()) == ([0, 0, 0], [1, 1, 1], [0, 0, 0])
 
-    def test_what_is_there_already_stays_the_same_array(self, x):
+    def test_an_array_on_the_device_is_returned_unchanged(self, x):
         assert asarray(x) is x
         assert xp.asarray(x) is x
         assert xp.array(x) is not x
 
-    def test_numbers_come_back_by_item_and_float(self, x):
+    def test_single_numbers_convert_to_python_numbers(self, x):
         assert (x.sum().item(), float(x.sum()), int(x.argmax()), bool((x > 4).any())) == (15.0, 15.0, 5, True)
 
 
@@ -47,7 +47,7 @@ RESULTS = {
     "dot": lambda x: x[0].dot(x[0]),
     "one element": lambda x: x[0, 0],
     "a mask": lambda x: x[x > 2],
-    "a mask of NumPy's": lambda x: x[np.ones((2, 3), bool)],
+    "a NumPy mask": lambda x: x[np.ones((2, 3), bool)],
     "reshape": lambda x: x.reshape(3, 2),
     "transpose": lambda x: x.T,
     "repeat": lambda x: x.repeat(2, axis=0),
@@ -74,7 +74,7 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("operation", RESULTS.values(), ids=RESULTS)
-def test_results_are_on_the_device_and_numpys(operation, x, monkeypatch):
+def test_results_are_on_the_device_and_equal_numpy_s(operation, x, monkeypatch):
     result = operation(x)
     assert type(result) is Array
     monkeypatch.setitem(operation.__globals__, "xp", np)
@@ -103,22 +103,22 @@ MIXED = {
 
 
 @pytest.mark.parametrize("operation", MIXED.values(), ids=MIXED)
-def test_an_array_of_the_host_is_refused(operation, x):
+def test_an_array_on_the_host_is_rejected(operation, x):
     with pytest.raises(
-        TypeError, match=r"a NumPy array float32 \(.*3,?\) among arrays of the device; move it"
+        TypeError, match=r"a NumPy array float32 \(.*3,?\) mixed with arrays on the device; move it"
     ):
         operation(x)
     assert x.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-class TestTheLibrary:
-    def test_empty_is_poisoned(self):
+class TestLibrary:
+    def test_empty_arrays_are_filled_with_nan_or_the_largest_integer(self):
         assert np.isnan(xp.empty((2, 3), np.float32)).all()
         assert np.isnan(xp.empty_like(xp.zeros(3))).all()
         assert (xp.empty(3, np.int32) == 2**31 - 1).all()
         assert (xp.empty(3, np.uint8) == 255).all()
 
-    def test_functions_that_write_into_an_array(self, x):
+    def test_functions_that_modify_an_array(self, x):
         xp.add.at(x, (np.array([0, 0]), np.array([1, 1])), 10.0)
         assert x[0].tolist() == [0, 21, 2]
         xp.put_along_axis(x, xp.zeros((2, 1), int), 7.0, axis=1)
@@ -129,17 +129,17 @@ class TestTheLibrary:
         xp.matmul(y[:, :2], y, out=x[:])
         assert (x == 2).all()
 
-    def test_names_that_are_no_functions(self):
+    def test_constants_and_types(self):
         assert (xp.inf, xp.float32, xp.ndarray) == (np.inf, np.float32, Array)
         assert xp.min_scalar_type(300) == np.uint16
 
-    def test_what_cupy_has_otherwise_is_not_there(self):
-        with pytest.raises(AttributeError, match="numpy.random has no counterpart"):
+    def test_modules_in_which_cupy_differs_are_absent(self):
+        with pytest.raises(AttributeError, match="numpy.random has no counterpart in the emulator"):
             _ = xp.random
 
 
 class TestAddresses:
-    def test_an_address_is_known_while_its_array_lives(self):
+    def test_an_address_is_known_as_long_as_its_array_exists(self):
         x = xp.zeros(10, np.float32)
         start = address(x)
         assert start == x.ctypes.data
@@ -148,6 +148,6 @@ class TestAddresses:
         gc.collect()
         assert bytes_at(start) is None
 
-    def test_a_view_may_go_if_its_memory_stays(self):
+    def test_an_address_stays_known_if_only_the_view_is_deleted(self):
         x = xp.zeros((4, 5))
         assert bytes_at(address(x[1:].reshape(-1))) == 120

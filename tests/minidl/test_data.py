@@ -1,4 +1,4 @@
-"""Batches come in one order for any number of threads, and an epoch can be taken up anywhere in it."""
+"""Batches do not depend on the number of threads, and an epoch can be resumed at any batch."""
 
 import sys
 import threading
@@ -16,7 +16,7 @@ THREADS = (0, 1, 2, 5)
 
 
 def noisy(sample, rng):
-    """A transform that uses chance: the sample and a number drawn for it."""
+    """A random transform: the sample and a number drawn for it."""
     return sample, int(rng.integers(10**9))
 
 
@@ -29,41 +29,41 @@ def state_of(loader):
     return loader.rng.bit_generator.state["state"]
 
 
-class Watched:
-    """A data set that remembers which of its samples were asked for."""
+class Recorded:
+    """A data set that records which of its samples were read."""
 
     def __init__(self, size):
-        self.size, self.asked = size, []
+        self.size, self.read = size, []
 
     def __len__(self):
         return self.size
 
     def __getitem__(self, index):
-        self.asked.append(index)
+        self.read.append(index)
         return index
 
 
 @pytest.mark.parametrize("threads", THREADS)
 class TestAnyNumberOfThreads:
-    def test_without_shuffle_the_order_is_the_data_set_s(self, threads):
+    def test_without_shuffle_the_order_is_that_of_the_data_set(self, threads):
         loader = DataLoader("abcdefg", 3, threads=threads)
         assert list(loader) == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
         assert list(loader) == list(loader)
 
-    def test_batches_and_the_generator_do_not_depend_on_threads(self, threads):
+    def test_neither_batches_nor_the_generator_depend_on_the_number_of_threads(self, threads):
         reference, loader = make(threads=0), make(threads)
         for _ in range(3):
             assert list(loader) == list(reference)
             assert state_of(loader) == state_of(reference)
 
     @pytest.mark.parametrize("start", [0, 1, 2, 3, 7])
-    def test_from_a_start_come_the_tail_of_the_epoch_and_the_same_state(self, threads, start):
-        whole, tail = make(threads), make(threads)
-        assert list(tail.batches(start)) == list(whole)[start:]
-        assert state_of(tail) == state_of(whole)
-        assert list(tail) == list(whole)  # the next epoch
+    def test_starting_at_a_later_batch_yields_the_rest_of_the_epoch_and_the_same_state(self, threads, start):
+        whole, rest = make(threads), make(threads)
+        assert list(rest.batches(start)) == list(whole)[start:]
+        assert state_of(rest) == state_of(whole)
+        assert list(rest) == list(whole)  # the next epoch
 
-    def test_collate_makes_a_batch_of_the_transformed_samples(self, threads):
+    def test_collate_turns_the_transformed_samples_into_a_batch(self, threads):
         loader = make(threads, collate=lambda samples: sorted(sample for sample, _ in samples))
         assert sorted(sum(loader, [])) == list(range(100, 111))
         assert [len(batch) for batch in loader] == [4, 4, 3]
@@ -86,15 +86,15 @@ class TestAnyNumberOfThreads:
         assert received == [[100, 101], [102, 103], [104, 105]]
         assert threading.active_count() == 1 + self.others
 
-    def test_stopping_in_the_middle_ends_the_threads_and_leaves_the_rest_unread(self, threads):
-        dataset = Watched(1000)
+    def test_stopping_early_ends_the_threads_and_leaves_the_rest_unread(self, threads):
+        dataset = Recorded(1000)
         batches = iter(DataLoader(dataset, 5, threads=threads))
         assert next(batches) == [0, 1, 2, 3, 4]
         batches.close()
         assert threading.active_count() == 1 + self.others
-        assert max(dataset.asked) < 5 * (1 + 2 * threads)
+        assert max(dataset.read) < 5 * (1 + 2 * threads)
 
-    def test_it_can_be_iterated_again_after_a_stop(self, threads):
+    def test_it_can_be_iterated_again_after_stopping_early(self, threads):
         whole, stopped = make(threads), make(threads)
         for _ in stopped:
             break
@@ -106,24 +106,24 @@ class TestAnyNumberOfThreads:
         self.others = threading.active_count() - 1
 
 
-class TestChance:
+class TestRandomness:
     def test_shuffle_is_a_permutation_drawn_from_the_generator(self):
         loader = DataLoader(range(11), 4, shuffle=True, rng=np.random.default_rng(3))
         expected = np.random.default_rng(3).permutation(11).tolist()
         assert sum(loader, []) == expected != list(range(11))
 
-    def test_every_epoch_has_another_order_and_other_transforms(self):
+    def test_every_epoch_has_a_new_order_and_new_transforms(self):
         loader = make()
         first, second = sum(loader, []), sum(loader, [])
         assert sorted(s for s, _ in first) == sorted(s for s, _ in second) == list(range(100, 111))
         assert [s for s, _ in first] != [s for s, _ in second]
         assert {drawn for _, drawn in first}.isdisjoint(drawn for _, drawn in second)
 
-    def test_every_sample_has_a_generator_of_its_own(self):
+    def test_every_sample_has_its_own_generator(self):
         drawn = [number for _, number in sum(make(), [])]
         assert len(set(drawn)) == len(drawn) == 11
 
-    def test_a_transform_that_draws_more_does_not_disturb_the_others(self):
+    def test_a_transform_that_draws_more_numbers_does_not_affect_other_samples(self):
         def greedy(sample, rng):
             if sample % 2:
                 rng.normal(size=100)
@@ -133,16 +133,16 @@ class TestChance:
         assert all(plain[s] == disturbed[s] for s in plain if s % 2 == 0)
         assert all(plain[s] != disturbed[s] for s in plain if s % 2 == 1)
 
-    def test_the_generator_moves_by_the_same_amount_however_much_is_read(self):
+    def test_the_generator_advances_by_the_same_amount_however_much_is_read(self):
         read, unread = make(), make()
         list(read)
         unread.batches()
         assert state_of(read) == state_of(unread) != state_of(make())
 
-    def test_other_seeds_give_other_batches(self):
+    def test_the_seed_determines_the_batches(self):
         assert list(make(seed=3)) == list(make(seed=3)) != list(make(seed=4))
 
-    def test_without_chance_no_generator_is_needed_or_moved(self):
+    def test_without_randomness_the_generator_is_not_used(self):
         loader = make(shuffle=False, transform=None)
         before = state_of(loader)
         assert sum(loader, []) == list(range(100, 111))
@@ -150,68 +150,68 @@ class TestChance:
 
 
 @pytest.mark.parametrize(("size", "batch_size", "count"), [(11, 4, 3), (12, 4, 3), (13, 4, 4), (3, 4, 1)])
-def test_its_length_is_the_number_of_batches_the_last_one_may_be_short(size, batch_size, count):
+def test_the_length_is_the_number_of_batches_including_a_short_last_one(size, batch_size, count):
     loader = make(size=size, batch_size=batch_size)
     assert len(loader) == count == len(list(loader))
 
 
-def test_samples_are_asked_for_once_an_epoch_by_plain_integers():
-    dataset = Watched(7)
+def test_each_sample_is_read_once_an_epoch_by_a_python_int():
+    dataset = Recorded(7)
     list(DataLoader(dataset, 3, shuffle=True, rng=np.random.default_rng(0)))
-    assert sorted(dataset.asked) == list(range(7))
-    assert {type(index) for index in dataset.asked} == {int}
+    assert sorted(dataset.read) == list(range(7))
+    assert {type(index) for index in dataset.read} == {int}
 
 
-def test_without_threads_a_batch_is_made_when_it_is_asked_for():
-    dataset = Watched(9)
+def test_without_threads_a_batch_is_prepared_when_it_is_requested():
+    dataset = Recorded(9)
     batches = iter(DataLoader(dataset, 3))
-    assert dataset.asked == []
+    assert dataset.read == []
     next(batches)
-    assert dataset.asked == [0, 1, 2]
+    assert dataset.read == [0, 1, 2]
 
 
-def test_threads_prepare_batches_while_the_first_is_not_yet_there():
-    second_begun = threading.Event()
+def test_threads_prepare_batches_in_parallel():
+    second_started = threading.Event()
 
     def waits_for_the_second(sample, rng):
-        return second_begun.set() if sample else second_begun.wait(timeout=30)
+        return second_started.set() if sample else second_started.wait(timeout=30)
 
     loader = DataLoader([0, 1], 1, transform=waits_for_the_second, rng=np.random.default_rng(0), threads=2)
     assert next(iter(loader)) == [True]
 
 
-def test_whoever_stops_does_not_wait_for_batches_that_have_not_begun(monkeypatch):
-    stopping, begun = threading.Event(), []
+def test_stopping_early_does_not_wait_for_batches_that_have_not_started(monkeypatch):
+    stopping, started = threading.Event(), []
     shutdown = ThreadPoolExecutor.shutdown
     monkeypatch.setattr(
         ThreadPoolExecutor, "shutdown", lambda pool, **how: (stopping.set(), shutdown(pool, **how))
     )
 
     def waits_for_the_stop(sample, rng):
-        begun.append(sample)
+        started.append(sample)
         return sample == 0 or stopping.wait(timeout=5)
 
     rng = np.random.default_rng(0)
     batches = iter(DataLoader(range(9), 1, transform=waits_for_the_stop, rng=rng, threads=1))
     next(batches)
     batches.close()
-    assert 2 not in begun  # it was handed to the thread, which was busy with 1
+    assert 2 not in started  # it was queued while the thread was busy with 1
 
 
 @pytest.mark.parametrize(("batch_size", "threads"), [(0, 0), (-1, 0), (4, -1)])
-def test_impossible_sizes_are_refused(batch_size, threads):
-    with pytest.raises(ValueError, match="want batch_size >= 1 and threads >= 0"):
+def test_invalid_settings_are_rejected(batch_size, threads):
+    with pytest.raises(ValueError, match="expected batch_size >= 1 and threads >= 0"):
         DataLoader([1], batch_size, threads=threads)
 
 
 @pytest.mark.parametrize("options", [{"shuffle": True}, {"transform": noisy}])
-def test_chance_without_a_generator_is_refused(options):
+def test_randomness_without_a_generator_is_rejected(options):
     with pytest.raises(ValueError, match="need a generator"):
         DataLoader([1], 1, **options)
 
 
 class Pair(NamedTuple):
-    """A batch of arrays of one dtype, and something else."""
+    """A batch of two arrays of one dtype, and a list that is no array."""
 
     images: np.ndarray
     masks: np.ndarray
@@ -219,49 +219,49 @@ class Pair(NamedTuple):
 
 
 def pairs(count, size=3):
-    """Batches all of whose numbers differ."""
+    """Batches in which no number occurs twice."""
     for i in range(count):
         images = np.arange(4.0 * size, dtype=np.float32).reshape(size, 2, 2) + 1000.0 * i
         yield Pair(images, images[:, 0] + 500.0, [f"{i}"])
 
 
-class TestCarried:
-    def test_on_the_cpu_come_the_batches_themselves(self):
+class TestPrefetched:
+    def test_on_the_cpu_the_batches_are_passed_through(self):
         batches = list(pairs(3))
         assert all(a is b for a, b in zip(prefetched(batches, "cpu"), batches, strict=True))
 
     @pytest.mark.parametrize("count", [0, 1, 2, 5])
-    def test_arrays_are_on_the_device_and_all_else_as_it_was(self, device, count):
+    def test_arrays_are_moved_to_the_device_and_other_parts_are_unchanged(self, device, count):
         received = list(prefetched(pairs(count), device))
         assert [batch.names for batch in received] == [[f"{i}"] for i in range(count)]
         for batch, original in zip(received, pairs(count), strict=True):
-            for here, there in zip(original[:2], batch[:2], strict=True):
-                assert device_of(there) == device and there.dtype == np.float32
-                np.testing.assert_array_equal(to_numpy(there), here)
+            for expected, array in zip(original[:2], batch[:2], strict=True):
+                assert device_of(array) == device and array.dtype == np.float32
+                np.testing.assert_array_equal(to_numpy(array), expected)
 
-    def test_a_batch_travels_as_one(self, device):
+    def test_the_arrays_of_a_batch_are_sent_as_one(self, device):
         if device == "cpu":
-            pytest.skip("nothing travels there")
+            pytest.skip("nothing is copied on the CPU")
         (batch,) = prefetched(pairs(1), device)
         assert batch.images.base is batch.masks.base is not None
 
-    def test_of_several_dtypes_are_refused_where_they_would_travel_as_one(self, device):
+    def test_arrays_of_several_dtypes_are_rejected_because_they_are_sent_as_one(self, device):
         if device == "cpu":
-            pytest.skip("nothing travels there")
+            pytest.skip("nothing is copied on the CPU")
         (batch,) = pairs(1)
         with pytest.raises(TypeError, match="one array of one dtype, got float32, uint8"):
             list(prefetched([batch._replace(masks=batch.masks.astype(np.uint8))], device))
 
-    def test_the_next_batch_leaves_before_the_last_one_is_used(self, device):
-        asked = []
-        batches = prefetched((asked.append(i) or pair for i, pair in enumerate(pairs(4))), device)
+    def test_the_next_batch_is_sent_before_the_last_one_is_used(self, device):
+        read = []
+        batches = prefetched((read.append(i) or pair for i, pair in enumerate(pairs(4))), device)
         next(batches)
-        assert asked == ([0] if device == "cpu" else [0, 1])
+        assert read == ([0] if device == "cpu" else [0, 1])
 
     @pytest.mark.parametrize("late_copies", [True, False])
     @pytest.mark.parametrize("late_steps", [True, False])
-    def test_on_a_gpu_each_step_finds_its_own_batch(self, monkeypatch, late_copies, late_steps):
-        """Simulated, with steps and copies as early or as late as the events allow."""
+    def test_on_a_gpu_each_step_reads_its_own_batch(self, monkeypatch, late_copies, late_steps):
+        """Simulated: steps and copies run as early or as late as the events allow."""
         cupy = simulated_cupy(late_copies, late_steps)
         monkeypatch.setitem(sys.modules, "cupy", cupy)
         computing, found = cupy.cuda.get_current_stream(), []

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from minidl import ops
-from minidl.gradcheck import every_function
 from minidl.gradcheck_cases import function_cases
+from minidl.operations import every_function
 from minidl.tensor import Tensor
 
 

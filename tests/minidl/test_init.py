@@ -1,4 +1,4 @@
-"""First weights: their variance, and that it keeps a signal alive through many layers."""
+"""Initial weights have the right variance, and it preserves a signal through many layers."""
 
 import numpy as np
 import pytest
@@ -14,13 +14,13 @@ def test_kaiming_normal_has_variance_two_over_fan_in(fan_in, rng):
 
 
 @pytest.mark.parametrize(("fan_in", "fan_out"), [(8, 1), (1, 8), (100, 300)])
-def test_xavier_normal_has_variance_two_over_both_fans(fan_in, fan_out, rng):
+def test_xavier_normal_has_variance_two_over_the_sum_of_both_fans(fan_in, fan_out, rng):
     w = xavier_normal((200, 300), fan_in, fan_out, rng)
     assert w.var() == pytest.approx(2.0 / (fan_in + fan_out), rel=0.03)
     assert abs(w.mean()) < 0.02 * w.std()
 
 
-def test_weights_are_normal(rng):
+def test_weights_are_normally_distributed(rng):
     w = kaiming_normal((200, 300), 2, rng)  # standard deviation 1
     within = [(abs(w) < deviations).mean() for deviations in (1, 2, 3)]
     np.testing.assert_allclose(within, [0.6827, 0.9545, 0.9973], atol=0.01)
@@ -29,14 +29,14 @@ def test_weights_are_normal(rng):
 @pytest.mark.parametrize(
     "draw", [lambda rng: kaiming_normal((3, 4), 4, rng), lambda rng: xavier_normal((3, 4), 4, 3, rng)]
 )
-def test_weights_are_float32_of_the_shape_asked_for_and_repeat_with_the_seed(draw):
+def test_weights_are_float32_have_the_given_shape_and_depend_only_on_the_seed(draw):
     w = draw(np.random.default_rng(5))
     assert w.dtype == np.float32 and w.shape == (3, 4)
     np.testing.assert_array_equal(w, draw(np.random.default_rng(5)))
     assert not np.array_equal(w, draw(np.random.default_rng(6)))
 
 
-def test_kaiming_keeps_a_signal_s_size_through_fifty_layers_of_relu(rng):
+def test_kaiming_preserves_the_signal_through_fifty_layers_with_relu(rng):
     x = rng.normal(size=(256, 256)).astype(np.float32)
     before = np.square(x).mean()
     for _ in range(50):
@@ -44,7 +44,7 @@ def test_kaiming_keeps_a_signal_s_size_through_fifty_layers_of_relu(rng):
     assert 0.2 < np.square(x).mean() / before < 5.0  # with half the variance it would be 2^-50
 
 
-def test_xavier_keeps_a_signal_s_size_through_fifty_linear_layers(rng):
+def test_xavier_preserves_the_signal_through_fifty_linear_layers(rng):
     x = rng.normal(size=(256, 256)).astype(np.float32)
     before = np.square(x).mean()
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""Modules find what they own by its path of attributes, keep it whole, and layers compute what they say."""
+"""Modules name their parts by attribute path and save and load their state; layers compute their formulas."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from minidl.nn import (
 
 
 class Net(Module):
-    """A module of every kind of part: a layer, a list of layers, a list in a layer, a parameter, a buffer."""
+    """A module with every kind of part: layer, list of layers, nested list, parameter and buffer."""
 
     def __init__(self, rng):
         self.scale = Parameter(np.full(2, 3.0, np.float32))
@@ -26,7 +26,7 @@ class Net(Module):
         self.norms = [BatchNorm2d(2), BatchNorm2d(2)]
         self.tail = Sequential(ReLU(), Conv2d(2, 1, 1, rng=rng))
         self.calls = Buffer(np.zeros(1, np.float32))
-        self.note = "no part of the state"
+        self.note = "not part of the state"
 
     def forward(self, x):
         x = self.first(x)  # (N, 3, H, W) -> (N, 2, H, W)
@@ -54,7 +54,7 @@ class TestNames:
             "tail.layers.1.bias",
         ]
 
-    def test_buffers_are_apart_from_parameters(self, net):
+    def test_buffers_are_not_parameters(self, net):
         assert [name for name, _ in net.named_buffers()] == [
             "calls",
             "norms.0.running_mean",
@@ -63,11 +63,11 @@ class TestNames:
             "norms.1.running_var",
         ]
 
-    def test_modules_come_in_the_order_of_definition_the_module_itself_first(self, net):
+    def test_named_modules_yields_the_module_itself_first_then_all_others_in_order_of_definition(self, net):
         names = [name for name, _ in net.named_modules()]
         assert names == ["", "first", "norms.0", "norms.1", "tail", "tail.layers.0", "tail.layers.1"]
 
-    def test_parameters_are_the_tensors_themselves(self, net):
+    def test_parameters_returns_the_tensors_themselves(self, net):
         assert net.parameters()[1] is net.first.weight
         assert sum(p.size for p in net.parameters()) == 2 + (2 * 3 * 9 + 2) + 4 + 4 + (2 + 1)
 
@@ -84,32 +84,32 @@ class TestNames:
         assert [name for name, _ in twice.named_parameters()] == ["layers.0.weight", "layers.0.bias"]
         assert [name for name, _ in twice.named_modules()] == ["", "layers.0", "layers.1"]
 
-    def test_equal_parameters_that_are_not_one_are_listed_both(self):
+    def test_equal_but_separate_parameters_are_both_listed(self):
         norms = Sequential(BatchNorm2d(2), BatchNorm2d(2))
         assert len(norms.parameters()) == 4
 
 
 class TestState:
-    def test_state_is_a_copy(self, net):
+    def test_state_dict_returns_copies(self, net):
         state = net.state_dict()
         before = net.first.weight.numpy().copy()
         for array in state.values():
             array += 1.0
         np.testing.assert_array_equal(net.first.weight.numpy(), before)
 
-    def test_loading_copies_too(self, net):
+    def test_load_state_dict_copies_its_arrays(self, net):
         state = net.state_dict()
         net.load_state_dict(state)
         state["scale"] += 1.0
         np.testing.assert_array_equal(net.scale.numpy(), [3.0, 3.0])
 
-    def test_state_holds_parameters_and_buffers(self, net):
+    def test_the_state_consists_of_parameters_and_buffers(self, net):
         names = [name for name, _ in (*net.named_parameters(), *net.named_buffers())]
         assert list(net.state_dict()) == names
 
-    def test_a_loaded_network_computes_the_same_bits(self, net, rng):
+    def test_a_loaded_network_computes_identical_outputs(self, net, rng):
         x = Tensor(rng.normal(size=(2, 3, 4, 4)).astype(np.float32))
-        net(x)  # statistics other than those of a new network
+        net(x)  # changes the running statistics
         other = Net(np.random.default_rng(1))
         other.load_state_dict(net.state_dict())
         np.testing.assert_array_equal(other.eval()(x).numpy(), net.eval()(x).numpy())
@@ -134,13 +134,13 @@ class TestState:
         assert "does not fit this Net" in message
         assert "missing scale (2,)" in message and "missing norms.1.running_var (2,)" in message
         assert "unexpected extra (7,)" in message
-        assert "first.weight is (2, 3, 5, 5), want (2, 3, 3, 3)" in message
-        assert message.count(";") == 3  # and no other
+        assert "first.weight is (2, 3, 5, 5), expected (2, 3, 3, 3)" in message
+        assert message.count(";") == 3  # four problems
         for name, array in net.state_dict().items():
             np.testing.assert_array_equal(array, before[name])
 
-    def test_a_shape_that_would_broadcast_is_refused(self, net):
-        with pytest.raises(ValueError, match=r"scale is \(1,\), want \(2,\)"):
+    def test_a_shape_that_would_broadcast_is_rejected(self, net):
+        with pytest.raises(ValueError, match=r"scale is \(1,\), expected \(2,\)"):
             net.load_state_dict({**net.state_dict(), "scale": np.zeros(1, np.float32)})
 
     def test_to_converts_parameters_and_buffers_in_place(self, net, rng):
@@ -149,7 +149,7 @@ class TestState:
         assert net(Tensor(rng.normal(size=(1, 3, 4, 4)))).dtype == np.float64
         assert net.norms[0].running_mean.data.dtype == np.float64
 
-    def test_loading_keeps_the_module_s_dtype(self, net):
+    def test_loading_preserves_the_module_s_dtype(self, net):
         state = net.state_dict()
         net.to(np.float64).load_state_dict(state)
         assert net.first.weight.dtype == np.float64
@@ -165,7 +165,7 @@ class TestState:
         for name, array in net.to("cpu").state_dict().items():
             np.testing.assert_array_equal(array, before[name])
 
-    def test_zero_grad_forgets_every_gradient(self, net, rng):
+    def test_zero_grad_clears_every_gradient(self, net, rng):
         net(Tensor(rng.normal(size=(1, 3, 4, 4)).astype(np.float32))).sum().backward()
         assert all(p.grad is not None for p in net.parameters())
         net.zero_grad()
@@ -173,7 +173,7 @@ class TestState:
 
 
 class TestModes:
-    def test_train_and_eval_reach_every_module_below(self, net):
+    def test_train_and_eval_apply_to_every_module_below(self, net):
         assert all(module.training for _, module in net.named_modules())
         assert net.eval() is net
         assert not any(module.training for _, module in net.named_modules())
@@ -181,11 +181,11 @@ class TestModes:
         assert all(module.training for _, module in net.named_modules())
         assert not net.train(False).tail.layers[1].training
 
-    def test_the_mode_belongs_to_a_module_not_to_its_class(self, net):
+    def test_the_mode_is_set_on_the_module_not_on_its_class(self, net):
         net.eval()
         assert BatchNorm2d(2).training
 
-    def test_a_module_without_forward_names_itself(self):
+    def test_the_error_for_a_missing_forward_names_the_class(self):
         with pytest.raises(NotImplementedError, match="Module does not define forward"):
             Module()(Tensor([1.0]))
 
@@ -197,7 +197,7 @@ class TestBatchNorm2d:
             x[:, 1] *= 3.0
             yield x.astype(np.float32)
 
-    def test_running_statistics_are_the_running_mean_of_naive_ones(self, rng):
+    def test_running_statistics_agree_with_naive_loops(self, rng):
         norm = BatchNorm2d(2, momentum=0.3)
         mean, var = [0.0, 0.0], [1.0, 1.0]
         for x in self.batches(rng):
@@ -214,7 +214,7 @@ class TestBatchNorm2d:
     def test_the_default_momentum_and_epsilon_are_pytorch_s(self):
         assert (BatchNorm2d(1).momentum, BatchNorm2d(1).eps) == (0.1, 1e-5)
 
-    def test_training_normalises_with_the_batch_s_own_statistics(self, rng):
+    def test_training_normalises_with_the_statistics_of_the_batch(self, rng):
         norm = BatchNorm2d(2)
         norm.weight.data, norm.bias.data = np.float32([2.0, 0.5]), np.float32([1.0, -1.0])
         for x in self.batches(rng):
@@ -222,7 +222,7 @@ class TestBatchNorm2d:
             np.testing.assert_allclose(y.mean((0, 2, 3)), [1.0, -1.0], atol=1e-5)
             np.testing.assert_allclose(y.std((0, 2, 3)), [2.0, 0.5], rtol=1e-4)
 
-    def test_evaluation_uses_the_running_statistics_and_leaves_them(self, rng):
+    def test_evaluation_uses_the_running_statistics_and_does_not_change_them(self, rng):
         norm = BatchNorm2d(2, eps=0.01)
         for x in self.batches(rng):
             norm(Tensor(x))
@@ -233,25 +233,25 @@ class TestBatchNorm2d:
         np.testing.assert_array_equal(norm.running_mean.data, mean)
         np.testing.assert_array_equal(norm.running_var.data, var)
 
-    def test_in_evaluation_an_image_does_not_depend_on_the_others(self, rng):
+    def test_in_evaluation_each_image_is_independent_of_the_others(self, rng):
         norm = BatchNorm2d(2).eval()
         x = rng.normal(size=(3, 2, 4, 4)).astype(np.float32)
         np.testing.assert_array_equal(norm(Tensor(x[:1])).numpy(), norm(Tensor(x)).numpy()[:1])
 
-    def test_running_statistics_stay_float32_and_are_never_changed_in_place(self, rng):
+    def test_running_statistics_stay_float32_and_are_not_modified_in_place(self, rng):
         norm = BatchNorm2d(2)
-        kept = norm.running_mean.data
+        before = norm.running_mean.data
         norm(Tensor(rng.normal(2.0, size=(3, 2, 4, 4)).astype(np.float32)))
-        assert kept.tolist() == [0.0, 0.0]
+        assert before.tolist() == [0.0, 0.0]
         assert norm.running_mean.data.dtype == norm.running_var.data.dtype == np.float32
 
-    def test_one_value_a_channel_has_no_variance(self):
-        with pytest.raises(ValueError, match="one value a channel"):
+    def test_a_single_value_per_channel_is_rejected(self):
+        with pytest.raises(ValueError, match="one value per channel"):
             BatchNorm2d(2)(Tensor(np.zeros((1, 2, 1, 1), np.float32)))
 
 
 class TestGroupNorm:
-    def test_it_begins_as_mere_normalisation_and_has_no_memory(self, rng):
+    def test_a_new_layer_normalises_each_group_and_has_no_buffers(self, rng):
         norm = GroupNorm(2, 6)
         assert [name for name, _ in norm.named_parameters()] == ["weight", "bias"]
         assert list(norm.named_buffers()) == []
@@ -260,13 +260,13 @@ class TestGroupNorm:
         np.testing.assert_allclose(groups.mean(2), 0.0, atol=1e-6)
         np.testing.assert_allclose(groups.std(2), 1.0, rtol=1e-4)
 
-    def test_evaluation_is_training(self, rng):
+    def test_evaluation_equals_training(self, rng):
         norm, x = GroupNorm(3, 6), Tensor(rng.normal(size=(2, 6, 4, 4)).astype(np.float32))
         np.testing.assert_array_equal(norm(x).numpy(), norm.eval()(x).numpy())
 
 
 class TestLayers:
-    def test_linear_is_x_times_w_transposed_plus_b(self, rng):
+    def test_linear_computes_x_times_w_transposed_plus_b(self, rng):
         layer = Linear(5, 3, rng=rng)
         layer.bias.data = np.float32([1.0, 2.0, 3.0])
         x = rng.normal(size=(4, 5)).astype(np.float32)
@@ -285,7 +285,7 @@ class TestLayers:
             ((3, 1), (2, 3), (1, 0), (5, 4)),
         ],
     )
-    def test_conv2d_s_output_size(self, kernel, stride, padding, size, rng):
+    def test_the_output_size_of_conv2d(self, kernel, stride, padding, size, rng):
         layer = Conv2d(2, 5, kernel, stride, padding, rng=rng)
         assert layer(Tensor(np.zeros((3, 2, 9, 12), np.float32))).shape == (3, 5, *size)
 
@@ -298,12 +298,12 @@ class TestLayers:
             ((3, 2), (1, 2), 0, 0, (7, 14)),
         ],
     )
-    def test_conv_transpose2d_s_output_size(self, kernel, stride, padding, output_padding, size, rng):
+    def test_the_output_size_of_conv_transpose2d(self, kernel, stride, padding, output_padding, size, rng):
         layer = ConvTranspose2d(2, 3, kernel, stride, padding, output_padding, rng=rng)
         assert layer.weight.shape[:2] == (2, 3)
         assert layer(Tensor(np.zeros((4, 2, 5, 7), np.float32))).shape == (4, 3, *size)
 
-    def test_conv2d_s_bias_is_added_to_its_channel(self, rng):
+    def test_the_bias_of_conv2d_is_added_to_its_channel(self, rng):
         layer = Conv2d(2, 2, 3, padding=1, rng=rng)
         layer.bias.data = np.float32([4.0, -1.0])
         y = layer(Tensor(np.zeros((1, 2, 3, 3), np.float32))).numpy()
@@ -316,7 +316,7 @@ class TestLayers:
         np.testing.assert_array_equal(y, second(ops.relu(first(x))).numpy())
 
     @pytest.mark.parametrize("layer", ["linear", "conv", "transposed"])
-    def test_the_first_output_has_twice_the_variance_that_relu_halves(self, layer, rng):
+    def test_initialisation_gives_outputs_twice_the_variance_of_the_inputs(self, layer, rng):
         image = rng.normal(size=(8, 32, 16, 16)).astype(np.float32)
         if layer == "linear":
             y = Linear(512, 512, rng=rng)(Tensor(image.reshape(-1, 512)))  # (N, C, H, W) -> (128, 512)
@@ -324,10 +324,10 @@ class TestLayers:
             y = Conv2d(32, 64, 3, rng=rng)(Tensor(image))
         else:
             y = ConvTranspose2d(32, 64, 3, stride=2, padding=1, output_padding=1, rng=rng)(Tensor(image))
-            y = y[:, :, 1:-1, 1:-1]  # the border has fewer neighbours
+            y = y[:, :, 1:-1, 1:-1]  # pixels at the border have fewer neighbours
         assert y.numpy().var() == pytest.approx(2.0, rel=0.05)
 
-    def test_a_layer_s_weights_follow_from_its_generator(self):
+    def test_the_generator_determines_a_layer_s_weights(self):
         first, again = (Conv2d(2, 3, 3, rng=np.random.default_rng(7)) for _ in range(2))
         other = Conv2d(2, 3, 3, rng=np.random.default_rng(8))
         np.testing.assert_array_equal(first.weight.numpy(), again.weight.numpy())

@@ -214,7 +214,7 @@ class TestAdamOfManyParameters:
             optimizer.step()
         other = {np.float32: np.float64, np.float64: np.float32}[dtype]
         p.data, p.grad = p.data.astype(other), put(np.ones(3, other))
-        with pytest.raises(ValueError, match=f"want {np.dtype(dtype)} on {device}.*before its optimizer"):
+        with pytest.raises(ValueError, match=f"expected {np.dtype(dtype)} on {device}.*before its optimizer"):
             optimizer.step()
 
 
@@ -320,7 +320,7 @@ class TestEveryOptimizer:
     @pytest.mark.parametrize(("lr", "decay"), [(-1e-3, 0.0), (1e-3, -1e-3)])
     def test_negative_settings_are_refused(self, name, lr, decay):
         kind = type(OPTIMIZERS[name]([Parameter(START)]))
-        with pytest.raises(ValueError, match="want lr and weight_decay >= 0"):
+        with pytest.raises(ValueError, match="expected lr and weight_decay >= 0"):
             kind([Parameter(START)], lr, weight_decay=decay)
 
 

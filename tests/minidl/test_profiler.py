@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minidl import Tensor, ops
+from minidl.implementation import implementation
 from minidl.profiler import Profile, Record, profiled
 from minidl.tensor import Function
 
@@ -18,7 +19,8 @@ def image(rng):
 def test_every_operation_has_a_record_of_its_calls_and_times(image):
     with profiled() as profile:
         (ops.relu(ops.relu(image)) * 2.0).sum().backward()
-    assert {name: r.calls for name, r in profile.records.items()} == {"ReLU": 2, "Multiply": 1, "Sum": 1}
+    calls = {name: r.calls for (name, _), r in profile.records.items()}
+    assert calls == {"ReLU": 2, "Multiply": 1, "Sum": 1}
     for record in profile.records.values():
         assert record.forward > 0 and record.backward > 0
     assert profile.seconds >= sum(r.forward + r.backward for r in profile.records.values())
@@ -27,9 +29,9 @@ def test_every_operation_has_a_record_of_its_calls_and_times(image):
 def test_the_memory_is_what_an_operation_keeps_and_the_most_it_needs(image):
     with profiled() as profile:
         y = ops.exp(image)
-    kept = profile.records["Exp"].kept
+    kept = profile.records["Exp", "definition"].kept
     assert image.data.nbytes <= kept < image.data.nbytes + 10_000
-    assert kept <= profile.records["Exp"].peak < 2.2 * image.data.nbytes
+    assert kept <= profile.records["Exp", "definition"].peak < 2.2 * image.data.nbytes
     assert y.shape == image.shape
 
 
@@ -48,14 +50,41 @@ def test_the_engine_is_as_before_even_after_an_error(image):
     assert (Function.__call__, Function._gradients) == before
 
 
+def test_each_implementation_of_an_operation_has_a_record_of_its_own(image):
+    with profiled() as profile:
+        ops.max_pool2d(image)
+        with implementation("definition"):
+            ops.max_pool2d(image)
+            ops.max_pool2d(image)
+    assert {key: r.calls for key, r in profile.records.items()} == {
+        ("MaxPool2d", "running maximum"): 1,
+        ("MaxPool2d", "definition"): 2,
+    }
+
+
 def test_the_table_is_sorted_by_cost_and_adds_up():
     profile = Profile(
-        {"Cheap": Record(4, 0.01, 0.01, 0, 0), "Dear": Record(2, 0.2, 0.4, 4 * MiB, 3 * MiB)}, 1.0
+        {
+            ("Cheap", "definition"): Record(4, 0.01, 0.01, 0, 0),
+            ("Expensive", "implicit GEMM"): Record(2, 0.2, 0.4, 4 * MiB, 3 * MiB),
+        },
+        1.0,
     )
-    head, dear, cheap, rest, whole = profile.table(steps=2).splitlines()
-    assert head.split() == ["operation", "calls", "forward", "backward", "share", "kept", "peak"]
-    assert dear.split() == [
-        "Dear",
+    head, expensive, cheap, rest, total = profile.table(steps=2).splitlines()
+    assert head.split() == [
+        "operation",
+        "implementation",
+        "calls",
+        "forward",
+        "backward",
+        "share",
+        "kept",
+        "peak",
+    ]
+    assert expensive.split() == [
+        "Expensive",
+        "implicit",
+        "GEMM",
         "1",
         "100.00",
         "ms",
@@ -67,6 +96,6 @@ def test_the_table_is_sorted_by_cost_and_adds_up():
         "3.00",
         "MiB",
     ]
-    assert cheap.split()[:6] == ["Cheap", "2", "5.00", "ms", "5.00", "ms"]
+    assert cheap.split()[:7] == ["Cheap", "definition", "2", "5.00", "ms", "5.00", "ms"]
     assert rest.split() == ["everything", "else", "190.00", "ms", "38.0%"]
-    assert whole.split() == ["in", "all", "500.00", "ms"]
+    assert total.split() == ["total", "500.00", "ms"]

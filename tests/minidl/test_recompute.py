@@ -1,4 +1,4 @@
-"""Recomputing changes how much memory a step takes, and not one bit of what it computes."""
+"""Activation checkpointing changes the memory of a training step, and not one bit of its results."""
 
 import tracemalloc
 
@@ -14,7 +14,7 @@ from minidl.tensor import Function
 
 
 class Block(Module):
-    """A convolution that is applied twice, with a norm: its weights receive two gradients a pass."""
+    """A convolution applied twice, with a norm: its weights receive two gradients in each backward pass."""
 
     def __init__(self, rng):
         self.conv, self.norm = Conv2d(4, 4, 3, padding=1, rng=rng), BatchNorm2d(4)
@@ -24,7 +24,7 @@ class Block(Module):
         return x + self.norm(self.conv(x + y), relu=True)
 
 
-def plainly(module, x):
+def stored(module, x):
     return module(x)
 
 
@@ -37,7 +37,7 @@ def image(put=np.asarray, dtype=np.float32, requires_grad=True):
 
 
 def everything(module, *leaves):
-    """The module's state, all gradients, and those of other leaves."""
+    """The module's state, the gradients of its parameters, and those of other leaves."""
     gradients = {name: p.grad for name, p in module.named_parameters()}
     gradients |= {f"leaf {i}": x.grad for i, x in enumerate(leaves)}
     return module.state_dict(), {n: None if g is None else Tensor(g).numpy() for n, g in gradients.items()}
@@ -52,9 +52,9 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_gradients_and_running_statistics_are_the_same_bits(device, put, dtype):
+def test_gradients_and_running_statistics_are_identical(device, put, dtype):
     results = []
-    for run in (plainly, recomputed):
+    for run in (stored, recomputed):
         module, x = new_block(dtype, device), image(put, dtype)
         y = run(module, x)
         (y * y).mean().backward()
@@ -63,9 +63,9 @@ def test_gradients_and_running_statistics_are_the_same_bits(device, put, dtype):
     assert results[1][0]["norm.running_mean"].any() and results[1][1]["leaf 0"].any()
 
 
-def test_weights_that_modules_share_sum_their_gradients_in_the_same_order():
+def test_gradients_of_shared_weights_are_summed_in_the_same_order():
     results = []
-    for run in (plainly, recomputed):
+    for run in (stored, recomputed):
         module, x = new_block(), image()
         y = run(module, run(module, run(module, x)))
         (y * y).mean().backward()
@@ -73,9 +73,9 @@ def test_weights_that_modules_share_sum_their_gradients_in_the_same_order():
     assert_same(*results)
 
 
-def test_it_nests():
+def test_it_can_be_nested():
     results = []
-    for run in (plainly, recomputed):
+    for run in (stored, recomputed):
         inner, x = new_block(), image()
         outer = Sequential(inner, inner)
         outer.forward = lambda x, run=run, inner=inner: run(inner, run(inner, x))
@@ -84,9 +84,9 @@ def test_it_nests():
     assert_same(*results)
 
 
-def test_an_input_that_needs_no_gradient_gets_none_and_the_weights_get_theirs():
+def test_an_input_that_requires_no_gradient_receives_none_but_the_weights_receive_theirs():
     results = []
-    for run in (plainly, recomputed):
+    for run in (stored, recomputed):
         module, x = new_block(), image(requires_grad=False)
         run(module, x).sum().backward()
         results.append(everything(module, x))
@@ -94,9 +94,9 @@ def test_an_input_that_needs_no_gradient_gets_none_and_the_weights_get_theirs():
     assert_same(*results)
 
 
-def test_a_frozen_weight_stays_without_a_gradient():
+def test_a_frozen_weight_receives_no_gradient():
     results = []
-    for run in (plainly, recomputed):
+    for run in (stored, recomputed):
         module, x = new_block(), image()
         module.conv.weight.requires_grad = False
         run(module, x).sum().backward()
@@ -105,7 +105,7 @@ def test_a_frozen_weight_stays_without_a_gradient():
     assert results[1][1]["conv.weight"] is None
 
 
-def test_what_is_inside_no_grad_stays_without_a_gradient():
+def test_a_part_inside_no_grad_receives_no_gradient():
     class Half(Block):
         def forward(self, x):
             with no_grad():
@@ -113,7 +113,7 @@ def test_what_is_inside_no_grad_stays_without_a_gradient():
             return self.norm(y)
 
     results = []
-    for run in (plainly, recomputed):
+    for run in (stored, recomputed):
         module, x = Half(np.random.default_rng(1)), image()
         (run(module, x) * image()).sum().backward()
         gradients = everything(module)
@@ -122,9 +122,9 @@ def test_what_is_inside_no_grad_stays_without_a_gradient():
     assert_same(*results)
 
 
-def test_the_second_pass_convolves_as_the_first():
+def test_the_second_pass_uses_the_convolution_method_of_the_first():
     results = []
-    for run in (plainly, recomputed):
+    for run in (stored, recomputed):
         module, x = new_block(), image()
         with convolution("im2col"):
             y = run(module, x)
@@ -133,9 +133,9 @@ def test_the_second_pass_convolves_as_the_first():
     assert_same(*results)
 
 
-def test_the_second_pass_sees_the_running_statistics_that_the_first_saw():
+def test_the_second_pass_uses_the_running_statistics_of_the_first():
     results = []
-    for run in (plainly, recomputed):
+    for run in (stored, recomputed):
         module, x = new_block(), image()
         y = run(module.eval(), x)
         module.norm.running_mean.data = module.norm.running_mean.data + np.float32(1.0)
@@ -144,14 +144,14 @@ def test_the_second_pass_sees_the_running_statistics_that_the_first_saw():
     assert_same(*results)
 
 
-def test_nothing_is_recorded_where_nothing_is_wanted():
+def test_no_grad_records_nothing():
     with no_grad():
         assert recomputed(new_block(), image()).creator is None
 
 
-def test_two_steps_of_adamw_end_at_the_same_bits():
+def test_two_steps_of_adamw_give_identical_weights():
     results = []
-    for run in (plainly, recomputed):
+    for run in (stored, recomputed):
         module, x = new_block(), image()
         optimizer = AdamW(module.parameters(), 1e-2)
         for _ in range(2):
@@ -163,7 +163,7 @@ def test_two_steps_of_adamw_end_at_the_same_bits():
     assert_same(*results)
 
 
-def test_of_a_module_nothing_is_kept_but_its_input():
+def test_only_the_input_of_a_module_is_stored():
     def allocated(run):
         blocks = [new_block() for _ in range(4)]
         x = Tensor(np.random.default_rng(0).normal(size=(1, 4, 128, 128)).astype(np.float32))  # 256 KiB
@@ -176,16 +176,18 @@ def test_of_a_module_nothing_is_kept_but_its_input():
         tracemalloc.stop()
         return kept / 2**18, highest / 2**18, peak / 2**18
 
-    plain_kept, _, plain_peak = allocated(plainly)
+    stored_kept, _, stored_peak = allocated(stored)
     kept, highest, peak = allocated(recomputed)
-    assert plain_kept > 4 * 3  # a block's two images before the norm, and the sum before the second
-    assert 4 <= kept < 4.5  # the outputs of four blocks, three of which are the next one's input
-    assert highest < kept + 4.5  # inside a block arrays die as they do in evaluation
-    assert peak < 0.7 * plain_peak
+    assert stored_kept > 4 * 3  # per block: two arrays before the norms, and the sum before the second
+    assert 4 <= kept < 4.5  # the outputs of four blocks; three of them are inputs of the next
+    assert highest < kept + 4.5  # inside a block arrays are freed as in evaluation
+    assert peak < 0.7 * stored_peak
 
 
 @pytest.mark.parametrize("requires_grad", [True, False])
-def test_a_function_inside_runs_twice_forward_and_backward_only_if_its_input_wants_that(requires_grad):
+def test_a_function_inside_runs_forward_twice_and_backward_only_if_needed(
+    requires_grad,
+):
     class Counted(Function):
         def forward(self, x):
             passes.append("forward")

@@ -1,4 +1,4 @@
-"""A Tensor keeps its dtype, understands Python's operators, and refuses what it cannot do with a reason."""
+"""A Tensor keeps its dtype, implements Python's operators, and reports what it cannot do."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from minidl.tensor import Function, Parameter, Tensor, as_tensor
 
 BOTH_DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
-BINARY = {
+OPERATORS = {
     "tensor + 3": (lambda x: x + 3, lambda a: a + 3),
     "3 + tensor": (lambda x: 3 + x, lambda a: 3 + a),
     "tensor - 3": (lambda x: x - 3, lambda a: a - 3),
@@ -35,9 +35,9 @@ BINARY = {
 
 
 @BOTH_DTYPES
-@pytest.mark.parametrize("name", BINARY)
+@pytest.mark.parametrize("name", OPERATORS)
 def test_operators_and_methods_agree_with_numpy_and_keep_the_dtype(name, dtype, put):
-    f, expected = BINARY[name]
+    f, expected = OPERATORS[name]
     array = np.array([[1.0, 2.0, 4.0], [3.0, 7.0, 5.0]], dtype)
     y = f(Tensor(put(array)))
     assert y.dtype == dtype
@@ -47,7 +47,7 @@ def test_operators_and_methods_agree_with_numpy_and_keep_the_dtype(name, dtype, 
 
 @pytest.mark.parametrize("scalar", [2, 0.1, True, np.sqrt(2.0), np.float32(0.1), np.int64(3), np.array(0.1)])
 @BOTH_DTYPES
-def test_a_number_on_either_side_takes_the_tensors_dtype(scalar, dtype, put):
+def test_a_number_on_either_side_takes_the_dtype_of_the_tensor(scalar, dtype, put):
     x = Tensor(put(np.ones(3, dtype)))
     for y in (x + scalar, scalar + x, x - scalar, scalar - x, x * scalar, scalar * x, x / scalar, scalar / x):
         assert isinstance(y, Tensor)
@@ -55,18 +55,18 @@ def test_a_number_on_either_side_takes_the_tensors_dtype(scalar, dtype, put):
     np.testing.assert_array_equal((scalar * x).numpy(), np.full(3, scalar, dtype))
 
 
-def test_a_number_for_a_float64_tensor_is_not_rounded_to_float32_on_the_way():
+def test_a_number_for_a_float64_tensor_is_not_rounded_to_float32():
     assert (Tensor(np.float64(1.0)) * 0.1).item() == 0.1
 
 
-def test_a_single_number_on_the_device_is_a_number_too(put):
+def test_an_array_without_axes_on_the_device_counts_as_a_number(put):
     x = Tensor(put(np.ones(3, np.float32)))
     y = x * put(np.array([1.5, 2.5])).sum()  # NumPy: a scalar; CuPy: an array without axes
     assert y.dtype == np.float32
     np.testing.assert_array_equal(y.numpy(), np.full(3, 4.0))
 
 
-def test_an_array_before_the_operator_gives_one_tensor_not_an_array_of_tensors(put):
+def test_an_array_on_the_left_of_an_operator_yields_one_tensor_not_an_array_of_tensors(put):
     array = put(np.array([1.0, 2.0, 3.0]))
     x = Tensor(put(np.array([4.0, 5.0, 6.0])), requires_grad=True)
     y = array * x
@@ -78,7 +78,7 @@ def test_an_array_before_the_operator_gives_one_tensor_not_an_array_of_tensors(p
     np.testing.assert_array_equal((array / x).numpy(), [0.25, 0.4, 0.5])
 
 
-def test_python_numbers_and_lists_become_float32_and_floating_arrays_stay_what_they_are():
+def test_python_numbers_and_lists_become_float32_and_floating_arrays_keep_their_dtype():
     for data in (2, 2.5, [1, 2], [[1.0], [2.0]], np.int64(2)):
         assert Tensor(data).dtype == np.float32
     assert Tensor(np.float64(2)).dtype == np.float64
@@ -87,7 +87,7 @@ def test_python_numbers_and_lists_become_float32_and_floating_arrays_stay_what_t
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float16, bool, complex])
-def test_other_dtypes_are_refused_with_the_remedy(dtype):
+def test_other_dtypes_are_rejected_with_the_remedy(dtype):
     message = rf"float32 or float64, got {np.dtype(dtype)}; convert it with \.astype"
     with pytest.raises(TypeError, match=message):
         Tensor(np.ones(3, dtype))
@@ -95,12 +95,12 @@ def test_other_dtypes_are_refused_with_the_remedy(dtype):
         Tensor(np.ones(3)) * np.ones(3, dtype)
 
 
-def test_none_is_refused_instead_of_becoming_nan():
+def test_none_is_rejected_instead_of_becoming_nan():
     with pytest.raises(TypeError, match="None"):
         Tensor(np.ones(3)) + None
 
 
-def test_tensors_of_different_dtypes_are_refused_by_the_operations_name_and_their_shapes(put):
+def test_the_error_for_different_dtypes_names_the_operation_and_the_shapes(put):
     a, b = Tensor(put(np.ones((2, 3), np.float32))), Tensor(put(np.ones(3)))
     with pytest.raises(TypeError, match=r"Add got .* dtypes: float32 \(2, 3\) and float64 \(3,\).*\.to\("):
         a + b
@@ -108,12 +108,12 @@ def test_tensors_of_different_dtypes_are_refused_by_the_operations_name_and_thei
         a * put(np.ones(3))
 
 
-def test_tensors_on_different_devices_are_refused_by_the_operations_name_and_their_shapes():
-    class Elsewhere(Tensor):
+def test_the_error_for_different_devices_names_the_operation_and_the_shapes():
+    class OnCuda(Tensor):
         device = "cuda"
 
     with pytest.raises(TypeError, match=r"MatMul got .* devices: cpu \(2, 3\) and cuda \(3, 4\).*\.to\("):
-        Tensor(np.ones((2, 3))) @ Elsewhere(np.ones((3, 4)))
+        Tensor(np.ones((2, 3))) @ OnCuda(np.ones((3, 4)))
 
 
 @pytest.mark.parametrize(
@@ -126,12 +126,12 @@ def test_tensors_on_different_devices_are_refused_by_the_operations_name_and_the
         (lambda x: x.sum(2), r"Sum of \(2, 3\): axis 2"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused_by_the_operations_name_and_their_shapes(f, message):
+def test_the_error_for_incompatible_shapes_names_the_operation_and_the_shapes(f, message):
     with pytest.raises(ValueError, match=message):
         f(Tensor(np.ones((2, 3), np.float32)))
 
 
-def test_a_function_that_changes_the_dtype_is_refused():
+def test_a_function_that_changes_the_dtype_is_rejected():
     class Promotes(Function):
         def forward(self, x):
             return x.astype(np.float64)
@@ -140,7 +140,7 @@ def test_a_function_that_changes_the_dtype_is_refused():
         Promotes()(Tensor([1.0]))
 
 
-def test_a_function_without_its_two_halves_says_which_is_missing():
+def test_a_function_without_forward_or_backward_reports_which_is_missing():
     class Half(Function):
         def forward(self, x):
             return 2.0 * x
@@ -173,7 +173,7 @@ def test_to_moves_between_devices(put, device):
     np.testing.assert_array_equal(x.numpy(), [1.0, 2.0])
 
 
-def test_detach_returns_the_same_value_without_history():
+def test_detach_returns_the_same_value_as_a_new_leaf():
     x = Tensor([1.0, 2.0], requires_grad=True)
     y = x * 3.0
     detached = y.detach()
@@ -191,12 +191,12 @@ def test_shape_size_length_item_and_repr():
     assert repr(Tensor([1.0])) == "Tensor([1.], shape (1,), float32)"
 
 
-def test_a_parameter_is_a_leaf_that_wants_a_gradient():
+def test_a_parameter_is_a_leaf_that_requires_a_gradient():
     p = Parameter([1.0, 2.0])
     assert isinstance(p, Tensor) and p.requires_grad and p.grad is None
     assert repr(p).startswith("Parameter(")
 
 
-def test_as_tensor_returns_a_tensor_itself():
+def test_as_tensor_returns_a_tensor_unchanged():
     x = Tensor([1.0])
     assert as_tensor(x, like=Tensor(np.float64(0.0))) is x

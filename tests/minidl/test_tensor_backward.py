@@ -1,4 +1,4 @@
-"""The walk back reaches every function once, after all its consumers, and leaves nothing behind."""
+"""Backpropagation visits every function once, after all its consumers, and frees everything it used."""
 
 import gc
 import weakref
@@ -11,7 +11,7 @@ from minidl.tensor import Function, Tensor, no_grad
 
 
 class CountedSum(Function):
-    """a + b, noting each backward call in a list."""
+    """a + b; each backward call is recorded in a list."""
 
     def __init__(self, calls):
         self.calls = calls
@@ -25,7 +25,7 @@ class CountedSum(Function):
 
 
 class Returns(Function):
-    """x, with a backward that returns whatever it is told to."""
+    """x, with a backward that returns a given gradient."""
 
     def __init__(self, gradient):
         self.gradient = gradient
@@ -39,7 +39,7 @@ class Returns(Function):
 
 @pytest.fixture
 def no_collector():
-    """Only reference counts free memory inside the test, so that a cycle shows as an object left alive."""
+    """Disable the garbage collector, so that a reference cycle shows as an object that is not freed."""
     gc.collect()
     gc.disable()
     yield
@@ -56,15 +56,15 @@ def test_a_value_used_twice_receives_the_sum_of_both_gradients(put):
     np.testing.assert_array_equal(to_numpy(x.grad), [5.0, 7.0, 9.0])  # 2x + 3
 
 
-def test_a_diamond_with_arms_of_different_lengths():
+def test_a_diamond_with_branches_of_different_lengths():
     x = leaf(2.0)
     h = x * x
-    long_arm = ((h + 1.0) * 2.0) * h
-    (long_arm + h).backward()  # L = 2 h (h + 1) + h, dL/dh = 4h + 3, dh/dx = 2x
+    longer = ((h + 1.0) * 2.0) * h
+    (longer + h).backward()  # L = 2 h (h + 1) + h, dL/dh = 4h + 3, dh/dx = 2x
     np.testing.assert_array_equal(x.grad, [(4.0 * 4.0 + 3.0) * 4.0])
 
 
-def test_every_function_of_a_diamond_is_visited_once():
+def test_every_function_in_a_diamond_is_visited_once():
     x, calls = leaf(1.0), []
     h = CountedSum(calls)(x, x)
     y = CountedSum(calls)(CountedSum(calls)(h, x), h)
@@ -92,7 +92,7 @@ def test_a_chain_of_ten_thousand_functions_does_not_overflow_the_stack():
     assert x.grad == 1.0
 
 
-def test_a_graph_of_ten_thousand_functions_can_be_dropped_without_a_backward():
+def test_a_graph_of_ten_thousand_functions_can_be_dropped_without_a_backward_pass():
     x = leaf(1.0)
     y = x
     for _ in range(10_000):
@@ -101,14 +101,14 @@ def test_a_graph_of_ten_thousand_functions_can_be_dropped_without_a_backward():
     assert x.grad is None
 
 
-def test_two_backward_calls_add_their_gradients_into_the_leaf():
+def test_gradients_of_two_backward_calls_accumulate_in_the_leaf():
     x = leaf(1.0, 2.0)
     (x * x).sum().backward()
     (x * 10.0).sum().backward()
     np.testing.assert_array_equal(x.grad, [12.0, 14.0])
 
 
-def test_adding_to_a_gradient_makes_a_new_array():
+def test_accumulation_creates_a_new_array():
     x = leaf(1.0, 2.0)
     (x * x).sum().backward()
     first = x.grad
@@ -117,7 +117,7 @@ def test_adding_to_a_gradient_makes_a_new_array():
     np.testing.assert_array_equal(x.grad, [4.0, 8.0])
 
 
-def test_the_gradient_of_a_single_number_is_an_array_like_it():
+def test_the_gradient_of_a_single_number_is_an_array_without_axes():
     x = Tensor(3.0, requires_grad=True)
     for expected in (6.0, 12.0):
         (x * x).backward()
@@ -125,7 +125,7 @@ def test_the_gradient_of_a_single_number_is_an_array_like_it():
         assert (x.grad.shape, x.grad.dtype, x.grad.item()) == ((), np.float32, expected)
 
 
-def test_only_leaves_that_want_a_gradient_get_one():
+def test_only_leaves_that_require_a_gradient_receive_one():
     x, constant = leaf(1.0, 2.0), Tensor(np.array([3.0, 4.0]))
     y = x * constant
     y.sum().backward()
@@ -134,13 +134,13 @@ def test_only_leaves_that_want_a_gradient_get_one():
     np.testing.assert_array_equal(x.grad, [3.0, 4.0])
 
 
-def test_needs_tells_a_function_which_inputs_want_a_gradient():
+def test_needs_tells_a_function_which_inputs_require_a_gradient():
     y = leaf(1.0) * Tensor(np.array([2.0]))
     assert y.creator.needs == (True, False)
     assert y.creator.backward(np.ones(1))[1] is None
 
 
-def test_a_tensor_frozen_between_two_uses_passes_back_what_the_first_received():
+def test_a_tensor_frozen_between_two_uses_passes_on_the_gradient_of_the_first():
     x, w = leaf(3.0), leaf(5.0)
     h = x * 2.0
     before = h * 1.0
@@ -150,38 +150,38 @@ def test_a_tensor_frozen_between_two_uses_passes_back_what_the_first_received():
     np.testing.assert_array_equal(w.grad, [6.0])
 
 
-def test_a_gradient_can_be_given_for_a_tensor_that_is_not_a_single_number(put):
+def test_the_gradient_of_a_tensor_that_is_not_a_single_number_can_be_passed(put):
     x = Tensor(put(np.array([1.0, 2.0], np.float32)), requires_grad=True)
     (x * 3.0).backward(put(np.array([10.0, 100.0])))
     assert x.grad.dtype == np.float32
     np.testing.assert_array_equal(to_numpy(x.grad), [30.0, 300.0])
 
 
-def test_backward_refuses_what_has_no_gradient():
+def test_backward_rejects_a_missing_graph_and_a_missing_or_misshapen_gradient():
     x = leaf(1.0, 2.0)
     with pytest.raises(RuntimeError, match="not computed from any that requires a gradient"):
         Tensor([1.0]).backward()
-    with pytest.raises(RuntimeError, match=r"gradient of a tensor of shape \(2,\), or sum it"):
+    with pytest.raises(RuntimeError, match=r"gradient of this tensor of shape \(2,\), or sum it"):
         (x * 2.0).backward()
-    with pytest.raises(ValueError, match=r"the gradient is \(3,\), the tensor \(2,\)"):
+    with pytest.raises(ValueError, match=r"the gradient has shape \(3,\), the tensor \(2,\)"):
         (x * 2.0).backward(np.ones(3))
     assert x.grad is None
 
 
-def test_a_second_backward_through_the_same_graph_is_a_clear_error():
+def test_a_second_backward_through_the_same_graph_raises_an_error():
     x = leaf(1.0, 2.0)
     loss = (x * x).sum()
     loss.backward()
-    with pytest.raises(RuntimeError, match="backward ran through this graph before"):
+    with pytest.raises(RuntimeError, match="backward: an earlier backward pass has freed this graph"):
         loss.backward()
     np.testing.assert_array_equal(x.grad, [2.0, 4.0])
 
 
-def test_a_second_backward_through_a_shared_part_fails_before_it_changes_a_gradient():
+def test_a_second_backward_through_a_shared_part_fails_before_any_gradient_changes():
     x, w = leaf(1.0), leaf(5.0)
     shared = x * x
     (shared * 2.0).backward()
-    with pytest.raises(RuntimeError, match="ran through this graph before"):
+    with pytest.raises(RuntimeError, match="an earlier backward pass has freed this graph"):
         (shared * w).backward()
     assert w.grad is None
     np.testing.assert_array_equal(x.grad, [4.0])
@@ -197,18 +197,18 @@ def test_a_second_backward_through_a_shared_part_fails_before_it_changes_a_gradi
         (np.ones(3, np.float32), r"Returns.backward returned float32 \(3,\) .* is float64 \(3,\) on cpu"),
         (np.float64(1.0), r"Returns.backward returned float64 \(\) on cpu for input 0"),
         (None, "Returns.backward returned no gradient for input 0"),
-        ((np.ones(3), np.ones(3)), "Returns.backward returned 2 for 1 inputs"),
-        ((), "Returns.backward returned 0 for 1 inputs"),
+        ((np.ones(3), np.ones(3)), "Returns.backward returned 2 gradients for 1 inputs"),
+        ((), "Returns.backward returned 0 gradients for 1 inputs"),
     ],
 )
-def test_a_wrong_gradient_is_refused_by_the_name_of_its_function(gradient, message):
+def test_the_error_for_a_wrong_gradient_names_the_function(gradient, message):
     x = leaf(1.0, 2.0, 3.0)
     with pytest.raises(RuntimeError, match=message):
         Returns(gradient)(x).sum().backward()
     assert x.grad is None
 
 
-def test_none_is_a_fine_gradient_for_an_input_that_needs_none():
+def test_none_is_accepted_as_the_gradient_of_an_input_that_requires_none():
     x, constant = leaf(1.0, 2.0), Tensor(np.zeros(5))
     Returns((np.array([7.0, 8.0]), None))(x, constant).sum().backward()
     np.testing.assert_array_equal(x.grad, [7.0, 8.0])
@@ -222,7 +222,7 @@ def test_no_grad_records_nothing():
     np.testing.assert_array_equal(y.data, [1.0, 4.0])
 
 
-def test_no_grad_nests_and_is_undone_at_its_end():
+def test_no_grad_can_be_nested_and_ends_with_its_block():
     x = leaf(1.0)
     with no_grad():
         with no_grad():
@@ -231,14 +231,14 @@ def test_no_grad_nests_and_is_undone_at_its_end():
     assert (x * 2.0).requires_grad
 
 
-def test_no_grad_is_undone_after_an_exception():
+def test_no_grad_ends_with_an_exception():
     x = leaf(1.0)
     with pytest.raises(KeyError), no_grad():
         raise KeyError
     assert (x * 2.0).requires_grad
 
 
-def test_nothing_is_left_alive_when_the_loss_is_dropped_without_a_backward(no_collector):
+def test_dropping_the_loss_without_a_backward_pass_frees_the_graph(no_collector):
     x = leaf(1.0, 2.0)
     h = (x * 2.0).sigmoid()
     loss = (h * h).sum()
@@ -247,7 +247,7 @@ def test_nothing_is_left_alive_when_the_loss_is_dropped_without_a_backward(no_co
     assert [r() for r in alive] == [None] * 5
 
 
-def test_nothing_is_left_alive_when_the_loss_is_dropped_after_its_backward(no_collector):
+def test_dropping_the_loss_after_the_backward_pass_frees_the_graph(no_collector):
     x = leaf(1.0, 2.0)
     h = (x * 2.0).sigmoid()
     loss = (h * h).sum()
@@ -257,7 +257,7 @@ def test_nothing_is_left_alive_when_the_loss_is_dropped_after_its_backward(no_co
     assert [r() for r in alive] == [None] * 5
 
 
-def test_backward_alone_frees_everything_between_the_loss_and_the_leaves(no_collector):
+def test_backward_itself_frees_everything_between_the_loss_and_the_leaves(no_collector):
     x = leaf(1.0, 2.0)
     h = (x * 2.0).sigmoid()
     loss = (h * h).sum()
@@ -268,21 +268,21 @@ def test_backward_alone_frees_everything_between_the_loss_and_the_leaves(no_coll
     assert array() is None
 
 
-def test_an_array_that_no_backward_wants_dies_with_its_tensor(no_collector):
+def test_an_array_that_no_backward_needs_is_freed_with_its_tensor(no_collector):
     x = leaf(1.0, 2.0)
-    part, wanted = x * 2.0, x.sigmoid()
-    loss = ((part + part) * wanted).sum()  # a sum wants none of its parts, a product both of its factors
-    alive = [weakref.ref(part.data), weakref.ref(wanted.data)]
-    del part, wanted
+    term, factor = x * 2.0, x.sigmoid()
+    loss = ((term + term) * factor).sum()  # a sum needs neither term, a product needs both factors
+    alive = [weakref.ref(term.data), weakref.ref(factor.data)]
+    del term, factor
     assert [r() is not None for r in alive] == [False, True]
     loss.backward()
     s = 1 / (1 + np.exp(-x.data))
     np.testing.assert_allclose(x.grad, 4 * s + 4 * x.data * s * (1 - s))
 
 
-def test_saved_arrays_and_gradients_die_during_the_walk_not_after_it(no_collector):
+def test_saved_arrays_and_gradients_are_freed_during_the_backward_pass_not_after_it(no_collector):
     class Probe(Function):
-        """x, noting on its turn which of the arrays that were used before it are still alive."""
+        """x; its backward records which of the arrays used before it are still alive."""
 
         def forward(self, x):
             return x.copy()
@@ -299,12 +299,12 @@ def test_saved_arrays_and_gradients_die_during_the_walk_not_after_it(no_collecto
     used = [weakref.ref(first.data), weakref.ref(h), weakref.ref(h.data)]
     del first, h
     loss.backward()
-    assert alive == [False] * 4  # as the first probe saw it: the second one's gradient is gone as well
+    assert alive == [False] * 4  # as seen by the first probe: the gradient of the second one is freed as well
     np.testing.assert_allclose(x.grad, np.exp([1.0, 2.0]) * np.exp(np.exp([1.0, 2.0])))
 
 
-def test_a_gradient_belongs_to_its_leaf_alone():
-    """A learner's own clipping may write into it."""
+def test_each_leaf_owns_its_gradient():
+    """A user may modify it in place, for example to clip it."""
     a, b, given = leaf(1.0, 2.0), leaf(3.0, 4.0), np.ones(2)
     (a + b).backward(given)
     a.grad *= 5.0

@@ -1,4 +1,4 @@
-"""Work is shared out to threads so that every task is done once, and nothing else changes."""
+"""Tasks are distributed to threads so that each runs once and the result does not change."""
 
 import threading
 
@@ -14,7 +14,7 @@ def threads(request):
 
 
 @pytest.mark.parametrize("tasks", [0, 1, 2, 7, 100])
-def test_every_task_is_done_once(tasks, threads):
+def test_every_task_runs_once(tasks, threads):
     done = np.zeros(tasks, int)
 
     def work(task):
@@ -24,28 +24,28 @@ def test_every_task_is_done_once(tasks, threads):
     np.testing.assert_array_equal(done, 1)
 
 
-def test_no_more_threads_work_than_asked_for(threads):
-    together, most, lock = 0, 0, threading.Lock()
+def test_at_most_the_given_number_of_threads_run(threads):
+    running, most, lock = 0, 0, threading.Lock()
 
     def work(_):
-        nonlocal together, most
+        nonlocal running, most
         with lock:
-            together += 1
-            most = max(most, together)
+            running += 1
+            most = max(most, running)
         np.ones((300, 300)) @ np.ones((300, 300))
         with lock:
-            together -= 1
+            running -= 1
 
     for_each(work, range(50), threads)
     assert 1 <= most <= threads
 
 
-def test_two_threads_do_work_at_the_same_time():
+def test_two_threads_run_at_the_same_time():
     meeting = threading.Barrier(2, timeout=20)
-    for_each(lambda _: meeting.wait(), range(2), 2)  # a single thread would wait for the other in vain
+    for_each(lambda _: meeting.wait(), range(2), 2)  # a single thread would wait until the timeout
 
 
-def test_an_exception_of_a_task_reaches_the_caller(threads):
+def test_an_exception_in_a_task_reaches_the_caller(threads):
     def work(task):
         if task == 17:
             raise ValueError("task 17")
@@ -54,22 +54,22 @@ def test_an_exception_of_a_task_reaches_the_caller(threads):
         for_each(work, range(40), threads)
 
 
-def test_the_caller_s_error_state_holds_in_every_thread(threads):
+def test_numpy_s_error_state_of_the_caller_applies_in_every_thread(threads):
     with np.errstate(all="ignore"):
         for_each(lambda _: np.float32(1e30) * np.full(9, 1e30, np.float32), range(20), threads)
 
 
-def test_one_thread_computes_unless_more_are_asked_for():
+def test_the_default_is_one_thread():
     assert get_threads() == 1
     set_threads(3)
     assert get_threads() == 3
     set_threads(1)
 
 
-def test_less_than_one_thread_is_refused():
+def test_fewer_than_one_thread_is_rejected():
     with pytest.raises(ValueError, match="at least one thread, got 0"):
         set_threads(0)
 
 
-def test_there_is_at_least_one_core():
+def test_at_least_one_core_is_available():
     assert available_cores() >= 1

@@ -9,7 +9,10 @@ import pytest
 from minidl import ops
 from minidl.backend import to_numpy
 from minidl.gradcheck import check_adjoint, check_vjp
-from minidl.ops import conv, conv_direct, conv_rows
+from minidl.ops import conv
+from minidl.ops.conv import definition, im2col, implicit_gemm
+from minidl.ops.conv import rows as row_views
+from minidl.ops.window import output_size
 from minidl.tensor import Tensor
 from minidl.threads import set_threads
 
@@ -41,6 +44,12 @@ def method(request):
     """Every test of this file runs by both methods."""
     with conv.convolution(request.param):
         yield request.param
+
+
+@pytest.fixture
+def copies(device):
+    """The files that define im2col and col2im for the device under test: the definition, and the kernels."""
+    return [definition] if device == "cpu" else [definition, im2col]
 
 
 def naive_windows(size, kernel, stride, padding):
@@ -113,7 +122,7 @@ def test_conv2d_and_its_gradients_agree_with_naive_loops(geometry, sizes, rng, v
 def test_conv_transpose2d_agrees_with_naive_scattering(geometry, sizes, rng, value):
     (size, kernel, stride, padding), (N, C, OC) = geometry, sizes
     extra = leftover(*geometry)
-    x = rng.normal(size=(N, C, *conv.output_size(size, kernel, stride, padding)))
+    x = rng.normal(size=(N, C, *output_size(size, kernel, stride, padding)))
     w, b = rng.normal(size=(C, OC, *kernel)), rng.normal(size=OC)
     y = value(lambda *inputs: ops.conv_transpose2d(*inputs, stride, padding, extra), x, w, b)
     assert y.shape == (N, OC, *size)
@@ -128,7 +137,7 @@ def test_the_gradients_of_conv_transpose2d_are_those_of_conv2d_with_the_roles_ex
     geometry, sizes, rng, gradients
 ):
     (size, kernel, stride, padding), (N, C, OC) = geometry, sizes
-    x = rng.normal(size=(N, C, *conv.output_size(size, kernel, stride, padding)))
+    x = rng.normal(size=(N, C, *output_size(size, kernel, stride, padding)))
     w, b, dy = rng.normal(size=(C, OC, *kernel)), rng.normal(size=OC), rng.normal(size=(N, OC, *size))
 
     def f(*inputs):
@@ -147,7 +156,7 @@ def test_both_agree_with_a_central_difference(geometry, rng):
     size, kernel, stride, padding = geometry
     x, w, b = rng.normal(size=(2, 3, *size)), rng.normal(size=(4, 3, *kernel)), rng.normal(size=4)
     check_vjp(lambda *inputs: ops.conv2d(*inputs, stride, padding), x, w, b, rng=rng)
-    small = rng.normal(size=(2, 4, *conv.output_size(*geometry)))
+    small = rng.normal(size=(2, 4, *output_size(*geometry)))
     back = rng.normal(size=3)
     extra = leftover(*geometry)
     check_vjp(lambda *inputs: ops.conv_transpose2d(*inputs, stride, padding, extra), small, w, back, rng=rng)
@@ -155,18 +164,19 @@ def test_both_agree_with_a_central_difference(geometry, rng):
 
 @BOTH_DTYPES
 @ALL_GEOMETRIES
-def test_im2col_and_col2im_are_adjoint(geometry, dtype, tolerance, rng, put):
+def test_im2col_and_col2im_are_adjoint(geometry, dtype, tolerance, rng, put, copies):
     size, kernel, stride, padding = geometry
-    OH, OW = conv.output_size(*geometry)
+    OH, OW = output_size(*geometry)
     x = put(rng.random((2, 3, *size)).astype(dtype))
     col = put(rng.random((2, 3 * kernel[0] * kernel[1], OH * OW)).astype(dtype))
-    check_adjoint(
-        lambda a: conv.im2col(a, kernel, stride, padding),
-        lambda c: conv.col2im(c, size, kernel, stride, padding),
-        x,
-        col,
-        tolerance,
-    )
+    for code in copies:
+        check_adjoint(
+            lambda a, code=code: code.im2col(a, kernel, stride, padding),
+            lambda c, code=code: code.col2im(c, size, kernel, stride, padding),
+            x,
+            col,
+            tolerance,
+        )
 
 
 @BOTH_DTYPES
@@ -174,7 +184,7 @@ def test_im2col_and_col2im_are_adjoint(geometry, dtype, tolerance, rng, put):
 def test_conv2d_and_conv_transpose2d_are_adjoint(geometry, dtype, tolerance, rng, put):
     size, kernel, stride, padding = geometry
     x = put(rng.random((2, 3, *size)).astype(dtype))
-    y = put(rng.random((2, 4, *conv.output_size(*geometry))).astype(dtype))
+    y = put(rng.random((2, 4, *output_size(*geometry))).astype(dtype))
     w = Tensor(put(rng.random((4, 3, *kernel)).astype(dtype)))
     check_adjoint(
         lambda a: ops.conv2d(Tensor(a), w, None, stride, padding).data,
@@ -185,17 +195,19 @@ def test_conv2d_and_conv_transpose2d_are_adjoint(geometry, dtype, tolerance, rng
     )
 
 
-def test_im2col_lays_each_window_out_as_a_column(put):
+def test_im2col_lays_each_window_out_as_a_column(put, copies):
     x = put(np.arange(9.0).reshape(1, 1, 3, 3))
-    col = to_numpy(conv.im2col(x, (2, 2), (1, 1), (0, 0)))
     expected = [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]]  # the 4 windows, read downwards
-    np.testing.assert_array_equal(col[0], expected)
+    for code in copies:
+        col = to_numpy(code.im2col(x, (2, 2), (1, 1), (0, 0)))
+        np.testing.assert_array_equal(col[0], expected)
 
 
-def test_col2im_counts_the_windows_that_see_each_pixel(put):
+def test_col2im_counts_the_windows_that_see_each_pixel(put, copies):
     ones = put(np.ones((1, 4, 4)))
-    counts = to_numpy(conv.col2im(ones, (3, 3), (2, 2), (1, 1), (0, 0)))
-    np.testing.assert_array_equal(counts[0, 0], [[1, 2, 1], [2, 4, 2], [1, 2, 1]])
+    for code in copies:
+        counts = to_numpy(code.col2im(ones, (3, 3), (2, 2), (1, 1), (0, 0)))
+        np.testing.assert_array_equal(counts[0, 0], [[1, 2, 1], [2, 4, 2], [1, 2, 1]])
 
 
 def test_conv2d_is_a_cross_correlation_the_kernel_is_not_flipped(value):
@@ -213,17 +225,17 @@ def test_pixels_no_window_reaches_receive_a_gradient_of_zero(gradients):
     np.testing.assert_array_equal(dx[0, 0], reached)
 
 
-def test_both_methods_send_the_same_gradient_back_to_the_image(rng, put):
+def test_every_implementation_has_the_same_input_gradient(rng, put, device):
     for kernel, padding in [((3, 3), (1, 1)), ((3, 2), (0, 1)), ((1, 1), (0, 0)), ((4, 5), (3, 2))]:
         x, w = rng.normal(size=(2, 3, 5, 6)), rng.normal(size=(4, 3, *kernel))
-        OH, OW = conv.output_size((5, 6), kernel, (1, 1), padding)
+        OH, OW = output_size((5, 6), kernel, (1, 1), padding)
         dy = rng.normal(size=(2, 4, OH, OW))
-        expected, dx = (
-            conv.conv2d_input_gradient(put(dy), put(w), None, (5, 6), (1, 1), padding, method)
-            for method in ("im2col", "direct")
-        )
-        assert dx.shape == expected.shape == x.shape
-        np.testing.assert_allclose(to_numpy(dx), to_numpy(expected), rtol=1e-10, atol=1e-12)
+        arguments = put(dy), put(w), None, (5, 6), (1, 1), padding
+        expected = definition.input_gradient(*arguments)
+        for code in [row_views] if device == "cpu" else [im2col, implicit_gemm]:
+            dx = code.input_gradient(*arguments)
+            assert dx.shape == expected.shape == x.shape
+            np.testing.assert_allclose(to_numpy(dx), to_numpy(expected), rtol=1e-10, atol=1e-12)
 
 
 @BOTH_OPERATIONS
@@ -241,7 +253,7 @@ def test_output_padding_chooses_among_the_sizes_that_one_convolution_maps_togeth
     x, w = np.ones((1, 2, 4, 3)), np.ones((2, 1, 3, 3))
     y = value(lambda a, b: ops.conv_transpose2d(a, b, None, (2, 3), 1, extra), x, w)
     assert y.shape == (1, 1, 7 + extra[0], 7 + extra[1])
-    assert conv.output_size(y.shape[2:], (3, 3), (2, 3), (1, 1)) == (4, 3)
+    assert output_size(y.shape[2:], (3, 3), (2, 3), (1, 1)) == (4, 3)
 
 
 def test_a_transposed_convolution_with_stride_two_doubles_an_image(value):
@@ -278,11 +290,11 @@ def test_shapes_that_do_not_fit_are_refused_by_name(f, name):
 def test_a_bias_must_fit_the_output_channels_not_the_input_channels():
     x, w = Tensor(np.ones((1, 2, 4, 4))), Tensor(np.ones((3, 2, 2, 2)))
     assert ops.conv2d(x, w, Tensor(np.ones(3))).shape == (1, 3, 3, 3)
-    with pytest.raises(ValueError, match=r"conv2d: want a bias of \(3,\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"conv2d: expected a bias of \(3,\), got \(2,\)"):
         ops.conv2d(x, w, Tensor(np.ones(2)))
     y = Tensor(np.ones((1, 3, 4, 4)))
     assert ops.conv_transpose2d(y, w, Tensor(np.ones(2))).shape == (1, 2, 5, 5)
-    with pytest.raises(ValueError, match=r"conv_transpose2d: want a bias of \(2,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"conv_transpose2d: expected a bias of \(2,\), got \(3,\)"):
         ops.conv_transpose2d(y, w, Tensor(np.ones(3)))
 
 
@@ -302,7 +314,7 @@ def test_windows_and_paddings_that_leave_nothing_are_refused_by_name():
 def test_more_channels_and_pixels_than_a_block_or_a_band_holds(
     channels, stride, rng, value, gradients, monkeypatch
 ):
-    monkeypatch.setattr(conv_rows, "BAND_PIXELS", 1)
+    monkeypatch.setattr(row_views, "BAND_PIXELS", 1)
     (C, OC), N, padding = channels, 3, (1, 1)
     x, w, b = rng.normal(size=(N, C, 29, 13)), rng.normal(size=(OC, C, 3, 3)), rng.normal(size=OC)
 
@@ -310,14 +322,14 @@ def test_more_channels_and_pixels_than_a_block_or_a_band_holds(
         return ops.conv2d(*inputs, stride, padding)
 
     # The product of the whole col, which the tests above hold against naive loops.
-    col = conv.im2col(x, (3, 3), (stride, stride), padding)
+    col = definition.im2col(x, (3, 3), (stride, stride), padding)
     y = value(f, x, w, b)
     flat = w.reshape(OC, -1) @ col + b[:, None]
     np.testing.assert_allclose(y, flat.reshape(y.shape), rtol=1e-10, atol=1e-12)
     dy = rng.normal(size=y.shape)
     dx, dw, db = gradients(f, x, w, b, cotangent=dy)
     dcol = w.reshape(OC, -1).T @ dy.reshape(N, OC, -1)
-    back = conv.col2im(dcol, (29, 13), (3, 3), (stride, stride), padding)
+    back = definition.col2im(dcol, (29, 13), (3, 3), (stride, stride), padding)
     np.testing.assert_allclose(dx, back, rtol=1e-10, atol=1e-11)
     products = np.einsum("nop,nkp->ok", dy.reshape(N, OC, -1), col)
     np.testing.assert_allclose(dw, products.reshape(w.shape), rtol=1e-10, atol=1e-11)
@@ -325,7 +337,7 @@ def test_more_channels_and_pixels_than_a_block_or_a_band_holds(
 
 
 def test_the_number_of_threads_changes_no_bit(rng, value, gradients, monkeypatch):
-    monkeypatch.setattr(conv_rows, "SHARED_WORK", 0)
+    monkeypatch.setattr(row_views, "SHARED_WORK", 0)
     x, w = rng.normal(size=(5, 4, 19, 17)), rng.normal(size=(6, 4, 3, 3))
     results = []
     for threads in (1, 2, 5):
@@ -343,8 +355,10 @@ def test_the_method_in_force_at_the_forward_pass_holds_for_the_backward_pass(rng
     w = Tensor(rng.normal(size=(2, 2, 3, 3)), requires_grad=True)
     with conv.convolution("im2col"):
         y = ops.conv2d(x, w).sum()
-    monkeypatch.setattr(conv, "conv_direct", None)  # whoever takes the direct way now fails
-    y.backward()
+    monkeypatch.setattr(row_views.RowPasses, "input_gradient", None)  # calling the other method now fails
+    monkeypatch.setattr(row_views.RowPasses, "weight_gradient", None)
+    with conv.convolution("direct"):
+        y.backward()
     assert x.grad is not None and w.grad is not None
 
 
@@ -357,8 +371,8 @@ def test_an_unknown_method_is_refused_with_the_choices():
 
 
 def test_the_sizes_that_both_languages_must_know_are_the_same():
-    text = conv_direct.kernels.source.read_text(encoding="utf-8")
-    assert re.search(r"const int SIDE = (\d+);", text)[1] == str(conv_direct.SIDE)
-    tiles = re.findall(r"DIRECT\(direct_(?:forward|adjoint)_(\d+), (\d+),", text)
-    assert tiles == 2 * [(str(tile), str(tile)) for tile in conv_direct.TILES]
-    assert conv_direct.PIXELS % 32 == 0 and conv_direct.PIXELS >= conv_direct.SIDE**2
+    text = implicit_gemm.kernels.source.read_text(encoding="utf-8")
+    assert re.search(r"const int SIDE = (\d+);", text)[1] == str(implicit_gemm.SIDE)
+    tiles = re.findall(r"IMPLICIT_GEMM\(implicit_gemm_(?:forward|adjoint)_(\d+), (\d+),", text)
+    assert tiles == 2 * [(str(tile), str(tile)) for tile in implicit_gemm.TILES]
+    assert implicit_gemm.PIXELS % 32 == 0 and implicit_gemm.PIXELS >= implicit_gemm.SIDE**2

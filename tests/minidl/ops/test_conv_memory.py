@@ -5,7 +5,7 @@ import pytest
 
 from minidl import ops
 from minidl.backend import DEVICES
-from minidl.ops import conv
+from minidl.ops.conv import definition, im2col
 from minidl.tensor import Tensor
 
 BOTH_OPERATIONS = pytest.mark.parametrize("f", [ops.conv2d, ops.conv_transpose2d])
@@ -33,7 +33,7 @@ def test_the_batch_gives_the_same_result_in_pieces(images, stride, rng, gradient
 
     whole = list(everything())
     col_bytes = w[0].size * y[0, 0].size * w.itemsize
-    monkeypatch.setattr(conv, "PIECE_BYTES", dict.fromkeys(DEVICES, images * col_bytes))
+    monkeypatch.setattr(im2col, "PIECE_BYTES", dict.fromkeys(DEVICES, images * col_bytes))
     for in_pieces, at_once in zip(everything(), whole, strict=True):
         np.testing.assert_allclose(in_pieces, at_once, rtol=1e-12, atol=1e-13)
 
@@ -42,16 +42,16 @@ def test_the_batch_gives_the_same_result_in_pieces(images, stride, rng, gradient
 def test_pieces_cover_the_batch_once_and_stay_within_the_limit(limit, lengths, put, device, monkeypatch):
     x = put(np.zeros((7, 2, 6, 5), np.float32))
     col_bytes = (2 * 3 * 3) * (4 * 3) * 4  # C KH KW rows, OH OW columns, four bytes each
-    monkeypatch.setitem(conv.PIECE_BYTES, device, int(limit * col_bytes))
-    images = [list(range(7)[piece]) for piece in conv.pieces(x, 2 * 3 * 3, 4, 3)]
+    monkeypatch.setitem(im2col.PIECE_BYTES, device, int(limit * col_bytes))
+    images = [list(range(7)[piece]) for piece in im2col.pieces(x, 2 * 3 * 3, 4, 3)]
     assert [len(piece) for piece in images] == lengths
     assert sum(images, []) == list(range(7))
-    assert conv.im2col(x[:1], (3, 3), (1, 1), (0, 0)).nbytes == col_bytes
+    assert definition.im2col(x[:1], (3, 3), (1, 1), (0, 0)).nbytes == col_bytes
 
 
 def test_an_image_larger_than_the_limit_is_a_piece_of_its_own(put, device, monkeypatch):
-    monkeypatch.setitem(conv.PIECE_BYTES, device, 1)
-    assert len(list(conv.pieces(put(np.zeros((3, 1, 4, 4))), 4, 3, 3))) == 3
+    monkeypatch.setitem(im2col.PIECE_BYTES, device, 1)
+    assert len(list(im2col.pieces(put(np.zeros((3, 1, 4, 4))), 4, 3, 3))) == 3
 
 
 @BOTH_OPERATIONS

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from minidl import ops
+from minidl.average import weighted_sum
 from minidl.backend import problem_of, to_device, to_numpy
 from minidl.cuda_on_cpu import thread_order
 from minidl.gradcheck import check_vjp
-from minidl.ops.norm import weighted_sum
 from minidl.tensor import Tensor
 
 EPS = 1e-5

@@ -1,4 +1,4 @@
-"""The commands from end to end, as a person types them."""
+"""The commands from end to end, as a user types them."""
 
 import json
 import os
@@ -10,22 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from r2unet import __version__, plots
+from r2unet import __version__
 from r2unet.data.images import read_mask
 from r2unet.network.model import R2AttentionUNet
-from r2unet.training.run_folder import PRETRAINED, load_model, read_state
+from r2unet.scores import overlays
+from r2unet.training.checkpoints import read_state
+from r2unet.training.run_folder import PRETRAINED, load_model
 
-# Gets Ctrl-C in its second step.
+# A program that receives Ctrl-C in its second training step.
 STOPPED = """
 import signal
 from r2unet.training.trainer import Trainer
 
-def step(self, batch, _step=Trainer._step):
-    if self.schedule.steps == 1:
+def step(self, batch, _step=Trainer.train_step):
+    if self.state.schedule.steps == 1:
         signal.raise_signal(signal.SIGINT)
     return _step(self, batch)
 
-Trainer._step = step
+Trainer.train_step = step
 sys.exit(main())
 """
 
@@ -47,62 +49,55 @@ class TestTrain:
         code, stdout, _ = r2unet("train", *tiny, "--data", isic, "--out", tmp_path / "a")
         assert code == 0 and "1 images for training" in stdout
 
-    def test_into_a_folder_of_its_own_by_default(self, r2unet, tiny, tmp_path, monkeypatch):
+    def test_writes_to_a_new_folder_by_default(self, r2unet, tiny, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert r2unet("train", *tiny)[0] == 0
         (out,) = (tmp_path / "runs").iterdir()
         assert out.name.startswith("20") and (out / "best.npz").exists()
 
-    def test_goes_on_with_fewer_options(self, r2unet, program, tiny, isic, tmp_path):
+    def test_resumes_with_fewer_options_and_ends_with_the_same_files(
+        self, r2unet, program, tiny, isic, tmp_path
+    ):
         one, two = tmp_path / "one", tmp_path / "two"
         assert r2unet("train", *tiny, "--data", isic, "--out", one)[0] == 0
         stopped = program("train", *tiny, "--data", isic, "--out", two, code=STOPPED)
         _, err = stopped.communicate()
         assert stopped.returncode == 130
-        assert err.splitlines()[-1].endswith(f"go on with: r2unet train --resume --out {two} --device cpu")
+        assert err.splitlines()[-1].endswith(f"resume with: r2unet train --resume --out {two} --device cpu")
         code, stdout, _ = r2unet("train", "--resume", "--out", two, "--device", "cpu")
-        assert code == 0 and "going on after 0 epochs and 2 batches" in stdout
+        assert code == 0 and "resuming after 0 epochs and 2 batches" in stdout
         for name in ("last.npz", "best.npz", "history.csv"):
             assert (two / name).read_bytes() == (one / name).read_bytes()
 
-    def test_goes_on_with_data_that_moved(self, r2unet, tiny, isic, tmp_path):
+    def test_resumes_with_data_that_moved(self, r2unet, tiny, isic, tmp_path):
         assert r2unet("train", *tiny, "--data", isic, "--out", tmp_path / "a")[0] == 0
         isic.rename(tmp_path / "moved")
         code, stdout, _ = r2unet("train", "--resume", "--out", tmp_path / "a", "--data", tmp_path / "moved")
         assert code == 0 and f"training on {tmp_path / 'moved'}" in stdout and "after 2 epochs" in stdout
 
-    def test_resume_begins_where_nothing_is_and_says_so(self, r2unet, tiny, tmp_path):
+    def test_resume_starts_a_new_training_if_there_is_none_and_says_so(self, r2unet, tiny, tmp_path):
         code, stdout, _ = r2unet("train", *tiny, "--resume", "--out", tmp_path / "new")
-        assert code == 0 and "new holds no training to go on with: beginning one" in stdout
+        assert code == 0 and "new contains no training to resume: starting a new one" in stdout
 
-    def test_of_another_network_is_rebuilt_from_its_checkpoint(self, r2unet, tiny, isic, tmp_path):
+    def test_a_checkpoint_restores_any_network(self, r2unet, tiny, isic, tmp_path):
         words = "--model r2-attention-unet --steps 1 --share-weights no --skips add --up nearest --norm group"
         out = tmp_path / "a"
         assert r2unet("train", *tiny, *words.split(), "--loss", "focal", "--out", out)[0] == 0
         model, settings, _ = load_model(out / "best.npz")
         assert type(model) is R2AttentionUNet and (settings.loss, model.steps) == ("focal", 1)
         assert (model.skips, model.norm, model.share_weights) == ("add", "group", False)
-        for code, _, _ in (
-            r2unet("train", "--resume", "--out", out, "--device", "cpu"),
-            r2unet("evaluate", "--checkpoint", out / "best.npz", "--compare-modes"),
-            r2unet(
-                "predict",
-                isic / "ISIC-2017_Validation_Data",
-                "--checkpoint",
-                out / "best.npz",
-                "--out",
-                tmp_path / "masks",
-            ),
-        ):
-            assert code == 0
+        checkpoint, images = ["--checkpoint", out / "best.npz"], isic / "ISIC-2017_Validation_Data"
+        assert r2unet("train", "--resume", "--out", out, "--device", "cpu")[0] == 0
+        assert r2unet("evaluate", *checkpoint, "--compare-modes")[0] == 0
+        assert r2unet("predict", images, *checkpoint, "--out", tmp_path / "masks")[0] == 0
         code, _, err = r2unet("train", "--resume", "--out", out, "--model", "unet")
-        assert code == 2 and "--model unet: this training began with r2-attention-unet" in err
+        assert code == 2 and "--model unet: this run was started with r2-attention-unet" in err
 
-    def test_says_before_it_begins_how_much_memory_a_step_takes(self, r2unet, tiny, tmp_path):
+    def test_prints_first_how_much_memory_a_step_takes(self, r2unet, tiny, tmp_path):
         _, stdout, _ = r2unet("train", *tiny, "--out", tmp_path / "a")
         assert "a training step on 4 x 16 x 16 pixels takes about " in stdout.splitlines()[1]
 
-    def test_profile_prints_a_table_and_leaves_no_file(self, r2unet, tiny, tmp_path, monkeypatch):
+    def test_profile_prints_a_table_and_writes_no_file(self, r2unet, tiny, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         for more in ([], ["--checkpoint-blocks"], ["--out", tmp_path / "a", "--threads", 2]):
             code, stdout, _ = r2unet("train", *tiny, "--profile", *more)
@@ -112,7 +107,7 @@ class TestTrain:
             assert {"Conv2d", "BatchNorm", "Add"} < {words[0] for words in lines[start + 1 :]}
             assert ("Recomputed" in stdout) == ("--checkpoint-blocks" in more)
 
-    def test_with_recomputed_blocks_ends_at_the_same_weights_and_may_begin_them_later(
+    def test_activation_checkpointing_gives_the_same_weights_and_may_change_on_resume(
         self, r2unet, tiny, trained, tmp_path
     ):
         assert r2unet("train", *tiny, "--checkpoint-blocks", "--out", tmp_path / "a")[0] == 0
@@ -130,37 +125,39 @@ class TestTrain:
         contents = {(tmp_path / name / "last.npz").read_bytes() for name in "abd"}
         assert len(contents) == 1 and len(list((tmp_path / "c").iterdir())) == 2
 
-    def test_ctrl_c_saves_and_says_how_to_go_on(self, program, tiny, tmp_path):
+    def test_ctrl_c_saves_and_prints_how_to_resume(self, program, tiny, tmp_path):
         child = program("train", *tiny, "--epochs", 100_000, "--out", tmp_path / "a")
         while not child.stdout.readline().startswith("epoch "):
             assert child.poll() is None
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=60)
         assert child.returncode == 130
-        assert "all is saved, go on with: r2unet train --resume --out" in err and "Traceback" not in err
+        assert (
+            "everything is saved; resume with: r2unet train --resume --out" in err and "Traceback" not in err
+        )
         assert read_state(tmp_path / "a" / "last.npz")["history"]
 
 
 class TestEvaluate:
-    def test_prints_means_pooled_interval_and_baselines(self, r2unet, trained):
+    def test_prints_means_pooled_scores_an_interval_and_baselines(self, r2unet, trained):
         code, stdout, stderr = r2unet("evaluate", "--checkpoint", trained / "best.npz")
         assert code == 0
         for word in ("mean over 2 images", "pooled", "95 % of Jaccard", "model", "Otsu's", "all background"):
             assert word in stdout
-        # A network of two epochs is no match for Otsu's threshold, and stderr says so.
+        # After two epochs the network scores below Otsu's threshold, and stderr says so.
         assert stderr.startswith("warning: the model's mean Jaccard") and "warning" not in stdout
 
-    def test_repeats_the_trainings_report(self, r2unet, trained):
+    def test_gives_the_scores_of_the_training_s_report(self, r2unet, trained):
         words = ["--checkpoint", trained / "best.npz", "--device", "cpu", "--json"]
         scores = json.loads(r2unet("evaluate", *words)[1])["scores"]
         report = json.loads((trained / "report.json").read_text())
         assert scores.keys() == report.keys()
-        for name, expected in report.items():  # rounded otherwise, the folded network may turn a pixel
+        for name, expected in report.items():  # the folded network rounds differently, which may flip a pixel
             assert scores[name].keys() == expected.keys()
             for part, values in expected.items():
                 assert scores[name][part] == pytest.approx(values, rel=0, abs=0.02), (name, part)
 
-    def test_json_is_one_object_on_stdout(self, r2unet, trained, isic, tmp_path):
+    def test_json_prints_one_object_to_stdout(self, r2unet, trained, isic, tmp_path):
         words = ["--data", isic, "--json", "--compare-modes", "--overlays", tmp_path / "new" / "o.png"]
         code, stdout, stderr = r2unet("evaluate", "--checkpoint", trained / "best.npz", *words)
         answer = json.loads(stdout)
@@ -173,24 +170,24 @@ class TestEvaluate:
         with Image.open(tmp_path / "new" / "o.png") as picture:
             assert picture.format == "PNG" and picture.height > 3 * 200
 
-    def test_json_with_a_name_is_a_file_beside_the_table(self, r2unet, trained, tmp_path):
+    def test_json_with_a_name_writes_a_file_and_prints_the_table(self, r2unet, trained, tmp_path):
         words = ["evaluate", "--checkpoint", trained / "best.npz", "--json"]
         code, stdout, _ = r2unet(*words, tmp_path / "new" / "s.json")
         assert code == 0 and "mean over 2 images" in stdout
         assert json.loads((tmp_path / "new" / "s.json").read_text()) == json.loads(r2unet(*words)[1])
 
     @pytest.mark.parametrize("split, images", [("training", 10), ("validation", 2)])
-    def test_generates_the_split_that_is_asked_for(self, r2unet, trained, split, images):
+    def test_generates_the_given_split(self, r2unet, trained, split, images):
         words = ["evaluate", "--checkpoint", trained / "best.npz", "--json", "--split", split]
         assert json.loads(r2unet(*words)[1])["scores"]["model"]["images"] == images
 
     @pytest.mark.parametrize("split, images", [("training", 5), ("validation", 3), ("all", 8)])
-    def test_takes_the_split_that_is_asked_for(self, r2unet, trained, isic, split, images):
+    def test_reads_the_given_split(self, r2unet, trained, isic, split, images):
         words = ["--data", isic, "--split", split, "--json"]
         _, stdout, _ = r2unet("evaluate", "--checkpoint", trained / "best.npz", *words)
         assert json.loads(stdout)["scores"]["model"]["images"] == images
 
-    def test_averages_and_cleans_up_on_request(self, r2unet, trained, isic, tmp_path):
+    def test_tta_and_clean_up_change_the_scores(self, r2unet, trained, isic, tmp_path):
         accuracy = {}
         for words in ((), ("--tta",), ("--clean-up",), ("--tta", "--clean-up", "--data", isic)):
             more = ("--json", "--overlays", tmp_path / "o.png")
@@ -201,7 +198,9 @@ class TestEvaluate:
             accuracy[words] = answer["scores"]["model"]["mean"]["accuracy"]
         assert len(set(accuracy.values())) == 4
 
-    def test_does_what_the_checkpoint_advises_unless_told_otherwise(self, r2unet, trained, tmp_path):
+    def test_uses_the_post_processing_of_the_checkpoint_unless_options_override_it(
+        self, r2unet, trained, tmp_path
+    ):
         advised, best = tmp_path / "advised.npz", trained / "best.npz"
         assert r2unet("export", best, "--out", advised, "--tta", "--clean-up")[0] == 0
         as_advised = json.loads(r2unet("evaluate", "--checkpoint", advised, "--json")[1])
@@ -211,10 +210,12 @@ class TestEvaluate:
         plain = json.loads(r2unet("evaluate", "--checkpoint", advised, *words)[1])
         assert plain["scores"] == json.loads(r2unet("evaluate", "--checkpoint", best, "--json")[1])["scores"]
 
-    def test_draws_the_worst_on_request(self, r2unet, trained, isic, tmp_path, monkeypatch):
+    def test_worst_draws_the_images_with_the_lowest_jaccard(
+        self, r2unet, trained, isic, tmp_path, monkeypatch
+    ):
         drawn = []
         monkeypatch.setattr(
-            plots, "plot_overlays", lambda rows, path: drawn.append([row.name for row in rows])
+            overlays, "plot_overlays", lambda rows, path: drawn.append([row.name for row in rows])
         )
         words = "--data", isic, "--split", "all", "--json", "--overlays", tmp_path / "o.png", "--pictures", 2
         for more in ((), ("--worst",)):
@@ -223,9 +224,9 @@ class TestEvaluate:
         ranked = sorted(jaccards, key=lambda name: -jaccards[name])
         assert drawn == [[ranked[0], ranked[-1]], ranked[-2:]]
         code, _, err = r2unet("evaluate", "--checkpoint", trained / "best.npz", "--worst")
-        assert code == 2 and "--worst: draws nothing without --overlays" in err
+        assert code == 2 and "--worst: has no effect without --overlays" in err
 
-    def test_of_weights_for_photographs_wants_photographs(self, r2unet, isic, tmp_path):
+    def test_needs_photographs_for_weights_trained_on_photographs(self, r2unet, isic, tmp_path):
         shutil.copy(PRETRAINED, tmp_path / "copy.npz")
         for words in ((), ("--checkpoint", tmp_path / "copy.npz")):
             code, _, err = r2unet("evaluate", *words)
@@ -234,7 +235,7 @@ class TestEvaluate:
         answer = json.loads(stdout)
         assert code == 0 and answer["tta"] and answer["clean_up"]
 
-    def test_modes_are_printed_as_a_table(self, r2unet, trained):
+    def test_compare_modes_prints_a_table(self, r2unet, trained):
         _, stdout, _ = r2unet("evaluate", "--checkpoint", trained / "best.npz", "--compare-modes")
         assert [line.split()[:-1] for line in stdout.splitlines()[-4:]] == [
             ["relative", "rms"],
@@ -246,36 +247,20 @@ class TestEvaluate:
 
 class TestPredict:
     def test_writes_a_mask_for_every_image(self, r2unet, trained, isic, tmp_path):
-        out = tmp_path / "masks"
-        folder = isic / "ISIC-2017_Validation_Data"
-        code, stdout, stderr = r2unet(
-            *(
-                "predict",
-                "--checkpoint",
-                trained / "best.npz",
-                folder,
-                "--out",
-                out,
-                "--overlay",
-                "--tta",
-                "--clean-up",
-                "--size",
-                21,
-            )
-        )
+        out, folder = tmp_path / "masks", isic / "ISIC-2017_Validation_Data"
+        words = "predict", folder, "--checkpoint", trained / "best.npz", "--out", out
+        code, stdout, stderr = r2unet(*words, "--overlay", "--tta", "--clean-up", "--size", 21)
         assert code == 0 and stderr == ""
         lines = stdout.splitlines()
-        assert [line.split(": ")[0] for line in lines[:-1]] == [
-            str(path) for path in sorted(folder.iterdir())
-        ]
-        assert lines[-1] == f"3 of 3 masks are in {out}; no diagnosis, and no medical device"
+        assert [line.split(": ")[0] for line in lines[:-1]] == list(map(str, sorted(folder.iterdir())))
+        assert lines[-1] == f"3 of 3 masks are in {out}; not a diagnosis, not a medical device"
         assert len(list(out.iterdir())) == 6
         mask = read_mask(out / "ISIC_0000006_segmentation_prediction.png")
         assert mask.shape == (24, 32)
         assert lines[1].endswith(f": {mask.mean():.1%} lesion")
 
-    def test_follows_the_advice_of_the_checkpoint(self, r2unet, trained, tmp_path):
-        best, speckled = trained / "best.npz", tmp_path / "noise.png"  # where both change much
+    def test_uses_the_post_processing_of_the_checkpoint(self, r2unet, trained, tmp_path):
+        best, speckled = trained / "best.npz", tmp_path / "noise.png"  # noise, where both change much
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
         Image.fromarray(noise).save(speckled)
         for advice in (["--tta"], ["--clean-up"]):
@@ -291,7 +276,7 @@ class TestPredict:
                 masks.append((tmp_path / "noise_segmentation_prediction.png").read_bytes())
             assert masks[0] == masks[1] != masks[2]
 
-    def test_masks_of_the_trained_size_are_the_default(self, r2unet, trained, isic, tmp_path):
+    def test_the_size_of_the_training_is_the_default(self, r2unet, trained, isic, tmp_path):
         file = isic / "ISIC-2017_Training_Data" / "ISIC_0000002.jpg"
         for name, size in (("a", []), ("b", ["--size", "16"]), ("c", ["--size", "64"])):
             words = ["predict", "--checkpoint", trained / "best.npz", file, "--out", tmp_path / name, *size]
@@ -299,7 +284,7 @@ class TestPredict:
         a, b, c = (next((tmp_path / name).iterdir()).read_bytes() for name in "abc")
         assert a == b != c
 
-    def test_goes_on_after_a_bad_file_and_reports_it_at_the_end(self, r2unet, trained, isic, tmp_path):
+    def test_continues_after_a_bad_file_and_reports_it_at_the_end(self, r2unet, trained, isic, tmp_path):
         folder = isic / "ISIC-2017_Validation_Data"
         bad = folder / "ISIC_0000006.jpg"
         bad.write_bytes(bad.read_bytes()[:400])
@@ -321,7 +306,7 @@ class TestExplain:
         with Image.open(out) as picture:
             assert picture.format == "PNG" and min(picture.size) > 1000
 
-    def test_refuses_what_is_no_image_in_one_line(self, r2unet, trained, tmp_path):
+    def test_refuses_a_missing_image_in_one_line(self, r2unet, trained, tmp_path):
         words = ("--checkpoint", trained / "best.npz", "--out", tmp_path / "figure.png")
         code, stdout, stderr = r2unet("explain", tmp_path / "nothing.jpg", *words)
         assert code == 2 and stdout == "" and stderr.count("\n") == 1 and "nothing.jpg" in stderr
@@ -329,7 +314,7 @@ class TestExplain:
 
 
 class TestSummary:
-    def test_prints_a_line_a_layer_and_totals(self, r2unet):
+    def test_prints_a_line_per_layer_and_totals(self, r2unet):
         code, stdout, stderr = r2unet("summary", "--widths", "8,16,32,64", "--size", 128)
         lines = stdout.splitlines()
         assert code == 0 and stderr == ""
@@ -349,15 +334,15 @@ class TestProgram:
         assert r2unet("--version")[:2] == (0, f"r2unet {__version__}\n")
 
     @pytest.mark.parametrize("words", [["summary"], ["--help"]])
-    def test_a_reader_that_leaves_is_no_fault(self, program, words):
+    def test_a_closed_pipe_is_not_an_error(self, program, words):
         child = program(*words)
         child.stdout.close()
         assert child.stderr.read() == ""
         assert child.wait() == 141
 
-    def test_ctrl_c_outside_a_training_is_one_line(self, program):
+    def test_ctrl_c_outside_of_a_training_prints_one_line(self, program):
         code = "from r2unet.commands import main as cli; import signal\n"
-        # what a shell starts in the background ignores Ctrl-C, and so would this program
+        # a program that a shell starts in the background inherits that Ctrl-C is ignored
         code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         code += "cli.build_parser = lambda: signal.raise_signal(signal.SIGINT)\nsys.exit(cli.main())"
         child = program(code=code)
@@ -374,7 +359,7 @@ class TestRealImages:
             pytest.skip("ISIC_ROOT has no folder originals/")
         return root
 
-    def test_masks_have_the_originals_sizes(self, r2unet, trained, originals, tmp_path):
+    def test_masks_have_the_size_of_the_originals(self, r2unet, trained, originals, tmp_path):
         files = sorted((originals / "ISIC-2017_Validation_Data").glob("*.jpg"))[:2]
         assert r2unet("predict", "--checkpoint", trained / "best.npz", *files, "--out", tmp_path)[0] == 0
         for file in files:
@@ -384,7 +369,7 @@ class TestRealImages:
             ):
                 assert mask.size == image.size and mask.mode == "L"
 
-    def test_originals_are_evaluated(self, r2unet, trained, originals):
+    def test_originals_are_scored(self, r2unet, trained, originals):
         words = ["evaluate", "--checkpoint", trained / "best.npz", "--data", originals, "--json"]
         scores = json.loads(r2unet(*words)[1])["scores"]
         assert scores["model"]["images"] == len(scores["model"]["jaccard_by_image"]) >= 2

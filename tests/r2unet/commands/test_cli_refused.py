@@ -1,4 +1,4 @@
-"""Whatever is wrong is told in one line that names it and the remedy, and leaves nothing half-written."""
+"""Every error is one line that names its cause and the remedy, and leaves no half-written file."""
 
 import zlib
 from pathlib import Path
@@ -9,16 +9,16 @@ from PIL import Image
 
 from minidl import checkpoint
 from minidl.backend import cuda_problem
-from r2unet.commands.messages import enough_memory
+from r2unet.commands.messages import explain_memory_error
 from r2unet.errors import InputError
-from r2unet.training.run_folder import read_state
+from r2unet.training.checkpoints import read_state
 
 IMAGE = "ISIC-2017_Training_Data/ISIC_0000002.jpg"
 MASK = "ISIC-2017_Training_Part1_GroundTruth/ISIC_0000002_segmentation.png"
 
 
 def assert_refused(result, *words):
-    """Exit code 2, and on stderr one line that holds these words."""
+    """Assert exit code 2 and one line on stderr that contains these words."""
     code, _, err = result
     assert code == 2, err
     assert err.startswith("r2unet: error: ") and err.count("\n") == 1, err
@@ -27,32 +27,33 @@ def assert_refused(result, *words):
 
 
 def limited(kind, amount):
-    """The code of a program that the system gives no more of `kind` than `amount` bytes."""
+    """The code of a program to which the system gives at most `amount` bytes of the resource `kind`."""
     return f"import resource; resource.setrlimit(resource.{kind}, ({amount}, {amount}))\nsys.exit(main())"
 
 
 def ended(child):
+    """Wait for a program to end; return (exit code, stdout, stderr)."""
     out, err = child.communicate()
     return child.returncode, out, err
 
 
 class TestTrainRefused:
     @pytest.mark.parametrize(
-        "words, told",
+        "words, expected",
         [
-            (["--size", "18", "--widths", "2,4,8"], ["--size 18", "must divide by 4", "--size 16"]),
+            (["--size", "18", "--widths", "2,4,8"], ["--size 18", "must be divisible by 4", "--size 16"]),
             (["--size", "8"], ["16"]),
             (["--widths", "2,2,2,2,2,2,2,2"], ["--size 16", "at most 5 --widths"]),
             (["--widths", "2,2,2,2,2", "--images", "9"], ["batches of 4", "batch norm", "--batch-size"]),
             (["--batch-size", "1", "--widths", "2,2,2,2,2"], ["batches of 1", "--size 32"]),
         ],
     )
-    def test_options_that_do_not_go_together(self, r2unet, tiny, tmp_path, words, told):
-        assert_refused(r2unet("train", *tiny, "--out", tmp_path / "a", *words), *told)
+    def test_options_that_do_not_fit_together(self, r2unet, tiny, tmp_path, words, expected):
+        assert_refused(r2unet("train", *tiny, "--out", tmp_path / "a", *words), *expected)
         assert not (tmp_path / "a").exists()
 
     @pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
-    def test_cuda_where_there_is_none(self, r2unet, tiny, tmp_path):
+    def test_cuda_without_cuda(self, r2unet, tiny, tmp_path):
         result = r2unet("train", *tiny, "--out", tmp_path / "a", "--device", "cuda")
         assert_refused(result, "cuda: ", "--device cpu")
         assert not (tmp_path / "a").exists()
@@ -60,13 +61,13 @@ class TestTrainRefused:
     def test_resume_without_out(self, r2unet):
         assert_refused(r2unet("train", "--resume"), "--resume", "--out runs/NAME")
 
-    def test_a_training_that_is_there_already(self, r2unet, tiny, trained):
+    def test_an_existing_training(self, r2unet, tiny, trained):
         before = (trained / "last.npz").read_bytes()
         assert_refused(r2unet("train", *tiny, "--out", trained), f"--out {trained}", "--resume")
         assert_refused(
             r2unet("train", "--resume", "--widths", "8,16", "--out", trained),
             "--widths 8,16",
-            "began with 2,4",
+            "started with 2,4",
         )
         assert (trained / "last.npz").read_bytes() == before
 
@@ -77,7 +78,7 @@ class TestTrainRefused:
         assert_refused(result, "--out", f"{tmp_path / 'file'} is a file", "choose a folder")
         assert (tmp_path / "file").read_text() == "notes"
 
-    def test_out_that_has_no_name_for_the_disk(self, r2unet, tiny, tmp_path):
+    def test_out_with_a_name_too_long_for_the_disk(self, r2unet, tiny, tmp_path):
         assert_refused(r2unet("train", *tiny, "--out", tmp_path / ("x" * 300)), "xxx", "check the path")
 
     def test_a_cache_that_cannot_be_written(self, r2unet, tiny, isic, tmp_path):
@@ -119,8 +120,8 @@ class TestTrainRefused:
         assert list((tmp_path / "a").iterdir()) == []
 
 
-def lacking(tmp_path, message):
-    """The code of a program on a machine where CuPy is installed and cannot use a GPU."""
+def without_gpu(tmp_path, message):
+    """The code of a program that finds CuPy installed but without a GPU that it can use."""
     (tmp_path / "packages" / "cupy").mkdir(parents=True)
     cupy = f"def arange(*a, **k): raise RuntimeError({message!r})"
     (tmp_path / "packages" / "cupy" / "__init__.py").write_text(cupy)
@@ -140,40 +141,40 @@ class TestDevice:
         ],
     )
     def test_cuda_without_a_gpu(self, program, tmp_path, words):
-        code = lacking(tmp_path, self.NO_GPU)
+        code = without_gpu(tmp_path, self.NO_GPU)
         child = program(*words, "--device", "cuda", code=code, cwd=tmp_path)
         assert_refused(ended(child), f"cuda: {self.REASON}; or use --device cpu")
         assert [path.name for path in tmp_path.iterdir()] == ["packages"]
 
     def test_auto_trains_on_the_cpu_and_says_why(self, program, tiny, tmp_path):
         words = ["train", *tiny, "--epochs", 1, "--device", "auto", "--out", tmp_path / "a"]
-        code, out, _ = ended(program(*words, code=lacking(tmp_path, self.NO_GPU)))
+        code, out, _ = ended(program(*words, code=without_gpu(tmp_path, self.NO_GPU)))
         assert code == 0 and (tmp_path / "a" / "best.npz").exists()
         first, second = out.splitlines()[:2]
         assert first == f"training on generated lesions on the cpu, into {tmp_path / 'a'}"
         assert second == f"not on a GPU: {self.REASON}"
 
     @pytest.mark.parametrize("device, where", [("cuda", " on the GPU"), ("cpu", "")])
-    def test_too_little_memory_is_told_with_what_it_was_for(self, device, where):
+    def test_a_lack_of_memory_is_reported_with_what_needed_it(self, device, where):
         with (
-            pytest.raises(InputError) as fault,
-            enough_memory("--batch-size 8", 8, 256, device, "lower it, or --size or --widths"),
+            pytest.raises(InputError) as raised,
+            explain_memory_error("--batch-size 8", 8, 256, device, "lower it, or --size or --widths"),
         ):
             raise MemoryError("Out of memory allocating 34,359,738,368 bytes")
-        assert str(fault.value) == (
-            f"--batch-size 8: not enough memory{where} for 8 images at once of 256 x 256 pixels; "
+        assert str(raised.value) == (
+            f"--batch-size 8: not enough memory{where} for a batch of 8 images of 256 x 256 pixels; "
             "lower it, or --size or --widths"
         )
 
 
 def cut(path):
-    """Keep the first half, as a download that broke off does."""
+    """Keep the first half of a file, as after an interrupted download."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
 
 
-def promise_too_much(path, side=100_000):
-    """Write a PNG whose header promises 100,000 x 100,000 pixels."""
+def claim_a_huge_size(path, side=100_000):
+    """Write a PNG whose header claims side x side pixels."""
     Image.new("L", (1, 1)).save(path, format="PNG")
     content = bytearray(path.read_bytes())
     content[16:24] = side.to_bytes(4, "big") * 2
@@ -181,10 +182,10 @@ def promise_too_much(path, side=100_000):
     path.write_bytes(content)
 
 
-def test_an_image_that_pillow_only_warns_of_is_one_line_as_well(program, isic, trained, tmp_path):
-    """Between its warning and its error, Pillow would put two lines of its own before ours."""
+def test_an_image_that_pillow_only_warns_about_is_also_one_line(program, isic, trained, tmp_path):
+    """At this size Pillow warns instead of raising an error; its warning would add two lines."""
     image = isic / IMAGE
-    promise_too_much(image, side=11_000)
+    claim_a_huge_size(image, side=11_000)
     words = ["predict", "--checkpoint", trained / "best.npz", image, "--out", tmp_path / "out"]
     _, err = program(*words).communicate()
     assert err.count("\n") == 1 and "million pixels" in err
@@ -192,23 +193,23 @@ def test_an_image_that_pillow_only_warns_of_is_one_line_as_well(program, isic, t
 
 class TestBadData:
     @pytest.mark.parametrize(
-        "file, spoil, told",
+        "file, spoil, expected",
         [
             (IMAGE, Path.unlink, "has no image"),
             (MASK, Path.unlink, "has no mask"),
             (IMAGE, cut, "download it again"),
             (MASK, cut, "download it again"),
-            (IMAGE, lambda path: path.write_text("I am a text"), "no image that Pillow can read"),
+            (IMAGE, lambda path: path.write_text("plain text"), "not an image that Pillow can read"),
             (IMAGE, lambda path: path.write_bytes(b""), "empty"),
-            (IMAGE, promise_too_much, "million pixels"),
+            (IMAGE, claim_a_huge_size, "million pixels"),
             (MASK, lambda path: Image.new("I;16", (32, 24)).save(path), "8 bits"),
             (MASK, lambda path: Image.new("RGB", (32, 24)).save(path), "one channel"),
             (MASK, lambda path: Image.new("L", (24, 32)).save(path), "24 x 32"),
         ],
     )
     @pytest.mark.parametrize("command", ["train", "evaluate"])
-    def test_is_named_with_a_remedy_and_leaves_nothing(
-        self, r2unet, tiny, isic, tmp_path, trained, command, file, spoil, told
+    def test_is_named_with_a_remedy_and_nothing_is_written(
+        self, r2unet, tiny, isic, tmp_path, trained, command, file, spoil, expected
     ):
         spoil(isic / file)
         out = tmp_path / "out"
@@ -218,12 +219,12 @@ class TestBadData:
             words = ["evaluate", "--checkpoint", trained / "best.npz", "--data", isic]
             words += ["--split", "training", "--overlays", out / "o.png", "--json"]
         result = r2unet(*words)
-        assert_refused(result, "ISIC_0000002", told)
+        assert_refused(result, "ISIC_0000002", expected)
         assert not out.exists()
         assert command == "train" or result[1] == ""
 
     @pytest.mark.parametrize("command", ["train", "evaluate"])
-    def test_that_is_not_there(self, r2unet, tmp_path, trained, command):
+    def test_a_missing_or_empty_folder(self, r2unet, tmp_path, trained, command):
         rest = ["--out", tmp_path / "a"] if command == "train" else ["--checkpoint", trained / "best.npz"]
         missing = tmp_path / "none"
         assert_refused(r2unet(command, "--data", missing, *rest), missing, "no such folder")
@@ -242,7 +243,7 @@ class TestEvaluateAndPredict:
         checkpoint.save(tmp_path / "odd.npz", {**state, "settings": {**state["settings"], "widths": [2, 6]}})
         assert_refused(r2unet(*command, "--checkpoint", tmp_path / name), tmp_path / name)
 
-    def test_a_split_that_is_not_generated(self, r2unet, trained):
+    def test_a_split_without_generated_lesions(self, r2unet, trained):
         result = r2unet("evaluate", "--checkpoint", trained / "best.npz", "--split", "test")
         assert_refused(result, "--split test", "give --data")
 
@@ -252,13 +253,13 @@ class TestEvaluateAndPredict:
         assert_refused(result, "--overlays", "history.csv is a file")
         assert result[1] == ""
 
-    def test_modes_where_one_image_is_too_small_for_batch_norm(self, r2unet, tiny, tmp_path):
+    def test_compare_modes_where_one_image_is_too_small_for_batch_norm(self, r2unet, tiny, tmp_path):
         small = ["--widths", "2,2,2,2,2", "--images", 6, "--epochs", 1, "--out", tmp_path]
         assert r2unet("train", *tiny, *small)[0] == 0
         result = r2unet("evaluate", "--checkpoint", tmp_path / "best.npz", "--compare-modes")
         assert_refused(result, "1 images in batches of 4", "batch norm")
 
-    def test_an_image_that_is_not_there_before_anything_is_written(self, r2unet, trained, isic, tmp_path):
+    def test_a_missing_image_before_anything_is_written(self, r2unet, trained, isic, tmp_path):
         words = ["predict", "--checkpoint", trained / "best.npz", isic / IMAGE, tmp_path / "none.jpg"]
         assert_refused(r2unet(*words, "--out", tmp_path / "masks"), tmp_path / "none.jpg", "no such file")
         assert not (tmp_path / "masks").exists()
@@ -274,14 +275,14 @@ class TestEvaluateAndPredict:
         checkpoint.save(tmp_path / "large.npz", state)
         words = ["explain", isic / IMAGE, "--checkpoint", tmp_path / "large.npz", "--out", tmp_path / "e.png"]
         child = program(*words, "--device", "cpu", code=limited("RLIMIT_AS", 600 * 2**20))
-        told = "large.npz: not enough memory for 4096 x 4096 pixels; close other programs"
-        assert_refused(ended(child), told)
+        expected = "large.npz: not enough memory for 4096 x 4096 pixels; close other programs"
+        assert_refused(ended(child), expected)
 
-    def test_a_file_where_masks_should_go(self, r2unet, trained, isic):
+    def test_a_file_in_the_place_of_the_folder_for_masks(self, r2unet, trained, isic):
         words = ["predict", "--checkpoint", trained / "best.npz", isic / IMAGE, "--out", isic / MASK]
         assert_refused(r2unet(*words), f"--out {isic / MASK}", "choose a folder")
 
-    def test_a_name_of_two_lines_in_one(self, r2unet, trained, tmp_path):
+    def test_a_file_name_of_two_lines_is_printed_in_one(self, r2unet, trained, tmp_path):
         file = tmp_path / "two\nlines.jpg"
         file.write_text("no image")
         words = ["predict", "--checkpoint", trained / "best.npz", file, "--out", tmp_path / "out"]
@@ -289,7 +290,7 @@ class TestEvaluateAndPredict:
 
 
 class TestSummary:
-    def test_a_size_that_does_not_divide(self, r2unet):
+    def test_a_size_that_the_levels_cannot_halve(self, r2unet):
         assert_refused(r2unet("summary", "--size", 100), "--size 100", "try --size 96")
 
     def test_a_network_larger_than_memory(self, program):
@@ -298,7 +299,7 @@ class TestSummary:
         assert_refused(ended(child), "not enough memory", "fewer --widths")
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
-    def test_a_full_disk_behind_stdout(self, program):
+    def test_stdout_on_a_full_disk(self, program):
         with open("/dev/full", "w") as full:
             child = program("summary", "--widths", 2, "--size", 16, stdout=full)
             assert_refused(ended(child), "No space left")

@@ -1,4 +1,4 @@
-"""Augmentations move image and mask alike, change colours as stated, and leave their input alone."""
+"""Augmentations move image and mask together, change colours as stated, and do not modify their input."""
 
 from collections import Counter
 
@@ -29,7 +29,7 @@ def rng():
 
 @pytest.fixture
 def sample(rng):
-    """An off-centre disc on colours of the middle range, read-only: writing to it raises."""
+    """Return a disc off the centre on medium colours, read-only, so that modifying it raises."""
     y, x = np.mgrid[:SIZE, :SIZE]
     mask = (np.hypot(x - 28, y - 36) < 10).astype(np.uint8)
     image = rng.integers(90, 150, size=(SIZE, SIZE, 3), dtype=np.uint8)
@@ -38,13 +38,13 @@ def sample(rng):
     return Sample(image, mask, "disc", "nevus")
 
 
-def painted_mask(sample):
-    """The sample with its mask as its image: whatever moves one must move the other."""
+def mask_as_image(sample):
+    """Return the sample with its mask as its image, so that both must move in the same way."""
     return sample._replace(image=np.repeat(255 * sample.mask[..., None], 3, axis=-1))
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_keeps_shapes_types_name_and_diagnosis(change, sample, rng):
+def test_shapes_types_name_and_diagnosis_are_unchanged(change, sample, rng):
     changed = change(sample, rng)
     assert changed.image.shape == (SIZE, SIZE, 3) and changed.mask.shape == (SIZE, SIZE)
     assert changed.image.dtype == changed.mask.dtype == np.uint8
@@ -54,7 +54,7 @@ def test_a_change_keeps_shapes_types_name_and_diagnosis(change, sample, rng):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_is_repeated_by_the_generator_state_and_varies_without_it(change, sample, rng):
+def test_the_same_generator_state_gives_the_same_result(change, sample, rng):
     first, again = (change(sample, np.random.default_rng(7)) for _ in range(2))
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.mask, again.mask)
@@ -65,51 +65,51 @@ def test_a_change_is_repeated_by_the_generator_state_and_varies_without_it(chang
 @pytest.mark.parametrize("change", [flip, quarter_turn, random_affine])
 def test_image_and_mask_move_together(change, sample, rng):
     for _ in range(20):
-        moved = change(painted_mask(sample), rng)
+        moved = change(mask_as_image(sample), rng)
         np.testing.assert_array_equal(moved.image[..., 0] >= 128, moved.mask == 1)
 
 
-def test_flips_and_turns_reach_the_eight_symmetries_of_the_square_equally_often(rng):
-    corner = np.arange(4, dtype=np.uint8).reshape(2, 2)  # all four pixels differ, so all eight layouts do
+def test_flips_and_turns_give_the_eight_symmetries_of_the_square_equally_often(rng):
+    corner = np.arange(4, dtype=np.uint8).reshape(2, 2)  # four different pixels, so eight different layouts
     square = Sample(np.repeat(corner[..., None], 3, axis=-1), corner, "square")
     layouts = Counter(quarter_turn(flip(square, rng), rng).mask.tobytes() for _ in range(1600))
     assert len(layouts) == 8
     assert all(140 < count < 260 for count in layouts.values())  # 200 each, four standard deviations
 
 
-def test_flip_alone_reaches_four_layouts_and_quarter_turn_four(rng):
+def test_flip_alone_gives_four_layouts_and_quarter_turn_four(rng):
     corner = np.arange(4, dtype=np.uint8).reshape(2, 2)
     square = Sample(np.repeat(corner[..., None], 3, axis=-1), corner, "square")
     flips = {flip(square, rng).mask.tobytes() for _ in range(100)}
     turns = {quarter_turn(square, rng).mask.tobytes() for _ in range(100)}
     assert len(flips) == len(turns) == 4
-    assert len(flips & turns) == 2  # nothing, and the half turn
+    assert len(flips & turns) == 2  # the identity and the half turn
 
 
-STILL = {"angle": 0, "zoom": 1, "shift": 0, "shear": 0, "stretch": 0}
+IDENTITY = {"angle": 0, "zoom": 1, "shift": 0, "shear": 0, "stretch": 0}
 
 
-def centre(mask):
-    """The middle of a mask's pixels, (x, y), seen from the image's centre."""
+def centroid(mask):
+    """Return the centroid (x, y) of a mask relative to the centre of the image."""
     y, x = np.nonzero(mask)
     return np.array([x.mean() + 0.5 - SIZE / 2, y.mean() + 0.5 - SIZE / 2])
 
 
 def spread(mask):
-    """Standard deviations of a mask's pixels along x and y."""
+    """Return the standard deviations of a mask's pixels along x and y."""
     y, x = np.nonzero(mask)
     return x.std(), y.std()
 
 
 class TestAffine:
-    def test_that_does_nothing_changes_nothing(self, sample, rng):
-        same = random_affine(sample, rng, **STILL)
+    def test_the_identity_changes_nothing(self, sample, rng):
+        same = random_affine(sample, rng, **IDENTITY)
         np.testing.assert_array_equal(same.image, sample.image)
         np.testing.assert_array_equal(same.mask, sample.mask)
 
-    def test_zoom_enlarges_a_lesion_by_its_square_and_never_shrinks_it(self, sample, rng):
+    def test_zoom_enlarges_the_area_by_its_square_and_never_reduces_it(self, sample, rng):
         zooms = [
-            np.sqrt(random_affine(sample, rng, **(STILL | {"zoom": 1.4})).mask.sum() / sample.mask.sum())
+            np.sqrt(random_affine(sample, rng, **(IDENTITY | {"zoom": 1.4})).mask.sum() / sample.mask.sum())
             for _ in range(200)
         ]
         assert 0.99 < min(zooms) < 1.03 and 1.37 < max(zooms) < 1.43
@@ -120,70 +120,67 @@ class TestAffine:
         sample = Sample(np.repeat(ramp[..., None], 3, axis=-1), np.ones((SIZE, SIZE), np.uint8), "ramp")
         slopes = []
         for _ in range(200):
-            near = random_affine(sample, rng, **(STILL | {"zoom": 2})).image[:, SIZE // 2, 0]
+            near = random_affine(sample, rng, **(IDENTITY | {"zoom": 2})).image[:, SIZE // 2, 0]
             slopes.append(np.diff(near[SIZE // 2 - 8 : SIZE // 2 + 8].astype(float)).mean())
         assert min(slopes) == pytest.approx(2, abs=0.1) and max(slopes) == pytest.approx(4, abs=0.1)
 
-    def test_angle_turns_about_the_centre(self, sample, rng):
-        start, angles = centre(sample.mask), []
+    def test_angle_rotates_about_the_centre(self, sample, rng):
+        start, angles = centroid(sample.mask), []
         for _ in range(200):
-            moved = centre(random_affine(sample, rng, **(STILL | {"angle": 45})).mask)
+            moved = centroid(random_affine(sample, rng, **(IDENTITY | {"angle": 45})).mask)
             assert np.hypot(*moved) == pytest.approx(np.hypot(*start), abs=0.4)
             angles.append(np.degrees(np.arctan2(*moved[::-1]) - np.arctan2(*start[::-1])))
-        assert -48 < min(angles) < -40 and 40 < max(angles) < 48  # a pixel is 4 degrees there
+        assert -48 < min(angles) < -40 and 40 < max(angles) < 48  # a pixel there is 4 degrees
 
     def test_shift_moves_along_both_axes(self, sample, rng):
-        moves = np.array(
-            [
-                centre(random_affine(sample, rng, **(STILL | {"shift": 0.1})).mask) - centre(sample.mask)
-                for _ in range(100)
-            ]
-        )
+        start = centroid(sample.mask)
+        moved = [random_affine(sample, rng, **(IDENTITY | {"shift": 0.1})) for _ in range(100)]
+        moves = np.array([centroid(each.mask) - start for each in moved])
         assert (moves.min(axis=0) < -5).all() and (moves.max(axis=0) > 5).all()
         assert np.abs(moves).max() < 0.1 * SIZE + 0.5
         assert abs(np.corrcoef(moves.T)[0, 1]) < 0.4
 
-    def test_stretch_makes_discs_into_ovals_of_the_same_area(self, sample, rng):
+    def test_stretch_turns_discs_into_ellipses_of_the_same_area(self, sample, rng):
         ratios = []
         for _ in range(50):
-            mask = random_affine(sample, rng, **(STILL | {"stretch": 0.2})).mask
+            mask = random_affine(sample, rng, **(IDENTITY | {"stretch": 0.2})).mask
             assert mask.mean() == pytest.approx(sample.mask.mean(), rel=0.05)
             ratios.append(np.divide(*spread(mask)))
         assert 0.77 < min(ratios) < 0.9 and 1.1 < max(ratios) < 1.24  # width / height
 
-    def test_shear_slants_and_keeps_the_area(self, sample, rng):
+    def test_shear_slants_without_changing_the_area(self, sample, rng):
         slants = []
         for _ in range(50):
-            mask = random_affine(sample, rng, **(STILL | {"shear": 0.3})).mask
+            mask = random_affine(sample, rng, **(IDENTITY | {"shear": 0.3})).mask
             assert mask.mean() == pytest.approx(sample.mask.mean(), rel=0.05)
-            slants.append(np.polyfit(*np.nonzero(mask), 1)[0])  # x by y
+            slants.append(np.polyfit(*np.nonzero(mask), 1)[0])  # slope of x over y
         assert -0.33 < min(slants) < -0.2 and 0.2 < max(slants) < 0.33
 
-    def test_beyond_the_border_image_and_mask_are_mirrored(self, rng):
+    def test_outside_the_border_image_and_mask_are_reflected(self, rng):
         grey = np.repeat(np.arange(100, 100 + SIZE, dtype=np.uint8)[:, None], SIZE, axis=1)
         sample = Sample(np.repeat(grey[..., None], 3, axis=-1), (grey < 104).astype(np.uint8), "upper border")
         rows = []
         for _ in range(50):
-            moved = random_affine(sample, rng, **(STILL | {"shift": 0.2}))
+            moved = random_affine(sample, rng, **(IDENTITY | {"shift": 0.2}))
             grey = moved.image[..., 0]
             assert grey.min() >= 100  # nothing is black
             assert moved.mask[grey < 103].all() and not moved.mask[grey > 104].any()
             rows.append(moved.mask[:, 0].sum())
-        assert min(rows) == 0 and max(rows) == 8  # moved out of sight; four rows and their mirror image
+        assert min(rows) == 0 and max(rows) == 8  # outside the image; four rows and their reflection
 
 
-def test_colour_leaves_the_mask_alone(sample, rng):
+def test_colour_does_not_change_the_mask(sample, rng):
     np.testing.assert_array_equal(colour_jitter(sample, rng).mask, sample.mask)
 
 
 OFF = {"brightness": 0, "contrast": 0, "saturation": 0, "channel_gain": 0}
 
 
-def test_colour_without_any_range_changes_nothing(sample, rng):
+def test_colour_with_all_settings_0_changes_nothing(sample, rng):
     np.testing.assert_array_equal(colour_jitter(sample, rng, **OFF).image, sample.image)
 
 
-def test_brightness_multiplies_all_pixels_by_one_number(sample, rng):
+def test_brightness_multiplies_all_pixels_by_the_same_factor(sample, rng):
     factors = []
     for _ in range(30):
         brighter = colour_jitter(sample, rng, **(OFF | {"brightness": 0.2})).image
@@ -194,7 +191,7 @@ def test_brightness_multiplies_all_pixels_by_one_number(sample, rng):
     assert np.median(np.log(factors)) == pytest.approx(0, abs=0.06)
 
 
-def test_contrast_scales_the_spread_and_keeps_the_mean_colour(sample, rng):
+def test_contrast_scales_the_standard_deviation_and_keeps_the_mean_colour(sample, rng):
     spreads = []
     for _ in range(30):
         changed = colour_jitter(sample, rng, **(OFF | {"contrast": 0.2})).image
@@ -203,7 +200,7 @@ def test_contrast_scales_the_spread_and_keeps_the_mean_colour(sample, rng):
     assert 1 / 1.22 < min(spreads) < 0.9 and 1.1 < max(spreads) < 1.21
 
 
-def test_saturation_keeps_the_luminance_of_every_pixel_and_leaves_grey_grey(sample, rng):
+def test_saturation_keeps_the_luminance_of_every_pixel_and_grey_stays_grey(sample, rng):
     grey = sample._replace(image=np.repeat(sample.image[..., :1], 3, axis=-1))
     for _ in range(10):
         changed = colour_jitter(sample, rng, **(OFF | {"saturation": 0.3})).image
@@ -213,20 +210,20 @@ def test_saturation_keeps_the_luminance_of_every_pixel_and_leaves_grey_grey(samp
         )
 
 
-def test_channel_gain_multiplies_each_channel_by_its_own_number(sample, rng):
+def test_channel_gain_multiplies_each_channel_by_its_own_factor(sample, rng):
     ratio = colour_jitter(sample, rng, **(OFF | {"channel_gain": 0.08})).image / sample.image
     assert (np.ptp(ratio, axis=(0, 1)) < 0.013).all()
     gains = ratio.mean(axis=(0, 1))
     assert len(set(gains.round(3))) == 3 and (abs(gains - 1) < 0.081).all()
 
 
-def test_colours_saturate_at_black_and_white_instead_of_wrapping_around(rng):
+def test_colours_are_clipped_at_black_and_white(rng):
     white = Sample(np.full((8, 8, 3), 250, np.uint8), np.ones((8, 8), np.uint8), "white")
     levels = [colour_jitter(white, rng, **(OFF | {"brightness": 1.0})).image.min() for _ in range(50)]
     assert max(levels) == 255 and min(levels) >= 125
 
 
-def test_gamma_bends_the_grey_scale_between_fixed_black_and_white(rng):
+def test_gamma_changes_the_tone_curve_and_keeps_black_and_white(rng):
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1)
     sample = Sample(ramp, np.zeros((1, 256), np.uint8), "ramp")
     exponents = []
@@ -239,7 +236,7 @@ def test_gamma_bends_the_grey_scale_between_fixed_black_and_white(rng):
     assert np.median(np.log(exponents)) == pytest.approx(0, abs=0.1)
 
 
-def test_defocus_smooths_every_second_image_and_leaves_its_mask_and_mean(sample, rng):
+def test_defocus_blurs_half_of_the_images_and_keeps_mask_and_mean(sample, rng):
     blurred = [defocus(sample, rng, blur=0.02) for _ in range(200)]
     sharp = sum(changed is sample for changed in blurred)
     assert 70 < sharp < 130
@@ -250,12 +247,12 @@ def test_defocus_smooths_every_second_image_and_leaves_its_mask_and_mean(sample,
     assert min(changed.image.std() for changed in blurred) < 0.5 * sample.image.std()
 
 
-def test_quarter_turns_and_the_affine_map_reach_every_angle(sample):
-    rng, start = np.random.default_rng(1), np.arctan2(*centre(sample.mask)[::-1])
+def test_quarter_turns_and_the_affine_map_together_reach_every_angle(sample):
+    rng, start = np.random.default_rng(1), np.arctan2(*centroid(sample.mask)[::-1])
     angles = []
     for _ in range(400):
-        moved = random_affine(quarter_turn(sample, rng), rng, **(STILL | {"angle": 45}))
-        angles.append(np.degrees(np.arctan2(*centre(moved.mask)[::-1]) - start) % 360)
+        moved = random_affine(quarter_turn(sample, rng), rng, **(IDENTITY | {"angle": 45}))
+        angles.append(np.degrees(np.arctan2(*centroid(moved.mask)[::-1]) - start) % 360)
     counts, _ = np.histogram(angles, bins=8, range=(0, 360))
     assert counts.min() > 25 and counts.max() < 80  # 50 each
 
@@ -264,7 +261,7 @@ def test_strength_zero_returns_the_sample_itself(sample, rng):
     assert augment(sample, rng, strength=0) is sample
 
 
-def test_strength_scales_how_far_colours_go(sample, rng):
+def test_strength_scales_the_range_of_colours(sample, rng):
     def mean_change(strength):
         changed = [augment(sample, rng, strength).image.mean() for _ in range(100)]
         return np.std(changed)
@@ -273,6 +270,6 @@ def test_strength_scales_how_far_colours_go(sample, rng):
 
 
 @pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan")])
-def test_a_strength_outside_its_range_is_refused_with_the_range(strength, sample, rng):
+def test_the_error_for_an_invalid_strength_gives_the_range(strength, sample, rng):
     with pytest.raises(InputError, match=f"strength is {strength}.*0 .*2"):
         augment(sample, rng, strength)

@@ -1,4 +1,4 @@
-"""Generated lesions are repeatable, exact in area, outlined where they fade, and too hard for a threshold."""
+"""Generated lesions are reproducible, have exact areas and outlines, and are too hard for a threshold."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ def dice(a, b):
     return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
-def grown(mask, pixels):
-    """The mask with every pixel within `pixels` steps up, down, left or right of it."""
+def dilate(mask, pixels):
+    """Return the mask dilated by `pixels` steps up, down, left and right."""
     for _ in range(pixels):
         padded = np.pad(mask, 1, mode="edge")
         mask = (
@@ -40,7 +40,7 @@ def test_samples_have_names_of_five_digits_and_no_diagnosis(lesions):
     assert lesions[12].diagnosis is None
 
 
-def test_areas_fill_their_range_and_never_leave_it(lesions):
+def test_areas_cover_their_range_and_stay_in_it(lesions):
     areas = np.array([sample.mask.mean() for sample in lesions])
     pixel = 1 / 64**2
     assert AREA[0] - pixel <= areas.min() < 0.04
@@ -66,7 +66,7 @@ def test_other_indices_and_other_seeds_give_other_images(lesions):
     assert len({sample.image.tobytes() for sample in firsts}) == 3
 
 
-def test_a_sample_is_generated_once_and_cannot_be_overwritten(lesions):
+def test_a_sample_is_generated_once_and_is_read_only(lesions):
     first = lesions[3]
     assert lesions[4] is not first and lesions[3] is first
     for array in (first.image, first.mask):
@@ -74,24 +74,24 @@ def test_a_sample_is_generated_once_and_cannot_be_overwritten(lesions):
             array[0, 0] = 0
 
 
-def test_one_generator_state_draws_the_same_scene_at_every_size():
+def test_the_same_generator_state_gives_the_same_scene_at_every_size():
     for seed in range(10):
         image, mask = make_lesion(64, np.random.default_rng(seed))
         large_image, large_mask = make_lesion(128, np.random.default_rng(seed))
         halved_mask = large_mask.reshape(64, 2, 64, 2).mean(axis=(1, 3)) >= 0.5
         halved_image = large_image.reshape(64, 2, 64, 2, 3).mean(axis=(1, 3))
         assert dice(halved_mask, mask == 1) > 0.95
-        # in levels of 255; the sensor noise differs, and so does what is finer than a pixel
+        # of 255 levels; the sensor noise and details finer than a pixel differ
         assert abs(halved_image - image).mean() < 6
 
 
-def test_the_outline_lies_where_half_of_the_absorption_is_reached():
-    """Absorbance (minus log green) deep inside, at and outside the outline, averaged over images."""
+def test_the_outline_is_where_the_absorption_is_one_half():
+    """Compares the mean absorbance (minus log green) inside, on and outside the outline."""
     profiles = []
     for sample in SyntheticLesions(60, 128, seed=2):
         inside, absorbance = sample.mask == 1, -np.log(sample.image[..., 1] + 1.0)
-        deep, far = ~grown(~inside, 8), grown(inside, 12) & ~grown(inside, 8)
-        edge = (inside & grown(~inside, 1)) | (~inside & grown(inside, 1))  # a pixel on either side
+        deep, far = ~dilate(~inside, 8), dilate(inside, 12) & ~dilate(inside, 8)
+        edge = (inside & dilate(~inside, 1)) | (~inside & dilate(inside, 1))  # one pixel on either side
         if deep.any() and far.any():
             profiles.append([absorbance[pixels].mean() for pixels in (deep, edge, far)])
     deep, edge, far = np.mean(profiles, axis=0)
@@ -99,17 +99,17 @@ def test_the_outline_lies_where_half_of_the_absorption_is_reached():
     assert 0.45 < (edge - far) / (deep - far) < 0.6
 
 
-def test_the_lesion_can_be_told_from_the_skin_around_it(lesions):
+def test_the_lesion_differs_in_colour_from_the_skin_around_it(lesions):
     contrasts = []
     for sample in lesions:
         inside = sample.mask == 1
-        ring = grown(inside, 8) & ~grown(inside, 3)
+        ring = dilate(inside, 8) & ~dilate(inside, 3)
         colours = sample.image[inside].mean(axis=0), sample.image[ring].mean(axis=0)
         contrasts.append(abs(colours[0] - colours[1]).max())
-    assert min(contrasts) > 8 and np.median(contrasts) > 40  # levels of 255
+    assert min(contrasts) > 8 and np.median(contrasts) > 40  # of 255 levels
 
 
-def test_a_threshold_on_brightness_is_not_enough(lesions):
+def test_a_threshold_on_brightness_does_not_suffice(lesions):
     scores = [dice(otsu(sample.image), sample.mask) for sample in lesions]
     assert 0.5 < np.mean(scores) < 0.75
     assert np.percentile(scores, 90) > 0.85  # and some lesions are easy
@@ -121,7 +121,7 @@ def test_skin_ranges_from_fair_to_dark(lesions):
 
 
 @pytest.mark.parametrize("index", [-1, 100])
-def test_an_index_outside_the_set_is_an_index_error(index, lesions):
+def test_an_index_out_of_range_is_an_index_error(index, lesions):
     with pytest.raises(IndexError, match=f"sample {index} of a data set of 100"):
         lesions[index]
 
@@ -134,10 +134,10 @@ def test_an_index_outside_the_set_is_an_index_error(index, lesions):
         (5, 64, -1, "seed is -1.*0 or more"),
     ],
 )
-def test_settings_that_make_no_data_set_are_refused_with_the_remedy(count, size, seed, message):
+def test_the_error_for_an_invalid_setting_gives_the_valid_range(count, size, seed, message):
     with pytest.raises(InputError, match=message):
         SyntheticLesions(count, size, seed)
 
 
-def test_the_smallest_size_still_has_a_lesion_in_every_image():
+def test_at_the_smallest_size_every_image_has_a_lesion():
     assert all(sample.mask.any() and not sample.mask.all() for sample in SyntheticLesions(50, 16, seed=0))

@@ -1,21 +1,23 @@
-"""One convolution, shared by all steps; one set of running statistics for each of them."""
+"""The blocks: weights shared by all steps, running statistics for every step, shortcuts, up-convolutions."""
 
 import numpy as np
 import pytest
 
 from minidl import Parameter, Tensor, no_grad
 from minidl.ops import batch_norm, conv2d, relu, upsample_nearest
+from minidl.profiler import profiled
 from r2unet.network.blocks import (
     NORMS,
-    UPS,
+    UPSAMPLING,
     ConvBlock,
     NearestUpConv,
     RecurrentBlock,
     RecurrentConv,
     RecurrentResidualBlock,
     ResidualBlock,
+    UntiedRecurrentConv,
     UpConv,
-    groups_of,
+    group_count,
     new_norm,
 )
 
@@ -41,7 +43,7 @@ class TestRecurrentConv:
         np.testing.assert_allclose(block(Tensor(image)).numpy(), np.maximum(normed.numpy(), 0.0), rtol=1e-12)
 
     @pytest.mark.parametrize("steps", [1, 2, 3])
-    def test_every_further_step_sees_the_input_plus_the_last_output(self, steps, image, rng):
+    def test_every_later_step_convolves_the_input_plus_the_previous_output(self, steps, image, rng):
         block = RecurrentConv(4, steps, rng=rng).to(np.float64)
         shorter = RecurrentConv(4, steps - 1, rng=rng).to(np.float64)
         shorter.conv = block.conv
@@ -51,7 +53,7 @@ class TestRecurrentConv:
         np.testing.assert_allclose(block(x).numpy(), last(x + shorter(x)).numpy(), rtol=1e-10, atol=1e-12)
 
     @pytest.mark.parametrize("steps", [0, 1, 2, 5])
-    def test_its_parameters_do_not_depend_on_the_steps(self, steps, rng):
+    def test_the_parameters_do_not_depend_on_the_steps(self, steps, rng):
         block = RecurrentConv(4, steps, rng=rng)
         names = [name for name, _ in block.named_parameters()]
         assert names == ["conv.weight", "conv.bias", "norm.0.weight", "norm.0.bias"]
@@ -59,7 +61,7 @@ class TestRecurrentConv:
         assert len(list(block.named_buffers())) == 2 * (steps + 1)
 
     @pytest.mark.parametrize("steps", [0, 1, 2, 3])
-    def test_the_shared_weight_s_gradient_is_the_sum_over_its_applications(self, steps, image, rng):
+    def test_the_gradient_of_the_shared_weights_is_the_sum_over_the_applications(self, steps, image, rng):
         block = RecurrentConv(4, steps, rng=rng).to(np.float64)
         scale, shift = Parameter(rng.normal(1.0, 0.2, 4)), Parameter(rng.normal(size=4))
         for norm in block.norm:
@@ -70,21 +72,21 @@ class TestRecurrentConv:
         copies = [Parameter(block.conv.weight.data.copy()) for _ in range(steps + 1)]
         x, y = Tensor(image), None
         for w in copies:
-            seen = x if y is None else x + y
+            source = x if y is None else x + y
             normed, _ = batch_norm(
-                conv2d(seen, w, block.conv.bias, padding=1), scale.detach(), shift.detach()
+                conv2d(source, w, block.conv.bias, padding=1), scale.detach(), shift.detach()
             )
             y = relu(normed)
         y.backward(cotangent)
 
         expected = sum(w.grad for w in copies)
         np.testing.assert_allclose(block.conv.weight.grad, expected, rtol=1e-9, atol=1e-11)
-        for w in copies:  # every application counts, and none of them is the whole
+        for w in copies:  # every application contributes, and none is the whole sum
             assert np.abs(w.grad).max() > 0.01 * np.abs(expected).max()
             assert steps == 0 or relative_rms(w.grad, expected) > 0.1
 
-    @pytest.mark.parametrize(("steps", "reach"), [(0, 1), (1, 2), (2, 3)])
-    def test_every_step_sees_one_ring_of_pixels_further(self, steps, reach, rng):
+    @pytest.mark.parametrize(("steps", "radius"), [(0, 1), (1, 2), (2, 3)])
+    def test_every_step_extends_the_receptive_field_by_one_pixel_on_each_side(self, steps, radius, rng):
         block = RecurrentConv(3, steps, rng=rng).to(np.float64).eval()
         for p in (block.conv.weight, block.norm[0].bias):
             p.data = np.abs(p.data) + 0.1  # no ReLU is off
@@ -93,32 +95,95 @@ class TestRecurrentConv:
         block(x)[0, 0, 5, 5].backward()
         touched = np.abs(x.grad[0]).max(axis=0) > 0  # (3, 11, 11) -> (11, 11)
         expected = np.zeros((11, 11), bool)
-        expected[5 - reach : 6 + reach, 5 - reach : 6 + reach] = True
+        expected[5 - radius : 6 + radius, 5 - radius : 6 + radius] = True
         np.testing.assert_array_equal(touched, expected)
 
 
-class TestStepsOfTheirOwn:
-    """`share_weights=False`: every step has a convolution of its own."""
+class TestUnsharedWeights:
+    """`share_weights=False`: every step has its own convolution."""
 
     @pytest.mark.parametrize("steps", [0, 1, 3])
-    def test_there_is_one_for_each_and_the_norm_s_weights_stay_shared(self, steps, rng):
+    def test_every_step_has_a_convolution_and_the_norms_still_share_their_weights(self, steps, rng):
         block = RecurrentConv(4, steps, share_weights=False, rng=rng)
         assert sum(p.size for p in block.parameters()) == (steps + 1) * (4 * 4 * 9 + 4) + 4 + 4
         weights = [block.conv.weight, *(conv.weight for conv in block.further)]
         assert len({w.numpy().tobytes() for w in weights}) == steps + 1
 
-    def test_each_is_used_at_its_step(self, image, rng):
+    def test_each_convolution_is_used_at_its_step(self, image, rng):
         block = RecurrentConv(4, 2, share_weights=False, rng=rng).to(np.float64)
         x, y = Tensor(image), None
         for conv in (block.conv, *block.further):
-            seen = x if y is None else x + y
-            y = relu(batch_norm(conv(seen), Tensor(np.ones(4)), Tensor(np.zeros(4)))[0])
+            source = x if y is None else x + y
+            y = relu(batch_norm(conv(source), Tensor(np.ones(4)), Tensor(np.zeros(4)))[0])
         np.testing.assert_allclose(block(x).numpy(), y.numpy(), rtol=1e-12)
+
+
+class TestUntiedWeights:
+    """`tie_weights=False`: w_f for the input and w_r for the previous output, as in the paper."""
+
+    @pytest.fixture
+    def untied(self, rng):
+        return UntiedRecurrentConv(4, steps=2, rng=rng).to(np.float64)
+
+    @pytest.mark.parametrize("steps", [1, 2, 5])
+    def test_w_r_adds_9_c_squared_parameters_and_no_bias(self, steps, rng):
+        tied, untied = RecurrentConv(4, steps, rng=rng), UntiedRecurrentConv(4, steps, rng=rng)
+        extra = {name for name, _ in untied.named_parameters()} - {n for n, _ in tied.named_parameters()}
+        assert extra == {"recurrent.weight"} and untied.recurrent.bias is None
+        sizes = [sum(p.size for p in block.parameters()) for block in (untied, tied)]
+        assert sizes[0] - sizes[1] == 9 * 4**2
+
+    def test_the_output_is_the_formula_of_the_paper(self, untied, image):
+        def norm_relu(a):
+            return relu(batch_norm(a, Tensor(np.ones(4)), Tensor(np.zeros(4)))[0])
+
+        x, w_f, w_r, b = Tensor(image), untied.conv.weight, untied.recurrent.weight, untied.conv.bias
+        b.data = np.array([0.5, -1.0, 2.0, 0.0])
+        y = norm_relu(conv2d(x, w_f, b, padding=1))
+        for _ in range(2):
+            y = norm_relu(conv2d(x, w_f, b, padding=1) + conv2d(y, w_r, padding=1))
+        np.testing.assert_allclose(untied(x).numpy(), y.numpy(), rtol=1e-10, atol=1e-12)
+
+    def test_with_w_r_equal_to_w_f_it_is_the_tied_block_whose_gradient_is_the_sum_of_both(
+        self, untied, image, rng
+    ):
+        tied = RecurrentConv(4, steps=2, rng=rng).to(np.float64)
+        w_f, w_r = untied.conv.weight, untied.recurrent.weight
+        w_r.data = tied.conv.weight.data = w_f.data.copy()
+        outputs = [block(Tensor(image)) for block in (untied, tied)]
+        np.testing.assert_allclose(outputs[0].numpy(), outputs[1].numpy(), rtol=1e-10, atol=1e-12)
+
+        cotangent = rng.normal(size=image.shape)
+        for y in outputs:
+            y.backward(cotangent)
+        assert min(np.abs(w_f.grad).max(), np.abs(w_r.grad).max()) > 0.1
+        np.testing.assert_allclose(w_f.grad + w_r.grad, tied.conv.weight.grad, rtol=1e-8, atol=1e-10)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_the_gradient_of_w_r_agrees_with_a_central_difference(self, training, untied, image, rng):
+        untied.train(training)
+        cotangent, w_r, h = rng.normal(size=image.shape), untied.recurrent.weight, 1e-6
+        untied(Tensor(image)).backward(cotangent)
+        for _ in range(3):
+            v, value, products = rng.normal(size=w_r.shape), w_r.data, []
+            for sign in (1.0, -1.0):
+                w_r.data = value + sign * h * v
+                products.append(np.vdot(cotangent, untied(Tensor(image)).numpy()))
+            w_r.data = value
+            numeric = (products[0] - products[1]) / (2.0 * h)
+            assert np.vdot(w_r.grad, v) == pytest.approx(numeric, rel=1e-5)
+
+    @pytest.mark.parametrize("steps", [1, 3])
+    def test_w_f_is_applied_once_and_w_r_at_every_later_step(self, steps, image, rng):
+        block = UntiedRecurrentConv(4, steps, rng=rng).to(np.float64)
+        with no_grad(), profiled() as profile:
+            block(Tensor(image))
+        assert profile.records["Conv2d", "rows"].calls == 1 + steps
 
 
 class TestNorms:
     @pytest.mark.parametrize(("kind", "sets"), [("per-step", 3), ("shared", 1), ("group", 0)])
-    def test_the_kinds_differ_in_their_running_statistics_alone(self, kind, sets, rng):
+    def test_the_kinds_differ_only_in_their_running_statistics(self, kind, sets, rng):
         block = RecurrentConv(4, steps=2, norm=kind, rng=rng)
         assert len(list(block.named_buffers())) == 2 * sets
         assert [name for name, _ in block.named_parameters()] == [
@@ -129,7 +194,7 @@ class TestNorms:
         ]
 
     @pytest.mark.parametrize("kind", NORMS)
-    def test_in_training_each_gives_every_channel_or_group_a_mean_of_zero(self, kind, image):
+    def test_in_training_every_channel_or_group_gets_mean_0_and_deviation_1(self, kind, image):
         y = new_norm(kind, 4).to(np.float64)(Tensor(3.0 * image + 5.0)).numpy()
         axes = (2, 3, 4) if kind == "group" else (0, 2, 3)
         groups = y.reshape(2, 2, 2, 6, 8) if kind == "group" else y
@@ -139,8 +204,8 @@ class TestNorms:
     @pytest.mark.parametrize(
         ("channels", "groups"), [(1, 1), (2, 1), (3, 1), (4, 2), (6, 2), (7, 1), (8, 4), (12, 4), (64, 4)]
     )
-    def test_groups_divide_the_channels_and_hold_two_at_least(self, channels, groups):
-        assert groups_of(channels) == groups
+    def test_groups_divide_the_channels_and_have_at_least_two_each(self, channels, groups):
+        assert group_count(channels) == groups
 
 
 class TestTheOtherBlocks:
@@ -149,35 +214,35 @@ class TestTheOtherBlocks:
         y = conv2d(x, layer.conv.weight, layer.conv.bias, padding=1)
         return relu(batch_norm(y, Tensor(np.ones(C)), Tensor(np.zeros(C)))[0])
 
-    def test_u_net_s_is_two_convolutions(self, image, rng):
+    def test_u_net_has_two_convolutions(self, image, rng):
         block = ConvBlock(4, 6, rng=rng).to(np.float64)
         expected = self.conv_norm_relu(block.second, self.conv_norm_relu(block.first, Tensor(image)))
         np.testing.assert_allclose(block(Tensor(image)).numpy(), expected.numpy(), rtol=1e-12)
         assert sum(p.size for p in block.parameters()) == 6 * (4 * 9 + 3) + 6 * (6 * 9 + 3)
 
-    def test_res_u_net_s_has_a_way_around_them(self, image, rng):
+    def test_res_u_net_adds_a_shortcut(self, image, rng):
         block = ResidualBlock(4, 6, rng=rng).to(np.float64)
         x = block.project(Tensor(image))
         inner = self.conv_norm_relu(block.second, self.conv_norm_relu(block.first, x))
         np.testing.assert_allclose(block(Tensor(image)).numpy(), (x + inner).numpy(), rtol=1e-10)
 
-    def test_ru_net_s_is_r2u_net_s_without_the_way_around(self, image, rng):
-        block, around = (
+    def test_ru_net_is_r2u_net_without_the_shortcut(self, image, rng):
+        block, residual = (
             kind(4, 6, 2, rng=rng).to(np.float64) for kind in (RecurrentBlock, RecurrentResidualBlock)
         )
-        around.load_state_dict(block.state_dict())
+        residual.load_state_dict(block.state_dict())
         x = Tensor(image)
-        expected = around(x).numpy() - around.project(x).numpy()
+        expected = residual(x).numpy() - residual.project(x).numpy()
         np.testing.assert_allclose(block(x).numpy(), expected, rtol=1e-10, atol=1e-12)
 
-    def test_those_without_a_way_around_end_in_a_relu(self, image, rng):
+    def test_without_a_shortcut_the_output_is_not_negative(self, image, rng):
         for block in (ConvBlock(4, 4, rng=rng), RecurrentBlock(4, 4, 1, rng=rng)):
             assert (block.to(np.float64)(Tensor(image)).numpy() >= 0).all()
 
 
 class TestRunningStatistics:
     def settled(self, block, x):
-        """The block's outputs in training and in evaluation, after its statistics have settled on x."""
+        """Return the outputs in training and in evaluation, after the statistics have converged on x."""
         with no_grad():
             for _ in range(200):
                 trained = block(Tensor(x)).numpy()
@@ -257,5 +322,5 @@ class TestNearestUpConv:
         np.testing.assert_allclose(up(Tensor(image)).numpy(), np.maximum(normed, 0.0), rtol=1e-12)
 
     def test_has_as_many_parameters_as_the_transposed_convolution(self, rng):
-        sizes = {kind: sum(p.size for p in up(6, 3, rng=rng).parameters()) for kind, up in UPS.items()}
+        sizes = {kind: sum(p.size for p in up(6, 3, rng=rng).parameters()) for kind, up in UPSAMPLING.items()}
         assert sizes["nearest"] == sizes["transposed"] == 6 * 3 * 9 + 3 + 3 + 3

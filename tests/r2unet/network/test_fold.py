@@ -11,8 +11,8 @@ from r2unet.network.fold import fold_all
 from r2unet.network.model import CHOICES, NETWORKS, R2UNet
 
 
-def trained_a_little(network, rng, **options):
-    """A network whose norms have statistics, weights and biases of their own."""
+def with_random_state(network, rng, **options):
+    """Return a network in evaluation with random weights, biases and running statistics."""
     model = network(widths=(4, 8), rng=rng, **options).to(np.float64)
     for _, module in model.named_modules():
         if isinstance(module, BatchNorm2d):
@@ -29,8 +29,8 @@ VARIANTS += [(R2UNet, {"share_weights": False}), (R2UNet, {"steps": 0})]
 
 
 @pytest.mark.parametrize(("network", "options"), VARIANTS)
-def test_it_computes_the_same(network, options, rng, device):
-    model = trained_a_little(network, rng, **options).to(device)
+def test_the_output_is_the_same(network, options, rng, device):
+    model = with_random_state(network, rng, **options).to(device)
     x = to_device(rng.normal(size=(2, 3, 16, 12)), device)
     before = x.copy()
     with no_grad():
@@ -39,8 +39,8 @@ def test_it_computes_the_same(network, options, rng, device):
     assert (x == before).all()
 
 
-def test_the_network_itself_is_left_as_it_was(rng):
-    model = trained_a_little(R2UNet, rng)
+def test_the_original_network_is_unchanged(rng):
+    model = with_random_state(R2UNet, rng)
     before = {name: array.copy() for name, array in model.state_dict().items()}
     with no_grad():
         fold_all(model)(Tensor(rng.normal(size=(1, 3, 8, 8))))
@@ -50,8 +50,14 @@ def test_the_network_itself_is_left_as_it_was(rng):
         np.testing.assert_array_equal(after[name], array)
 
 
-def test_no_norm_is_left(rng):
-    model = fold_all(trained_a_little(R2UNet, rng))
+def test_no_norm_remains(rng):
+    model = fold_all(with_random_state(R2UNet, rng))
     with no_grad(), profiled() as profile:
         model(Tensor(rng.normal(size=(1, 3, 8, 8))))
-    assert set(profile.records) == {"Conv2d", "ConvTranspose2d", "Add", "MaxPool2d", "Concat"}
+    assert {operation for operation, _ in profile.records} == {
+        "Conv2d",
+        "ConvTranspose2d",
+        "Add",
+        "MaxPool2d",
+        "Concat",
+    }

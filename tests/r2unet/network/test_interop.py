@@ -1,4 +1,4 @@
-"""Weights trained with PyTorch give the outputs that they gave there, or a line that says what is wrong."""
+"""Weights trained with PyTorch give the same outputs here, or an error message in one line."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def write_npz(path, state):
 
 
 def safetensors(state, **dtypes):
-    """Return a safetensors file's bytes, in the format's own words; `dtypes` are those that NumPy lacks."""
+    """Return a safetensors file's bytes, with the dtypes of NumPy, or `dtypes` for those that NumPy lacks."""
     codes = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int8": "I8"}
     header, numbers = {"__metadata__": {"format": "pt"}}, b""
     for name, a in state.items():
@@ -42,7 +42,7 @@ def safetensors(state, **dtypes):
 
 
 def refusal(call) -> str:
-    """Return the one line that the call is refused with."""
+    """Return the message of the InputError that the call raises: one line."""
     with pytest.raises(InputError) as caught:
         call()
     assert "\n" not in str(caught.value)
@@ -51,7 +51,7 @@ def refusal(call) -> str:
 
 class TestOutputs:
     @ALL_NETWORKS
-    def test_are_those_that_pytorch_stored(self, name, lee_reference, lee_state, tmp_path):
+    def test_equal_the_stored_outputs_of_pytorch(self, name, lee_reference, lee_state, tmp_path):
         model = read_pytorch(write_npz(tmp_path / "weights.npz", lee_state(name)))
         assert type(model) is NETWORKS[name] and model.widths == (3, 4, 6) and not model.training
         expected = lee_reference[f"{name}/logits"]
@@ -64,21 +64,21 @@ class TestOutputs:
         expected = lee_reference[f"{name}/logits"]
         np.testing.assert_allclose(logits(model, lee_reference["x"]), expected, rtol=0.0, atol=TOLERANCE)
 
-    def test_depend_on_the_steps_which_no_file_tells(self, lee_reference, lee_state, tmp_path):
+    def test_depend_on_the_steps_which_the_file_does_not_contain(self, lee_reference, lee_state, tmp_path):
         path = write_npz(tmp_path / "weights.npz", lee_state("R2U_Net"))
         found = logits(read_pytorch(path, steps=3), lee_reference["x"])
         assert np.abs(found - lee_reference["R2U_Net/logits"]).max() > 0.1
 
     @ALL_NETWORKS
     @pytest.mark.parametrize("steps", [2, 3])
-    def test_are_those_of_pytorch_beside_it_at_five_levels(self, name, steps, rng, tmp_path, monkeypatch):
+    def test_equal_those_of_pytorch_at_five_levels(self, name, steps, rng, tmp_path, monkeypatch):
         pytest.importorskip("torch", reason="PyTorch is not installed; the stored numbers are compared")
         monkeypatch.setattr(sys, "path", [str(TESTS), *sys.path])
         from torch_lee import NETWORKS as THEIRS
-        from torch_lee import Lee, outputs, weathered
+        from torch_lee import Lee, outputs, randomised
 
         recurrent = THEIRS[name][0]
-        theirs = weathered(Lee(*THEIRS[name], (4, 6, 8, 10, 12), t=steps), seed=2)
+        theirs = randomised(Lee(*THEIRS[name], (4, 6, 8, 10, 12), t=steps), seed=2)
         path = write_npz(tmp_path / "w.npz", {n: a.numpy() for n, a in theirs.state_dict().items()})
         model = read_pytorch(path, **{"steps": steps} if recurrent else {})
         assert model.widths == (4, 6, 8, 10, 12)
@@ -97,7 +97,7 @@ class TestNames:
         theirs = [n for n in lee_state(name) if not n.endswith("num_batches_tracked")]
         assert sorted(names.values()) == sorted(theirs)
 
-    def test_of_five_levels_are_those_of_his_source(self, rng):
+    def test_of_five_levels_are_those_of_lee_jun_hyun_s_code(self, rng):
         model = R2AttentionUNet(widths=(2,) * 5, up="nearest", norm="shared", rng=rng)
         names = pytorch_names(model)
         assert names["encoder.0.project.weight"] == "RRCNN1.Conv_1x1.weight"
@@ -113,12 +113,12 @@ class TestNames:
         assert plain["encoder.0.second.norm.weight"] == "Conv1.conv.4.weight"
         assert plain["decoder.3.second.conv.weight"] == "Up_conv2.conv.3.weight"
 
-    def test_of_a_network_trained_on_several_gpus_are_understood(self, lee_reference, lee_state, tmp_path):
+    def test_saved_from_data_parallel_lose_their_prefix(self, lee_reference, lee_state, tmp_path):
         parallel = {f"module.{n}": a for n, a in lee_state("U_Net").items()}
         model = read_pytorch(write_npz(tmp_path / "weights.npz", parallel))
         assert np.allclose(logits(model, lee_reference["x"]), lee_reference["U_Net/logits"], atol=TOLERANCE)
 
-    def test_channels_in_and_out_are_read_too(self, rng, tmp_path):
+    def test_input_and_output_channels_are_read_from_the_shapes(self, rng, tmp_path):
         ours = R2UNet(1, 4, (2, 3), up="nearest", norm="shared", rng=rng)
         theirs = {pytorch_names(ours)[n]: a for n, a in ours.state_dict().items()}
         model = read_pytorch(write_npz(tmp_path / "weights.npz", theirs))
@@ -126,7 +126,7 @@ class TestNames:
 
 
 class TestRefused:
-    """In one line that names the file, and the entries by their own names."""
+    """In one line that names the file and, as in the file, the entries."""
 
     def changed(self, tmp_path, state, change):
         change(state)
@@ -139,55 +139,55 @@ class TestRefused:
         message = self.changed(tmp_path, lee_state("U_Net"), lambda s: s.pop("Up3.up.1.bias"))
         assert "missing Up3.up.1.bias (4,); give the whole state_dict of one network" in message
 
-    def test_an_entry_too_many(self, lee_state, tmp_path):
+    def test_an_unexpected_entry(self, lee_state, tmp_path):
         message = self.changed(tmp_path, lee_state("R2U_Net"), lambda s: s.update(extra=np.zeros(3)))
         assert ": unexpected extra (3,);" in message
 
-    def test_one_of_another_shape(self, lee_state, tmp_path):
+    def test_an_entry_of_another_shape(self, lee_state, tmp_path):
         def transpose(s):
             s["Up_conv2.conv.0.weight"] = s["Up_conv2.conv.0.weight"].transpose(1, 0, 2, 3)
 
         message = self.changed(tmp_path, lee_state("AttU_Net"), transpose)
-        assert "Up_conv2.conv.0.weight is (6, 3, 3, 3), want (3, 6, 3, 3)" in message
+        assert "Up_conv2.conv.0.weight is (6, 3, 3, 3), expected (3, 6, 3, 3)" in message
 
-    def test_many_are_counted_and_not_all_shown(self, lee_state, tmp_path):
+    def test_of_many_problems_the_first_three_are_shown_and_the_others_counted(self, lee_state, tmp_path):
         def half(s):
             for name in [n for n in s if n.startswith("Up_RRCNN")]:
                 del s[name]
 
         assert "and 25 more" in self.changed(tmp_path, lee_state("R2AttU_Net"), half)
 
-    @pytest.mark.parametrize("lacking", ["Conv2.conv.0.weight", "Conv_1x1.weight"])
-    def test_one_that_tells_the_widths(self, lacking, lee_state, tmp_path):
-        message = self.changed(tmp_path, lee_state("U_Net"), lambda s: s.pop(lacking))
-        assert f"{lacking} is missing" in message
+    @pytest.mark.parametrize("missing", ["Conv2.conv.0.weight", "Conv_1x1.weight"])
+    def test_a_missing_entry_that_determines_the_widths(self, missing, lee_state, tmp_path):
+        message = self.changed(tmp_path, lee_state("U_Net"), lambda s: s.pop(missing))
+        assert f"{missing} is missing" in message
 
     def test_another_network(self, tmp_path):
         message = self.changed(tmp_path, {"layer1.weight": np.zeros((2, 2))}, lambda s: None)
-        assert "holds no U_Net, R2U_Net, AttU_Net or R2AttU_Net" in message and "layer1.weight" in message
-        assert "its names are none" in self.changed(tmp_path, {}, lambda s: None)
+        assert "U_Net, R2U_Net, AttU_Net or R2AttU_Net; its first name is layer1.weight" in message
+        assert "it is empty" in self.changed(tmp_path, {}, lambda s: None)
 
     def test_steps_for_a_network_without_recurrence(self, lee_state, tmp_path):
         path = write_npz(tmp_path / "weights.npz", lee_state("U_Net"))
         assert "has no recurrence" in refusal(lambda: read_pytorch(path, steps=3))
 
-    def test_pytorch_s_own_pickle_with_the_way_to_convert_it(self, tmp_path):
+    def test_a_pickle_of_pytorch_with_a_command_to_convert_it(self, tmp_path):
         message = refusal(lambda: read_pytorch(tmp_path / "R2U_Net.pth"))
-        assert "want a .npz or .safetensors file" in message and "numpy.savez" in message
+        assert "expected a .npz or .safetensors file" in message and "numpy.savez" in message
 
     @pytest.mark.parametrize("name", ["weights.npz", "weights.safetensors"])
     @pytest.mark.parametrize(
         "content", [b"", b"text", b"PK\x03\x04", b"\xff" * 64, b"\x02" + bytes(7) + b"[]"]
     )
-    def test_a_file_that_is_none_and_no_file(self, name, content, tmp_path):
+    def test_a_damaged_file_and_a_missing_file(self, name, content, tmp_path):
         path = tmp_path / name
         assert refusal(lambda: load_state_dict(path)) == f"{path}: no such file; check the path"
         path.write_bytes(content)
-        assert refusal(lambda: load_state_dict(path)).startswith(f"{path}: is no {path.suffix} file")
+        assert refusal(lambda: load_state_dict(path)).startswith(f"{path}: is not a {path.suffix} file")
 
-    def test_an_array_of_objects_which_would_be_a_pickle(self, tmp_path):
+    def test_an_array_of_objects_which_is_a_pickle(self, tmp_path):
         np.savez(tmp_path / "w.npz", a=np.array([{}], object))
-        assert "is no .npz file" in refusal(lambda: load_state_dict(tmp_path / "w.npz"))
+        assert "is not a .npz file" in refusal(lambda: load_state_dict(tmp_path / "w.npz"))
 
 
 class TestSafetensors:
@@ -195,7 +195,7 @@ class TestSafetensors:
         (tmp_path / "w.safetensors").write_bytes(content)
         return load_state_dict(tmp_path / "w.safetensors")
 
-    def test_a_file_byte_by_byte(self, tmp_path):
+    def test_a_minimal_file(self, tmp_path):
         header = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
         found = self.read(tmp_path, bytes([len(header), *bytes(7)]) + header + b"\0\0\x80\x3f\0\0\0\xc0")
         assert found.keys() == {"a"} and found["a"].tolist() == [1.0, -2.0]
@@ -215,9 +215,9 @@ class TestSafetensors:
         assert found.dtype == np.float32
         assert found.tolist() == [1.0, -2.0, 0.333984375, np.inf]
 
-    def test_another_dtype_is_refused_by_name(self, tmp_path):
+    def test_an_unsupported_dtype_is_refused_by_name(self, tmp_path):
         message = refusal(lambda: self.read(tmp_path, safetensors({"a": np.zeros(2, np.int8)})))
-        assert "a is I8, want one of F64, F32, F16, BF16, I64" in message
+        assert "a is I8, expected one of F64, F32, F16, BF16, I64" in message
 
     @pytest.mark.parametrize(
         "entry",
@@ -232,13 +232,13 @@ class TestSafetensors:
         ],
         ids=str,
     )
-    def test_a_place_that_does_not_hold_the_array_is_refused(self, entry, tmp_path):
+    def test_a_shape_or_position_that_does_not_fit_is_refused(self, entry, tmp_path):
         header = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **entry}}
         text = json.dumps(header).encode()
         content = len(text).to_bytes(8, "little") + text + bytes(8)
-        assert "w.safetensors: is no .safetensors file" in refusal(lambda: self.read(tmp_path, content))
+        assert "w.safetensors: is not a .safetensors file" in refusal(lambda: self.read(tmp_path, content))
 
-    def test_a_file_cut_short_is_refused(self, rng, tmp_path):
+    def test_a_truncated_file_is_refused(self, rng, tmp_path):
         content = safetensors({"a": rng.normal(size=9)})
         for length in (4, 20, len(content) - 1):
             refusal(lambda n=length: self.read(tmp_path, content[:n]))

@@ -1,4 +1,4 @@
-"""A line a layer: what it puts out, holds and multiplies, compared with a count by hand."""
+"""The summary of every layer: output shape, parameters and multiply-adds, compared with explicit counts."""
 
 import numpy as np
 import pytest
@@ -15,17 +15,17 @@ def lines(rng):
 
 
 # Level 0 has 2 channels at 8 x 8 = 64 pixels, level 1 has 4 at 4 x 4 = 16. A 3x3 convolution of C channels
-# into OC holds OC (9 C + 1) numbers and multiplies 9 C OC times a pixel; it runs twice, for steps is 1.
+# into OC has OC (9 C + 1) parameters and 9 C OC multiply-adds per pixel; it runs twice because steps is 1.
 @pytest.mark.parametrize(
     "name, output, parameters, multiply_adds, calls",
     [
         ("encoder.0.project", (1, 2, 8, 8), 2 * (3 + 1), 2 * 3 * 64, 1),
         ("encoder.0.first.conv", (1, 2, 8, 8), 2 * (18 + 1), 2 * (2 * 18 * 64), 2),
         ("encoder.0.first.norm.0", (1, 2, 8, 8), 2 + 2, 2 * 64, 1),
-        ("encoder.0.first.norm.1", (1, 2, 8, 8), 0, 2 * 64, 1),  # the weights of norm.0 once more
+        ("encoder.0.first.norm.1", (1, 2, 8, 8), 0, 2 * 64, 1),  # shares the weights of norm.0
         ("encoder.1.project", (1, 4, 4, 4), 4 * (2 + 1), 4 * 2 * 16, 1),
         ("encoder.1.second.conv", (1, 4, 4, 4), 4 * (36 + 1), 2 * (4 * 36 * 16), 2),
-        # Each of 16 pixels of 4 channels is spread over 2 channels of 3 x 3.
+        # Each of 16 pixels of 4 channels contributes to 3 x 3 pixels of 2 channels.
         ("up.0.up", (1, 2, 8, 8), 4 * 2 * 9 + 2, 4 * 16 * 2 * 9, 1),
         ("up.0.norm", (1, 2, 8, 8), 2 + 2, 2 * 64, 1),
         ("decoder.0.project", (1, 2, 8, 8), 2 * (4 + 1), 2 * 4 * 64, 1),
@@ -38,7 +38,7 @@ def test_each_layer_is_counted(lines, name, output, parameters, multiply_adds, c
     assert (line.parameters, line.multiply_adds, line.calls) == (parameters, multiply_adds, calls)
 
 
-def test_totals_by_hand(lines):
+def test_totals(lines):
     # A block: projection, two recurrent convolutions, two shared norms.
     def block(before, after):
         return after * (before + 1) + 2 * after * (9 * after + 1) + 2 * 2 * after
@@ -55,13 +55,13 @@ def test_totals_by_hand(lines):
 
 
 @pytest.mark.parametrize("widths, steps", [((8, 16, 32, 64), 2), ((3,), 0), ((2, 4, 6), 3)])
-def test_parameters_are_those_of_the_model(rng, widths, steps):
+def test_the_parameters_add_up_to_those_of_the_model(rng, widths, steps):
     model = R2UNet(widths=widths, steps=steps, rng=rng)
     lines = summarize(model, image_of_zeros(16))
     assert sum(line.parameters for line in lines) == sum(p.size for p in model.parameters())
 
 
-def test_what_serves_several_steps_is_one_line_with_all_its_calls(rng):
+def test_a_norm_shared_by_all_steps_is_one_row_with_all_its_calls(rng):
     for norm, per_element in (("shared", 1), ("group", 2)):
         model = R2UNet(widths=(2, 4), norm=norm, rng=rng)
         lines = {line.name: line for line in summarize(model, image_of_zeros(8))}
@@ -70,7 +70,7 @@ def test_what_serves_several_steps_is_one_line_with_all_its_calls(rng):
         assert "encoder.0.first.norm.1" not in lines
 
 
-def test_the_model_is_as_it_was(rng):
+def test_the_model_is_unchanged(rng):
     model = R2UNet(widths=(2, 4), rng=rng)
     before, x = model.state_dict(), Tensor(rng.normal(size=(1, 3, 8, 8)).astype(np.float32))
     y = model.eval()(x).numpy()
@@ -82,7 +82,7 @@ def test_the_model_is_as_it_was(rng):
     assert np.array_equal(model.eval()(x).numpy(), y)
 
 
-def test_the_table_has_a_line_a_layer_and_totals(lines):
+def test_the_table_has_a_row_for_every_layer_and_totals(lines):
     head, *rows, total = as_table(list(lines.values())).splitlines()
     assert head.split() == ["layer", "kind", "output", "parameters", "multiply-adds", "calls"]
     assert [row.split()[0] for row in rows] == list(lines)

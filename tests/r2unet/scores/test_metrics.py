@@ -1,4 +1,4 @@
-"""Scores follow the official ISIC tool, and say what they are said to say."""
+"""Metrics equal those of the official ISIC tool, and have the properties that metrics.py states."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_each_pixel_is_counted_in_one_of_four_cells():
     assert all(cell.dtype == np.int64 for cell in counts)
 
 
-def test_metrics_of_a_count_worked_by_hand():
+def test_metrics_equal_values_computed_by_hand():
     counts = Confusion(tp=2, tn=3, fp=4, fn=1)
     assert accuracy(counts) == 5 / 10
     assert sensitivity(counts) == 2 / 3
@@ -63,11 +63,11 @@ def test_metrics_of_a_count_worked_by_hand():
         (Confusion(tp=0, tn=5, fp=0, fn=4), dice, 0.0),
     ],
 )
-def test_a_question_the_image_does_not_pose_counts_as_answered(counts, metric, expected):
+def test_an_undefined_ratio_counts_as_one(counts, metric, expected):
     assert metric(counts) == expected
 
 
-def test_thresholded_jaccard_keeps_0_65_itself_and_fails_what_is_below():
+def test_thresholded_jaccard_keeps_0_65_and_is_0_below():
     assert thresholded_jaccard(Confusion(tp=13, tn=0, fp=7, fn=0)) == 0.65
     assert thresholded_jaccard(Confusion(tp=649, tn=0, fp=351, fn=0)) == 0.0
 
@@ -90,14 +90,14 @@ def test_means_equal_those_of_the_official_tool():
     assert summary["mean"] == pytest.approx(official, abs=1e-12, rel=0)
 
 
-def test_jaccard_follows_from_dice_on_every_image_and_bounds_it_in_the_mean():
+def test_jaccard_is_a_function_of_dice_and_its_mean_has_a_lower_bound():
     counts = stack(random_confusions(50))
     np.testing.assert_allclose(jaccard(counts), dice(counts) / (2 - dice(counts)), rtol=1e-12)
     mean_dice = dice(counts).mean()
     assert jaccard(counts).mean() > mean_dice / (2 - mean_dice)
 
 
-def test_arrays_of_counts_score_like_single_images():
+def test_stacked_counts_score_like_single_images():
     confusions = random_confusions(7)
     for metric in METRICS.values():
         scores = metric(stack(confusions))
@@ -105,14 +105,14 @@ def test_arrays_of_counts_score_like_single_images():
         np.testing.assert_array_equal(scores, [metric(counts) for counts in confusions])
 
 
-def test_all_background_is_accurate_and_worthless():
+def test_all_background_has_high_accuracy_and_no_jaccard():
     truth = disc(10, 12, 5)
     counts = confusion(np.zeros_like(truth), truth)
     assert accuracy(counts) > 0.8
     assert jaccard(counts) == dice(counts) == sensitivity(counts) == 0.0
 
 
-def test_mean_gives_images_and_pooled_gives_pixels_one_vote():
+def test_the_mean_weights_images_equally_and_pooling_weights_pixels_equally():
     large_and_found = Confusion(tp=90, tn=0, fp=10, fn=0)
     small_and_missed = Confusion(tp=0, tn=90, fp=0, fn=10)
     summary = summarize([large_and_found, small_and_missed], np.random.default_rng(0))
@@ -125,14 +125,14 @@ def test_mean_gives_images_and_pooled_gives_pixels_one_vote():
     assert "thresholded_jaccard" not in summary["pooled"]
 
 
-def test_summary_is_the_same_for_a_list_and_a_stack_and_survives_json():
+def test_the_summary_is_the_same_for_a_list_and_a_stack_and_survives_json():
     confusions = random_confusions(5)
     from_list = summarize(confusions, np.random.default_rng(3))
     assert from_list == summarize(stack(confusions), np.random.default_rng(3))
     assert json.loads(json.dumps(from_list)) == from_list
 
 
-def test_bootstrap_interval_is_as_wide_as_theory_says_and_repeats_with_its_seed():
+def test_the_bootstrap_interval_has_the_width_of_the_normal_one_and_repeats_with_its_seed():
     values = np.random.default_rng(1).normal(0.7, 0.2, size=400)
     low, high = bootstrap_interval(values, np.random.default_rng(2))
     standard_error = values.std() / np.sqrt(400)
@@ -141,7 +141,7 @@ def test_bootstrap_interval_is_as_wide_as_theory_says_and_repeats_with_its_seed(
     assert [low, high] == bootstrap_interval(values, np.random.default_rng(2))
 
 
-def test_interval_of_the_summary_is_that_of_the_mean_jaccard():
+def test_the_summary_s_interval_is_that_of_the_mean_jaccard():
     confusions = random_confusions(20)
     expected = bootstrap_interval(jaccard(stack(confusions)), np.random.default_rng(5))
     assert summarize(confusions, np.random.default_rng(5))["jaccard_interval"] == expected
@@ -159,11 +159,11 @@ def test_interval_of_the_summary_is_that_of_the_mean_jaccard():
         (np.full((4, 5), -1), np.zeros((4, 5), bool), r"prediction .* int64.*-1"),
     ],
 )
-def test_anything_but_two_masks_of_one_image_is_refused(prediction, truth, message):
+def test_other_arrays_than_two_masks_of_equal_shape_are_rejected(prediction, truth, message):
     with pytest.raises(ValueError, match=message):
         confusion(prediction, truth)
 
 
-def test_nothing_to_score_is_refused():
-    with pytest.raises(ValueError, match="no image"):
+def test_an_empty_list_is_rejected():
+    with pytest.raises(ValueError, match="no images"):
         summarize([], np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""Folders of masks, scored as the ISIC challenge's official tool scores them."""
+"""A folder of masks gets the scores of the ISIC challenge's official tool."""
 
 import json
 
@@ -31,7 +31,7 @@ OFFICIAL = {
 
 
 def random_masks(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """40 pairs of truth and prediction: small, of any size, good, bad, empty and full."""
+    """40 pairs of true and predicted mask: small, of any size, good, bad, empty and full."""
     rng, pairs = np.random.default_rng(seed), []
     for _ in range(40):
         shape = tuple(rng.integers(1, 40, size=2))
@@ -42,8 +42,8 @@ def random_masks(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return pairs
 
 
-def greys(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A mask as a repacked file may hold it: lesion is anything above 128."""
+def as_greys(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A mask as a recompressed file may store it: lesion is any value above 128."""
     return np.where(mask, rng.integers(129, 256, mask.shape), rng.integers(0, 129, mask.shape)).astype(
         np.uint8
     )
@@ -51,7 +51,7 @@ def greys(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @pytest.fixture
 def folders(tmp_path):
-    """Return a function that writes pairs of masks into two folders; masks are booleans, or greys."""
+    """Return a function that writes pairs of masks into two folders; a mask is boolean or uint8."""
 
     def write(pairs, first=0):
         for i, (truth, prediction) in enumerate(pairs, first):
@@ -60,8 +60,8 @@ def folders(tmp_path):
                 ("predictions", prediction, "segmentation_prediction"),
             ):
                 (tmp_path / folder).mkdir(exist_ok=True)
-                bytes_ = array if array.dtype == np.uint8 else np.where(array, 255, 0).astype(np.uint8)
-                Image.fromarray(bytes_).save(tmp_path / folder / f"ISIC_{i:07}_{ending}.png")
+                values = array if array.dtype == np.uint8 else np.where(array, 255, 0).astype(np.uint8)
+                Image.fromarray(values).save(tmp_path / folder / f"ISIC_{i:07}_{ending}.png")
         return tmp_path / "truth", tmp_path / "predictions"
 
     return write
@@ -77,8 +77,8 @@ class TestScores:
         mean = score_folders(*folders(random_masks(seed)))["mean"]
         assert mean == pytest.approx(OFFICIAL[seed], abs=1e-12)
 
-    def test_take_lesion_to_be_above_128(self, folders, rng):
-        pairs = [(greys(truth, rng), greys(prediction, rng)) for truth, prediction in random_masks(0)]
+    def test_treat_values_above_128_as_lesion(self, folders, rng):
+        pairs = [(as_greys(truth, rng), as_greys(prediction, rng)) for truth, prediction in random_masks(0)]
         assert score_folders(*folders(pairs))["mean"] == pytest.approx(OFFICIAL[0], abs=1e-12)
 
     @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ class TestScores:
             (ALL, HALF, {"jaccard": 0.5, "dice": 2 / 3, "sensitivity": 0.5, "specificity": 1}),
         ],
     )
-    def test_of_masks_that_ask_nothing_count_as_one(self, folders, truth, prediction, expected):
+    def test_are_1_where_a_ratio_is_undefined(self, folders, truth, prediction, expected):
         scores = score_folders(*folders([(truth, prediction)]))
         for name, value in expected.items():
             assert scores["mean"][name] == scores["by_image"]["ISIC_0000000"][name] == pytest.approx(value)
 
-    def test_of_every_image_have_the_mean_of_all(self, folders):
+    def test_of_all_images_average_to_the_mean(self, folders):
         scores = score_folders(*folders(random_masks(0)))
         assert scores["images"] == len(scores["by_image"]) == 40
         for name, mean in scores["mean"].items():
@@ -104,7 +104,7 @@ class TestScores:
 
 
 class TestMatching:
-    def test_is_by_the_seven_digits_wherever_they_stand(self, folders):
+    def test_uses_the_seven_digits_anywhere_in_the_name(self, folders):
         truth, predictions = folders([(HALF, HALF), (ALL, NONE)])
         (predictions / "ISIC_0000000_segmentation_prediction.png").rename(predictions / "z_0000000.png")
         pairs = find_mask_pairs(truth, predictions)
@@ -113,7 +113,7 @@ class TestMatching:
             ("ISIC_0000001", "ISIC_0000001_segmentation_prediction.png"),
         ]
 
-    def test_passes_over_what_is_no_mask(self, folders):
+    def test_ignores_other_files(self, folders):
         truth, predictions = folders([(HALF, HALF)])
         for path in (truth / "LICENSE.txt", truth / "ISIC_0000000_superpixels.png", truth / "._ISIC_x.png"):
             path.write_text("something else")
@@ -122,14 +122,14 @@ class TestMatching:
         assert score_folders(truth, predictions)["mean"]["jaccard"] == 1
 
 
-def refusal(folders) -> str:
+def rejection(folders) -> str:
     with pytest.raises(InputError) as caught:
         score_folders(*folders)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-class TestRefused:
+class TestRejected:
     @pytest.fixture
     def three(self, folders):
         return folders([(HALF, HALF)] * 3)
@@ -139,31 +139,31 @@ class TestRefused:
 
     def test_a_missing_prediction(self, three):
         self.prediction(three).unlink()
-        message = refusal(three)
+        message = rejection(three)
         assert message.startswith(str(three[0] / "ISIC_0000001_segmentation.png")) and "0000001" in message
 
     def test_a_second_prediction(self, three):
         (three[1] / "copy_of_0000001.png").write_bytes(self.prediction(three).read_bytes())
-        message = refusal(three)
+        message = rejection(three)
         assert message.startswith(str(three[1] / "copy_of_0000001.png"))
         assert message.endswith(f"{self.prediction(three).name} is of the same image: remove one of the two")
 
-    def test_a_prediction_without_truth(self, three):
+    def test_a_prediction_without_a_true_mask(self, three):
         (three[0] / "ISIC_0000001_segmentation.png").unlink()
         (three[0] / "ISIC_0000002_segmentation.png").unlink()
-        message = refusal(three)
+        message = rejection(three)
         assert message.startswith(f"{self.prediction(three)} (and 1 more): no mask in {three[0]}")
 
-    def test_a_second_truth_and_one_without_number(self, three):
+    def test_a_second_true_mask_and_one_without_number(self, three):
         twin = three[0] / "isic_0000000.png"
         twin.write_bytes((three[0] / "ISIC_0000000_segmentation.png").read_bytes())
-        assert "is of the same image: remove one of the two" in refusal(three)
+        assert "is of the same image: remove one of the two" in rejection(three)
         twin.rename(three[0] / "lesion.png")
-        assert refusal(three).startswith(f"{three[0] / 'lesion.png'}: its name has no ISIC_")
+        assert rejection(three).startswith(f"{three[0] / 'lesion.png'}: its name does not contain ISIC_")
 
     def test_another_size(self, three):
         Image.fromarray(np.zeros((3, 4), np.uint8)).save(self.prediction(three))
-        message = refusal(three)
+        message = rejection(three)
         assert (
             message.startswith(f"{self.prediction(three)}: is 4 x 3 pixels and ISIC_0000001")
             and "2 x 2" in message
@@ -172,25 +172,25 @@ class TestRefused:
     @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
     def test_more_than_one_channel_of_eight_bits(self, three, mode):
         Image.new(mode, (2, 2)).save(self.prediction(three))
-        assert refusal(three).startswith(f"{self.prediction(three)}: a mask is one channel of 8 bits")
+        assert rejection(three).startswith(f"{self.prediction(three)}: a mask is one channel of 8 bits")
 
-    def test_a_jpeg_under_any_name(self, three):
+    def test_a_jpeg_with_any_name(self, three):
         with open(self.prediction(three), "wb") as file:
             Image.new("L", (2, 2)).save(file, format="JPEG")
-        assert refusal(three).startswith(f"{self.prediction(three)}: is no PNG")
+        assert rejection(three).startswith(f"{self.prediction(three)}: is not a PNG file")
         self.prediction(three).rename(three[1] / "ISIC_0000001.jpg")
-        assert "ISIC_0000001.jpg: is no PNG" in refusal(three)
+        assert "ISIC_0000001.jpg: is not a PNG file" in rejection(three)
 
     def test_a_damaged_prediction(self, three):
         path = self.prediction(three)
         path.write_bytes(path.read_bytes()[:-30])
-        assert refusal(three).startswith(f"{path}: ")
+        assert rejection(three).startswith(f"{path}: ")
 
-    def test_a_folder_without_masks_or_that_is_none(self, three, tmp_path):
+    def test_a_folder_without_masks_or_that_does_not_exist(self, three, tmp_path):
         (tmp_path / "empty").mkdir()
         for folders in ((tmp_path / "empty", three[1]), (three[0], tmp_path / "empty")):
-            assert refusal(folders).startswith(f"{tmp_path / 'empty'}: holds no masks")
-        assert refusal((three[0], tmp_path / "nowhere")).startswith(
+            assert rejection(folders).startswith(f"{tmp_path / 'empty'}: contains no masks")
+        assert rejection((three[0], tmp_path / "nowhere")).startswith(
             f"{tmp_path / 'nowhere'}: cannot be listed"
         )
 
@@ -203,7 +203,7 @@ class TestCommand:
         assert f"{OFFICIAL[0]['jaccard']:10.4f}" in stdout
         assert json.loads((tmp_path / "new" / "s.json").read_text()) == score_folders(truth, predictions)
 
-    def test_takes_what_predict_wrote_and_agrees_with_evaluate(self, r2unet, trained, isic, tmp_path):
+    def test_scores_the_output_of_predict_as_evaluate_does(self, r2unet, trained, isic, tmp_path):
         common = ("--checkpoint", trained / "best.npz")
         images, masks = isic / "ISIC-2017_Validation_Data", isic / "ISIC-2017_Validation_Part1_GroundTruth"
         assert r2unet("predict", *common, images, "--out", tmp_path / "p", "--overlay")[0] == 0
@@ -212,7 +212,7 @@ class TestCommand:
         evaluated = json.loads(r2unet("evaluate", *common, "--data", isic, "--json")[1])["scores"]["model"]
         assert scores["mean"] == evaluated["mean"]
 
-    def test_refuses_in_one_line(self, r2unet, folders):
+    def test_reports_an_error_in_one_line(self, r2unet, folders):
         truth, predictions = folders([(HALF, HALF)])
         code, stdout, stderr = r2unet("score", truth, predictions / "nowhere")
         assert code == 2 and stdout == "" and stderr.count("\n") == 1 and "nowhere" in stderr

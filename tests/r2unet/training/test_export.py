@@ -1,4 +1,4 @@
-"""Weights that are handed on predict what they did, in a small file; PyTorch's come in the same way."""
+"""Exported weights predict the same as before, from a small file; so do weights from PyTorch."""
 
 import shutil
 
@@ -9,8 +9,9 @@ from minidl import Tensor, checkpoint, no_grad
 from r2unet.data.sample import CENTRE, SCALE, to_input
 from r2unet.errors import InputError
 from r2unet.network.interop import read_pytorch
-from r2unet.training.export import from_pytorch, from_training, halved
-from r2unet.training.run_folder import load_model, read_state
+from r2unet.training.checkpoints import read_state
+from r2unet.training.export import from_pytorch, from_training, to_half
+from r2unet.training.run_folder import load_model
 
 ALL_NETWORKS = pytest.mark.parametrize("name", ["U_Net", "R2U_Net", "AttU_Net", "R2AttU_Net"])
 
@@ -22,7 +23,7 @@ def picture():
 
 @pytest.fixture
 def write(tmp_path):
-    """Return a function that writes a checkpoint and loads its network again."""
+    """Return a function that writes a checkpoint and loads its network."""
 
     def through_a_file(state):
         checkpoint.save(tmp_path / "out.npz", state)
@@ -37,16 +38,14 @@ def logits(model, x):
 
 
 class TestFromTraining:
-    def test_predicts_as_the_training_does(self, trained, write, picture):
+    def test_predicts_the_same_as_the_training_checkpoint(self, trained, write, picture):
         model, settings, _ = load_model(trained / "best.npz")
-        handed_on, the_same, state = write(from_training(trained / "best.npz"))
-        assert the_same == settings
-        assert (logits(handed_on, to_input([picture])) == logits(model, to_input([picture]))).all()
+        exported, same_settings, state = write(from_training(trained / "best.npz"))
+        assert same_settings == settings
+        assert (logits(exported, to_input([picture])) == logits(model, to_input([picture]))).all()
         assert set(state) == {"program", "version", "settings", "model", "mean_mask", "history"}
 
-    def test_holds_each_number_once(self, trained):
-        """A training's checkpoint has Adam's two moments beside each weight."""
-
+    def test_drops_the_two_moments_of_adam(self, trained):
         def numbers(node):
             if isinstance(node, dict | list):
                 return sum(map(numbers, node.values() if isinstance(node, dict) else node))
@@ -56,44 +55,44 @@ class TestFromTraining:
         weights = sum(p.data.size for p in model.parameters())
         assert numbers(state) - numbers(from_training(trained / "best.npz")) == 2 * weights
 
-    def test_keeps_of_the_folder_of_images_only_its_name(self, trained, tmp_path):
+    def test_shortens_the_path_of_the_images_to_the_name_of_the_folder(self, trained, tmp_path):
         state = read_state(trained / "best.npz")
         state["settings"]["data"] = "/home/somebody/ISIC2017/"
         checkpoint.save(tmp_path / "best.npz", state)
         assert from_training(tmp_path / "best.npz")["settings"]["data"] == "ISIC2017"
 
-    def test_refuses_what_is_no_checkpoint(self, tmp_path):
+    def test_refuses_a_file_that_is_not_a_checkpoint(self, tmp_path):
         with pytest.raises(InputError, match="no such checkpoint"):
             from_training(tmp_path / "none.npz")
 
 
-class TestHalved:
-    def test_moves_a_logit_by_less_than_a_hundredth(self, trained, write, picture):
+class TestToHalf:
+    def test_changes_logits_by_less_than_one_percent(self, trained, write, picture):
         state = from_training(trained / "best.npz")
-        whole, half = write(state)[0], write(halved(state))[0]
-        a, b = (logits(model, to_input([picture])) for model in (whole, half))
+        single, half = write(state)[0], write(to_half(state))[0]
+        a, b = (logits(model, to_input([picture])) for model in (single, half))
         assert 0 < np.abs(a - b).max() < 0.01 * np.abs(a).max()
 
-    def test_refuses_a_weight_beyond_its_range(self, trained):
+    def test_refuses_a_weight_outside_the_range_of_float16(self, trained):
         state = from_training(trained / "best.npz")
         state["model"]["head.weight"] = state["model"]["head.weight"] * 0 + 70_000
-        with pytest.raises(InputError, match="--half: a weight lies beyond 65,504"):
-            halved(state)
+        with pytest.raises(InputError, match="--half: a weight is beyond 65,504"):
+            to_half(state)
 
-    def test_touches_convolutions_only(self, trained):
+    def test_converts_only_convolutions(self, trained):
         state = from_training(trained / "best.npz")
-        for name, array in halved(state)["model"].items():
+        for name, array in to_half(state)["model"].items():
             assert array.dtype == (np.float16 if array.ndim == 4 else np.float32), name
             np.testing.assert_allclose(array, state["model"][name], rtol=2**-11, atol=1e-7)
 
-    def test_networks_compute_in_single_precision_all_the_same(self, trained, write):
-        model, _, _ = write(halved(from_training(trained / "best.npz")))
+    def test_loaded_networks_still_compute_in_single_precision(self, trained, write):
+        model, _, _ = write(to_half(from_training(trained / "best.npz")))
         assert {p.data.dtype for p in model.parameters()} == {np.dtype(np.float32)}
 
 
 @pytest.fixture
 def lee(lee_state, tmp_path):
-    """Return a function that writes the state_dict that PyTorch stored for a network to a file."""
+    """Return a function that writes a stored PyTorch state_dict to a file."""
 
     def to_file(name):
         np.savez(tmp_path / f"{name}.npz", **lee_state(name))
@@ -104,47 +103,49 @@ def lee(lee_state, tmp_path):
 
 class TestFromPytorch:
     @ALL_NETWORKS
-    def test_answers_a_photograph_as_it_did_there(self, lee, write, picture, name):
-        """There a photograph runs from -1 to 1; the network that is read without help wants it so."""
+    def test_predicts_the_same_as_the_original_program(self, lee, write, picture, name):
+        """The original program scales images to -1 ... 1, and `read_pytorch` leaves the network unchanged."""
         theirs = read_pytorch(lee(name))
-        as_there = (picture.transpose(2, 0, 1)[None] / np.float32(127.5) - 1).astype(np.float32)
+        scaled_as_there = (picture.transpose(2, 0, 1)[None] / np.float32(127.5) - 1).astype(np.float32)
         assert (CENTRE, SCALE) == (127.5, 63.75)
         steps = 2 if name.startswith("R2") else None
         ours, settings, _ = write(from_pytorch(lee(name), steps))
         assert (settings.size, settings.norm, settings.up) == (256, "shared", "nearest")
-        np.testing.assert_allclose(logits(ours, to_input([picture])), logits(theirs, as_there), atol=1e-4)
+        np.testing.assert_allclose(
+            logits(ours, to_input([picture])), logits(theirs, scaled_as_there), atol=1e-4
+        )
 
-    def test_of_a_recurrent_network_wants_the_number_of_steps(self, lee, write):
-        with pytest.raises(InputError, match="how many steps; give --steps"):
+    def test_needs_the_number_of_steps_of_a_recurrent_network(self, lee, write):
+        with pytest.raises(InputError, match="does not contain the number of steps; give --steps"):
             from_pytorch(lee("R2U_Net"))
         assert write(from_pytorch(lee("R2U_Net"), steps=3, size=64))[1].steps == 3
 
     def test_steps_of_a_network_without_recurrence_are_refused(self, lee):
-        with pytest.raises(InputError, match="UNet: has no recurrence, so steps"):
+        with pytest.raises(InputError, match="steps 3: unet has no recurrence"):
             from_pytorch(lee("U_Net"), steps=3)
 
-    def test_weights_that_are_not_finite_are_refused(self, lee_state, tmp_path):
+    def test_refuses_weights_that_are_not_finite(self, lee_state, tmp_path):
         state = lee_state("U_Net")
         state["Conv1.conv.1.running_var"][0] = np.nan
         np.savez(tmp_path / "nan.npz", **state)
-        with pytest.raises(InputError, match="nan.npz: .*running_var is not finite"):
+        with pytest.raises(InputError, match="nan.npz: .*running_var contains NaN or infinity"):
             from_pytorch(tmp_path / "nan.npz")
 
-    def test_of_other_channels_is_refused(self, lee_state, tmp_path):
+    def test_refuses_other_numbers_of_channels(self, lee_state, tmp_path):
         state = lee_state("U_Net")
         state["Conv1.conv.0.weight"] = state["Conv1.conv.0.weight"][:, :1]
         np.savez(tmp_path / "grey.npz", **state)
-        with pytest.raises(InputError, match="takes 1 channels and gives 1, where predict wants 3 and 1"):
+        with pytest.raises(InputError, match="has 1 input and 1 output channels, but predict needs 3 and 1"):
             from_pytorch(tmp_path / "grey.npz")
 
-    def test_size_that_the_levels_cannot_halve_is_refused(self, lee):
+    def test_refuses_a_size_that_the_levels_cannot_halve(self, lee):
         levels = len(read_pytorch(lee("U_Net")).widths)
-        with pytest.raises(InputError, match=f"--size 17: .* divides by {2 ** (levels - 1)}"):
+        with pytest.raises(InputError, match=f"--size 17: must be divisible by {2 ** (levels - 1)}"):
             from_pytorch(lee("U_Net"), size=17)
 
 
 class TestCommand:
-    def test_writes_what_predict_takes(self, r2unet, trained, isic, tmp_path):
+    def test_writes_a_checkpoint_for_predict(self, r2unet, trained, isic, tmp_path):
         out = tmp_path / "small.npz"
         code, stdout, _ = r2unet("export", trained / "best.npz", "--out", out, "--half")
         assert code == 0 and stdout.endswith(f"r2unet predict --checkpoint {out} photo.jpg\n")
@@ -152,14 +153,14 @@ class TestCommand:
         assert r2unet("predict", "--checkpoint", out, photographs, "--out", tmp_path / "masks")[0] == 0
         assert len(list((tmp_path / "masks").iterdir())) == 3
 
-    def test_of_pytorchs_weights(self, r2unet, lee, tmp_path):
+    def test_exports_weights_from_pytorch(self, r2unet, lee, tmp_path):
         words = "--pytorch", "--steps", 3, "--size", 64, "--out", tmp_path / "lee.npz"
         assert r2unet("export", lee("R2AttU_Net"), *words)[0] == 0
         _, settings, _ = load_model(tmp_path / "lee.npz")
         assert (settings.model, settings.steps, settings.size) == ("r2-attention-unet", 3, 64)
 
     @pytest.mark.parametrize("words", [[], ["--tta"], ["--tta", "--clean-up"]])
-    def test_remembers_how_to_predict(self, r2unet, trained, tmp_path, words):
+    def test_stores_the_recommended_post_processing(self, r2unet, trained, tmp_path, words):
         out = tmp_path / "small.npz"
         assert r2unet("export", trained / "best.npz", "--out", out, *words)[0] == 0
         advice = {"tta": "--tta" in words, "clean_up": "--clean-up" in words}
@@ -167,24 +168,24 @@ class TestCommand:
         assert r2unet("export", out, "--out", tmp_path / "again.npz", "--half")[0] == 0
         assert read_state(tmp_path / "again.npz")["prediction"] == advice
 
-    def test_makes_the_folder_and_quotes_what_it_says(self, r2unet, trained, tmp_path):
+    def test_creates_the_folder_and_quotes_paths_with_spaces(self, r2unet, trained, tmp_path):
         out = tmp_path / "new folder" / "a.npz"
         code, stdout, _ = r2unet("export", trained / "best.npz", "--out", out)
         assert code == 0 and f"--checkpoint '{out}' photo.jpg" in stdout and load_model(out)
 
     @pytest.mark.parametrize("name", ["best.npz", "last.npz"])
-    def test_replaces_no_training(self, r2unet, trained, tmp_path, name):
+    def test_never_overwrites_a_training_run(self, r2unet, trained, tmp_path, name):
         for file in ("best.npz", "last.npz"):
             shutil.copy(trained / file, tmp_path)
         code, _, err = r2unet("export", tmp_path / "best.npz", "--out", tmp_path / name)
-        assert code == 2 and f"--out {tmp_path / name}: a training, or SOURCE itself" in err
+        assert code == 2 and f"--out {tmp_path / name}: this file is SOURCE or part of a training run" in err
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
 
-    def test_refuses_a_folder_for_a_file(self, r2unet, trained, tmp_path):
+    def test_refuses_a_folder_as_output_file(self, r2unet, trained, tmp_path):
         code, _, err = r2unet("export", trained / "best.npz", "--out", tmp_path)
-        assert code == 2 and "--out: want the name of a file" in err
+        assert code == 2 and "--out: must be the name of a file" in err
 
-    def test_says_what_a_training_knows_by_itself(self, r2unet, trained, tmp_path):
+    def test_refuses_pytorch_options_for_a_training_checkpoint(self, r2unet, trained, tmp_path):
         code, _, err = r2unet("export", trained / "best.npz", "--out", tmp_path / "a.npz", "--steps", 3)
-        assert code == 2 and "--steps: is for --pytorch; a training's checkpoint knows" in err
+        assert code == 2 and "--steps: only for --pytorch; a training's checkpoint has" in err
         assert not (tmp_path / "a.npz").exists()

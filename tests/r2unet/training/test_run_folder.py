@@ -1,30 +1,19 @@
-"""The folder that a run leaves: its checkpoints and histories, and what is refused."""
+"""The folder of a run: data sets, loading, starting and resuming; invalid input is refused."""
 
-import csv
-import dataclasses
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from minidl import checkpoint
 from r2unet.errors import InputError
-from r2unet.training.run_folder import (
-    begin,
-    check_writable,
-    load_datasets,
-    load_model,
-    read_settings,
-    read_state,
-    write_history,
-)
+from r2unet.training.checkpoints import read_state
+from r2unet.training.run_folder import check_writable, load_datasets, load_model, start_or_resume
 from r2unet.training.settings import Settings
 
 
 def refusal(call) -> str:
-    """Return the one line that the call is refused with."""
+    """Return the one-line message of the InputError that the call raises."""
     with pytest.raises(InputError) as caught:
         call()
     assert "\n" not in str(caught.value)
@@ -32,7 +21,7 @@ def refusal(call) -> str:
 
 
 class TestDatasets:
-    def test_generated_lesions_do_not_overlap_and_validation_stays(self):
+    def test_generated_sets_do_not_overlap_and_validation_does_not_depend_on_their_number(self):
         training, validation = load_datasets(Settings(images=10, size=16))
         assert (len(training), len(validation)) == (10, 2)
         pictures = {s.image.tobytes() for s in (*training, *validation)}
@@ -40,72 +29,27 @@ class TestDatasets:
         _, larger = load_datasets(Settings(images=20, size=16))
         assert np.array_equal(larger[1].image, validation[1].image)
 
-    def test_one_image_still_has_one_to_validate_on(self):
+    def test_one_training_image_comes_with_one_validation_image(self):
         assert [len(data) for data in load_datasets(Settings(images=1, size=16))] == [1, 1]
 
-    def test_a_folder_gives_its_official_splits(self, isic):
+    def test_a_folder_is_read_with_its_official_splits(self, isic):
         training, validation = load_datasets(Settings(data=str(isic), size=8))
         assert (len(training), len(validation)) == (5, 3)
         assert validation[0].name == "ISIC_0000005" and validation[0].image.shape == (8, 8, 3)
 
 
-class TestCheckpoints:
-    def test_a_model_comes_back_in_evaluation_with_its_settings(self, trained):
+class TestLoadModel:
+    def test_a_model_is_loaded_in_evaluation_mode_with_its_settings(self, trained):
         model, settings, state = load_model(trained / "best.npz")
         assert settings == Settings(size=16, widths=(2, 4), batch_size=4, epochs=2, images=10)
         assert not model.training and model.widths == (2, 4)
         assert all(np.array_equal(state["model"][name], value) for name, value in model.state_dict().items())
         assert state["program"] == "r2unet" and state["version"]
 
-    def test_they_are_plain_arrays_and_no_pickle(self, trained):
-        with np.load(trained / "last.npz", allow_pickle=False) as file:
-            assert all(file[name].dtype.kind in "fiuU" for name in file.files)
-
-    def test_a_setting_of_another_version_is_no_obstacle(self):
-        settings = dataclasses.asdict(Settings())
-        # Older than these: the default then was the default now.
-        for name in ("clip", "model", "share_weights", "skips", "up", "norm", "loss"):
-            del settings[name]
-        assert read_settings({"settings": {**settings, "colour": "blue"}}) == Settings()
-
-    @pytest.mark.parametrize(
-        "content", [b"", b"some text", b"PK\x03\x04", b"\x93NUMPY"], ids=["empty", "text", "zip", "npy"]
-    )
-    def test_another_file_is_refused(self, tmp_path, content):
-        file = tmp_path / "best.npz"
-        file.write_bytes(content)
-        message = refusal(lambda: read_state(file))
-        assert message.startswith(f"{file}: ") and "give the best.npz" in message
-
-    def test_a_folder_or_nothing_is_refused(self, tmp_path):
-        assert f"{tmp_path}: " in refusal(lambda: read_state(tmp_path))
-        assert "no such checkpoint" in refusal(lambda: read_state(tmp_path / "best.npz"))
-
-    def test_a_foreign_archive_is_refused(self, tmp_path):
-        np.savez(tmp_path / "arrays.npz", x=np.zeros(3))
-        assert "is no checkpoint" in refusal(lambda: read_state(tmp_path / "arrays.npz"))
-        with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
-            archive.writestr("a.txt", "hello")
-        assert "is no checkpoint" in refusal(lambda: read_state(tmp_path / "photos.zip"))
-        checkpoint.save(tmp_path / "other.npz", {"program": "another"})
-        assert "not of this program" in refusal(lambda: read_state(tmp_path / "other.npz"))
-
-    def test_a_damaged_one_is_refused(self, trained, tmp_path):
-        content = (trained / "best.npz").read_bytes()
-        file = tmp_path / "best.npz"
-        file.write_bytes(content[: len(content) // 2])
-        assert str(file) in refusal(lambda: read_state(file))
-        weights = read_state(trained / "best.npz")["model"]["encoder.1.first.conv.weight"].tobytes()
-        place = content.index(weights) + 10
-        damaged = bytearray(content)
-        damaged[place] ^= 1
-        file.write_bytes(damaged)
-        assert str(file) in refusal(lambda: read_state(file))
-
     @pytest.mark.parametrize(
         "change, word",
         [
-            ({"settings": {"widths": [2, 6]}}, "shape|want"),
+            ({"settings": {"widths": [2, 6]}}, "shape|expected"),
             ({"settings": {"widths": 8}}, ""),
             ({"settings": {"widths": [2, 4], "size": 7}}, "--size 7"),
             ({"settings": {"widths": [2, 4], "size": 16, "model": "unet"}}, "missing"),
@@ -124,51 +68,51 @@ class TestCheckpoints:
         assert any(part in message for part in word.split("|"))
 
 
-class TestBegin:
-    def test_a_fresh_folder_takes_what_was_given(self, tmp_path):
-        for resume in (False, True):  # the same command may be repeated until the training is done
-            settings, state = begin(tmp_path / "new", {"size": 64}, resume)
+class TestStartOrResume:
+    def test_a_new_folder_takes_the_given_settings(self, tmp_path):
+        for resume in (False, True):  # so the same command can be repeated until training is finished
+            settings, state = start_or_resume(tmp_path / "new", {"size": 64}, resume)
             assert settings == Settings(size=64) and state is None
         assert not (tmp_path / "new").exists()
-        assert "--size 65" in refusal(lambda: begin(tmp_path, {"size": 65}, False))
+        assert "--size 65" in refusal(lambda: start_or_resume(tmp_path, {"size": 65}, False))
 
     @pytest.mark.parametrize("left", ["last.npz", "best.npz"])
-    def test_a_training_is_never_overwritten(self, trained, tmp_path, left):
+    def test_an_existing_run_is_never_overwritten(self, trained, tmp_path, left):
         (tmp_path / left).write_bytes((trained / left).read_bytes())
-        assert "go on with --resume" in refusal(lambda: begin(tmp_path, {}, False))
-        settings, state = begin(tmp_path, {}, True)
+        assert "resume it with --resume" in refusal(lambda: start_or_resume(tmp_path, {}, False))
+        settings, state = start_or_resume(tmp_path, {}, True)
         assert settings.widths == (2, 4) and len(state["history"]) >= 1
 
-    def test_last_goes_before_best(self, trained, tmp_path):
+    def test_last_is_preferred_to_best(self, trained, tmp_path):
         checkpoint.save(tmp_path / "last.npz", {**read_state(trained / "last.npz"), "mark": "last"})
         checkpoint.save(tmp_path / "best.npz", {**read_state(trained / "best.npz"), "mark": "best"})
-        assert begin(tmp_path, {}, True)[1]["mark"] == "last"
+        assert start_or_resume(tmp_path, {}, True)[1]["mark"] == "last"
 
     @pytest.mark.parametrize(
         "given, words",
         [
-            ({"widths": (8, 16)}, "--widths 8,16: this training began with 2,4"),
-            ({"lr": 0.1}, "--lr 0.1: this training began with 0.001"),
-            ({"batch_size": 5}, "--batch-size 5: this training began with 4"),
-            ({"model": "unet"}, "--model unet: this training began with r2unet"),
-            ({"share_weights": False}, "--share-weights no: this training began with yes"),
+            ({"widths": (8, 16)}, "--widths 8,16: this run was started with 2,4"),
+            ({"lr": 0.1}, "--lr 0.1: this run was started with 0.001"),
+            ({"batch_size": 5}, "--batch-size 5: this run was started with 4"),
+            ({"model": "unet"}, "--model unet: this run was started with r2unet"),
+            ({"share_weights": False}, "--share-weights no: this run was started with yes"),
         ],
     )
-    def test_going_on_changes_nothing(self, trained, given, words):
-        assert words in refusal(lambda: begin(trained, given, True))
+    def test_resuming_with_other_settings_is_refused(self, trained, given, words):
+        assert words in refusal(lambda: start_or_resume(trained, given, True))
 
-    def test_what_is_repeated_may_stay_and_data_may_have_moved(self, trained):
-        settings, _ = begin(trained, {"widths": (2, 4), "data": "elsewhere"}, True)
+    def test_resuming_accepts_equal_settings_and_another_path_of_the_data(self, trained):
+        settings, _ = start_or_resume(trained, {"widths": (2, 4), "data": "elsewhere"}, True)
         assert settings.widths == (2, 4) and settings.data == "elsewhere"
-        assert begin(trained, {}, True)[0].data is None
+        assert start_or_resume(trained, {}, True)[0].data is None
 
 
 class TestFolder:
-    def test_where_files_can_go_is_found_out_without_making_anything(self, tmp_path):
+    def test_checking_creates_nothing(self, tmp_path):
         check_writable("--out", tmp_path / "a" / "b")
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_file_in_the_way_is_named(self, tmp_path):
+    def test_a_file_in_place_of_a_folder_is_named(self, tmp_path):
         file = tmp_path / "notes.txt"
         file.write_text("")
         for out in (file, file / "a" / "b"):
@@ -181,12 +125,3 @@ class TestFolder:
     def test_a_folder_without_permission_is_named(self):
         message = refusal(lambda: check_writable("--out", Path("/proc/self/x")))
         assert message == "--out /proc/self/x: no permission to write into /proc/self; choose another folder"
-
-    def test_history_is_a_table_and_a_picture(self, tmp_path):
-        rows = [{"epoch": n, "train_loss": 1 / n, "validation_jaccard": 0.1 * n} for n in (1, 2, 3)]
-        write_history(tmp_path / "new", rows)
-        with open(tmp_path / "new" / "history.csv", newline="") as file:
-            read = list(csv.DictReader(file))
-        assert [{name: float(value) for name, value in row.items()} for row in read] == rows
-        with Image.open(tmp_path / "new" / "curves.png") as picture:
-            assert picture.format == "PNG"

@@ -1,0 +1,96 @@
+"""Arrays on the CPU or on a GPU, and the CUDA kernels that run on them.
+
+CuPy repeats NumPy's interface on the GPU. One line of array code therefore runs on both, if it asks the array
+for its library: `xp = array_module(x)`, then `xp.exp(x)`. Where CuPy has no fast function, the operation is
+written in CUDA C in a file beside the Python (`im2col.cu` beside `im2col.py`) and launched from there:
+
+    kernels = Kernels(__file__)                                       # in im2col.py: finds im2col.cu
+    kernels.launch("im2col", *cover(threads), x, col, threads, ...)   # compiled at the first launch
+
+There are three devices:
+
+| device | arrays | kernels |
+|---|---|---|
+| "cpu" | NumPy | none: the Python code beside the kernel computes the result |
+| "cuda" | CuPy | compiled by NVIDIA's compiler, run on the GPU |
+| "cuda-on-cpu" | NumPy memory, in a type of its own | the same source, compiled by g++, run by an emulator |
+
+The emulator (`minidl.cuda_on_cpu`) is slow, but with it every line of CUDA can be run, tested and debugged
+without a GPU.
+
+    devices.py     the devices: which of them work on this machine, and why the others do not
+    arrays.py      an array's device and library
+    transfers.py   copies between devices, some of them while the GPU computes
+    kernels.py     compiling and launching CUDA kernels
+
+This package is the only one that imports CuPy, and only when the first GPU array is created: importing the
+project needs no CUDA and compiles nothing.
+"""
+
+from minidl.backend.arrays import Array, address, array_module, contiguous, device_of, is_array, library
+from minidl.backend.devices import (
+    DEVICE_CHOICES,
+    DEVICES,
+    DeviceError,
+    cuda_problem,
+    describe,
+    problem_of,
+    require,
+    resolve_device,
+)
+from minidl.backend.kernels import (
+    C_TYPES,
+    COMMON,
+    LARGEST,
+    THREADS,
+    Kernels,
+    TooLargeError,
+    cover,
+    cover_planes,
+    kernel_source,
+    runs_kernels,
+)
+from minidl.backend.transfers import (
+    Copy,
+    CopyStream,
+    pinned_empty,
+    synchronize,
+    to_device,
+    to_floats,
+    to_numpy,
+)
+
+__all__ = [
+    "COMMON",
+    "C_TYPES",
+    "DEVICES",
+    "DEVICE_CHOICES",
+    "LARGEST",
+    "THREADS",
+    "Array",
+    "Copy",
+    "CopyStream",
+    "DeviceError",
+    "Kernels",
+    "TooLargeError",
+    "address",
+    "array_module",
+    "contiguous",
+    "cover",
+    "cover_planes",
+    "cuda_problem",
+    "describe",
+    "device_of",
+    "is_array",
+    "kernel_source",
+    "library",
+    "pinned_empty",
+    "problem_of",
+    "require",
+    "resolve_device",
+    "runs_kernels",
+    "synchronize",
+    "to_device",
+    "to_floats",
+    "to_numpy",
+]

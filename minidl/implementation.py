@@ -1,0 +1,118 @@
+"""Which code computes an operation: its definition, or a faster implementation of it.
+
+Every operation has one *definition*: the shortest correct code, in array operations that NumPy and CuPy
+share, so it runs on every device. It is what the documentation explains. Some operations also have faster
+*implementations* for some devices, such as CUDA kernels. These register here:
+
+    class ReLU(Function):                                  # the definition
+        ...
+
+    @implements(ReLU, "kernels", devices=GPU)              # the same function, faster on these devices
+    class ReLUKernels(ReLU):
+        ...
+
+    def relu(x):
+        return choose(ReLU, x.device)()(x)                 # the one place where the choice is made
+
+`choose` returns the first implementation, in the order of registration, that runs on the device and suits the
+arguments, and otherwise the definition. The choice can be made by hand, and it can be inspected:
+
+    with implementation("definition"):                     # a whole network by its definitions
+        loss = model(x)
+
+    python -m minidl.operations                            # a table of all operations and implementations
+
+A definition is a `Function` or, where nothing is differentiated (a step of Adam), a plain function. An
+implementation takes the same arguments and gives the same results up to rounding; `tests/minidl/ops/
+test_implementations.py` compares every one of them with its definition on every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+
+CPU, GPU = ("cpu",), ("cuda", "cuda-on-cpu")  # the devices that run array code only, and CUDA kernels too
+
+Code = TypeVar("Code", bound=Callable)
+
+
+class Implementation(NamedTuple):
+    """A faster way to compute an operation."""
+
+    name: str
+    code: Callable  # a subclass of the definition, or a function with its signature
+    devices: tuple[str, ...]
+    can: Callable[..., bool]  # whether it computes the operation for these arguments at all
+    pays: Callable[..., bool]  # whether it is then the one to prefer
+
+
+_registered: dict[Callable, list[Implementation]] = {}
+
+# The names that `implementation` asked for, by the definition that they are for; None stands for all others.
+Requests = Mapping[Callable | None, tuple[str, ...]]
+_requested: ContextVar[Requests] = ContextVar("requested", default=MappingProxyType({}))
+
+
+def _always(*arguments: Any) -> bool:
+    return True
+
+
+def implements(
+    definition: Callable,
+    name: str,
+    devices: Sequence[str],
+    can: Callable[..., bool] = _always,
+    pays: Callable[..., bool] = _always,
+) -> Callable[[Code], Code]:
+    """Register the decorated class or function as an implementation of `definition` on these devices.
+
+    `can` and `pays` receive the arguments that `choose` is given after the device: what the implementation
+    can compute at all, and where it should be preferred without being asked for.
+    """
+
+    def register(code: Code) -> Code:
+        code.definition, code.implementation = definition, name
+        _registered.setdefault(definition, []).append(Implementation(name, code, tuple(devices), can, pays))
+        return code
+
+    return register
+
+
+def choose(definition: Code, device: str, *arguments: Any) -> Code:
+    """Return the code that computes the operation on this device for these arguments."""
+    requested = _requested.get()
+    names = requested.get(definition) or requested.get(None)
+    for candidate in _registered.get(definition, ()):
+        wanted = candidate.name in names if names else candidate.pays(*arguments)
+        if wanted and device in candidate.devices and candidate.can(*arguments):
+            return candidate.code
+    return definition
+
+
+@contextmanager
+def implementation(*names: str, of: Sequence[Callable] = ()) -> Iterator[None]:
+    """Compute by the implementations of these names inside this block: all operations, or only `of`.
+
+    Where an operation has none of these names, or none that can compute what is asked, its definition runs;
+    "definition" therefore stands for all definitions, and "auto" for the choice that is made by default.
+    Raises ValueError for a name that no implementation has.
+    """
+    known = ("auto", "definition", *sorted({i.name for group in _registered.values() for i in group}))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown implementation {name!r}; choose from {', '.join(known)}")
+    chosen = () if "auto" in names else names
+    token = _requested.set({**_requested.get(), **dict.fromkeys(of or (None,), chosen)})
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
+def implementations(definition: Callable, device: str) -> list[str]:
+    """Return the names of the faster implementations of an operation on a device, the preferred one first."""
+    return [i.name for i in _registered.get(definition, ()) if device in i.devices]

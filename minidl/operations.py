@@ -1,0 +1,47 @@
+"""All operations of the engine, with their definitions and faster implementations.
+
+`python -m minidl.operations` prints a table: for each operation the file of its definition, and the faster
+implementations on the CPU and on a GPU, the preferred one first.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+from minidl import optim, recompute  # noqa: F401  (recompute defines an operation)
+from minidl.average import add_weighted
+from minidl.implementation import implementations
+from minidl.tensor import Function
+
+# Definitions that are no operations of the graph, because nothing is differentiated.
+OTHERS: tuple[Callable, ...] = (add_weighted, optim.update_all, optim.scale_gradients)
+
+
+def every_function(base: type[Function] = Function) -> Iterator[type[Function]]:
+    """Yield the definition of every operation of this package; Python knows them all, so none is left out."""
+    for kind in base.__subclasses__():
+        if kind.__module__.partition(".")[0] == "minidl" and kind.implementation == "definition":
+            yield kind
+        yield from every_function(kind)
+
+
+def table() -> str:
+    """Return the table in Markdown."""
+    definitions = sorted(every_function(), key=lambda kind: (kind.__module__, kind.__qualname__))
+    lines = ["| operation | definition | CPU | GPU |", "|---|---|---|---|"]
+    for definition in (*definitions, *OTHERS):
+        cells = [", ".join(implementations(definition, device)) or "definition" for device in ("cpu", "cuda")]
+        file = definition.__module__.replace(".", "/") + ".py"
+        lines.append(f"| {definition.__name__} | {file} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print the table."""
+    print(table())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

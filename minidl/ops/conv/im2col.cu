@@ -1,0 +1,44 @@
+// im2col and its adjoint col2im, as defined in definition.py, where the letters are explained. Both arrays are
+// stored as NumPy stores them, the last axis contiguous:
+//
+//     x    (N, C, H, W)
+//     col  (N, C, KH, KW, OH, OW)
+
+// Thread i owns one window of one channel, number i of (N, C, OH, OW): it copies the window's KH KW pixels,
+// or 0 for those outside the image. Neighbouring threads own neighbouring windows, so that the threads of a warp
+// read and write neighbouring addresses: their memory accesses are coalesced.
+extern "C" __global__ void im2col(const T* __restrict__ x, T* __restrict__ col, int threads, int H, int W,
+                                  int KH, int KW, int SH, int SW, int PH, int PW, int OH, int OW)
+{
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= threads) return;
+    int ow = i % OW, oh = i / OW % OH, channel = i / (OH * OW);  // channel counts through N and C
+    const T* image = x + channel * H * W;
+    T* column = col + channel * KH * KW * OH * OW + oh * OW + ow;
+    for (int kh = 0; kh < KH; ++kh)
+        for (int kw = 0; kw < KW; ++kw) {
+            int h = SH * oh + kh - PH, w = SW * ow + kw - PW;
+            bool inside = 0 <= h && h < H && 0 <= w && w < W;
+            *column = inside ? image[h * W + w] : T(0);
+            column += OH * OW;
+        }
+}
+
+// Thread i owns one pixel, number i of x (N, C, H, W): it sums all the copies that im2col made of this pixel. The
+// window at row oh has the pixel under its weight kh if SH oh + kh - PH = h, hence the division by SH.
+extern "C" __global__ void col2im(const T* __restrict__ col, T* __restrict__ x, int threads, int H, int W,
+                                  int KH, int KW, int SH, int SW, int PH, int PW, int OH, int OW)
+{
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= threads) return;
+    int w = i % W, h = i / W % H, channel = i / (H * W);
+    const T* copies = col + channel * KH * KW * OH * OW;
+    T sum = T(0);
+    for (int kh = 0; kh < KH; ++kh)
+        for (int kw = 0; kw < KW; ++kw) {
+            int row = h + PH - kh, column = w + PW - kw, oh = row / SH, ow = column / SW;
+            bool exists = row >= 0 && column >= 0 && row % SH == 0 && column % SW == 0 && oh < OH && ow < OW;
+            if (exists) sum += copies[((kh * KW + kw) * OH + oh) * OW + ow];
+        }
+    x[i] = sum;
+}

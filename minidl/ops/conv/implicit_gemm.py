@@ -1,0 +1,90 @@
+"""Convolution on the GPU without `col`: an implicit GEMM, for any stride.
+
+A GEMM is a general matrix-matrix product. This one is implicit because its operand `col` is never built: the
+kernels read each element of col from the image at the moment when it is multiplied. The letters and the
+results are those of `definition.py`; which thread owns which part of which matrix is explained in
+`implicit_gemm.cu`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from minidl.backend import Array, Kernels, array_module, contiguous
+from minidl.implementation import GPU, implements
+from minidl.ops.conv.definition import Conv2d, ConvTranspose2d
+from minidl.ops.window import Pair, output_size
+
+kernels = Kernels(__file__)
+
+TILES = (8, 16, 32)  # output channels of a block: the versions of the kernel in implicit_gemm.cu
+PIXELS = 128  # threads of a block, each with one pixel: whole warps, and at least SIDE x SIDE threads
+SIDE = 8  # output channels and weights of a tile of the weight gradient, as in implicit_gemm.cu
+BLOCKS = 2048  # enough blocks to occupy a large GPU
+# The minimum number of pixels in a piece of the weight gradient: each piece ends with a sum over its threads.
+PIECE_PIXELS = 1024
+# Beyond this number of channels the blocks would read the same pixels too often, and one large matrix product
+# should be faster (`im2col.py`). The number is an estimate, not a measurement.
+MAX_CHANNELS = 64
+
+
+def convolve(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair) -> Array:
+    """Return y = w col + b, x (N, C, H, W), w (OC, C, KH, KW), b (OC,) -> y (N, OC, OH, OW)."""
+    size = output_size(x.shape[2:], w.shape[2:], stride, padding)
+    return launch("forward", len(w), x, w, b, size, stride, padding)
+
+
+def input_gradient(dy: Array, w: Array, b: Array | None, size: Pair, stride: Pair, padding: Pair) -> Array:
+    """Return dx, plus b (C,) if given, dy (N, OC, OH, OW), w (OC, C, KH, KW) -> dx (N, C, *size)."""
+    return launch("adjoint", w.shape[1], dy, w, b, size, stride, padding)
+
+
+def launch(
+    direction: str, OC: int, x: Array, w: Array, b: Array | None, size: Pair, stride: Pair, padding: Pair
+) -> Array:
+    """Launch the kernel "forward" or "adjoint" for OC output channels, x (N, C, H, W) -> y (N, OC, *size)."""
+    xp = array_module(x)
+    x, w = contiguous(x), contiguous(w)
+    N, C, H, W = x.shape
+    y = xp.empty((N, OC, *size), x.dtype)
+    b = xp.zeros(OC, x.dtype) if b is None else b
+    tile = next((t for t in TILES if t >= OC), TILES[-1])
+    grid = (math.ceil(size[0] * size[1] / PIXELS), math.ceil(OC / tile), N)
+    sizes = C, H, W, OC, *size, *w.shape[2:], *stride, *padding
+    kernels.launch(f"implicit_gemm_{direction}_{tile}", grid, (PIXELS,), x, w, b, y, *sizes)
+    return y
+
+
+def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
+    """Return dw, summed over images, x (N, C, H, W), dy (N, OC, OH, OW) -> dw (OC, C, KH, KW)."""
+    x, dy = contiguous(x), contiguous(dy)
+    (N, C, H, W), (_, OC, OH, OW) = x.shape, dy.shape
+    tiles = math.ceil(C * kernel[0] * kernel[1] / SIDE), math.ceil(OC / SIDE)
+    pieces = max(1, min(BLOCKS // (tiles[0] * tiles[1]), N * OH * OW // PIECE_PIXELS))
+    parts = array_module(x).empty((pieces, OC, C, *kernel), x.dtype)
+    sizes = N, C, H, W, OC, OH, OW, *kernel, *stride, *padding
+    kernels.launch("implicit_gemm_weight_gradient", (*tiles, pieces), (PIXELS,), x, dy, parts, *sizes)
+    return parts.sum(axis=0)
+
+
+def pays(weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> bool:
+    """Return whether the layer has few enough channels to be faster this way than by `im2col.py`."""
+    return max(weight_shape[:2]) <= MAX_CHANNELS
+
+
+class ImplicitGemmPasses:
+    """The three passes of this file."""
+
+    convolve = staticmethod(convolve)
+    input_gradient = staticmethod(input_gradient)
+    weight_gradient = staticmethod(weight_gradient)
+
+
+@implements(Conv2d, "implicit GEMM", devices=GPU, pays=pays)
+class ImplicitGemmConv2d(ImplicitGemmPasses, Conv2d):
+    """Conv2d by an implicit GEMM."""
+
+
+@implements(ConvTranspose2d, "implicit GEMM", devices=GPU, pays=pays)
+class ImplicitGemmConvTranspose2d(ImplicitGemmPasses, ConvTranspose2d):
+    """ConvTranspose2d by an implicit GEMM."""

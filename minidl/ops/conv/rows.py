@@ -1,0 +1,154 @@
+"""Convolution with a stride of 1 on the CPU, by views of rows: the sums of `col` with a third of its memory.
+
+The letters and the results are those of `definition.py`; only the order of the sums differs. im2col copies
+every pixel KH KW times, but not all of these copies are needed: the rows of the image under weight kh are the
+rows under weight 0, moved down by kh, and the part of an array that begins kh rows later is a view, not a
+copy. So only the columns are copied, KW of them:
+
+    stack (KW C, rows OW)     stack[kw, c, r, j] = x[c, r - PH, j + kw - PW], or 0 outside the image
+    y = sum over kh of   w[:, :, kh, :] as (OC, KW C)   times   stack[:, from row kh on]
+
+          kh = 0   +-----------+
+                   |   stack   |  kh = 1   Three views of one stack, each OH rows high, replace the nine
+                   |           |           copies: a third of the memory to write and to read.
+                   +-----------+  kh = 2
+
+The input gradient is the same function: pixel i of dx receives w[kh] from window i - kh + PH, which is a
+convolution of dy with the kernel rotated by 180 degrees and its channels exchanged. The weight gradient for
+row kh is the product of dy and the same view. Every pass works in bands of rows, so that the stack of a band
+stays in the processor's cache.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minidl.allocator import short_buffers
+from minidl.backend import Array
+from minidl.implementation import CPU, implements
+from minidl.ops.conv.definition import Conv2d, ConvTranspose2d
+from minidl.ops.window import Pair, output_size
+from minidl.threads import for_each, get_threads
+
+BAND_PIXELS = 4096  # the maximum number of output pixels in a band: few enough for the cache
+SMALL_PRODUCT = 10**6  # multiply-adds; up to this size OpenBLAS multiplies without packing the matrices first
+SHARED_WORK = 1 << 23  # multiply-adds of a product that is worth a thread of its own; see `minidl.threads`
+PARTS = 4  # partial sums of the weight gradient, so that several threads can add
+
+
+def bands(N: int, OH: int, OW: int, KH: int, work: int) -> list[tuple[slice, int, int]]:
+    """Return (images, first row, end row) of every band: several small images, or some rows of a large image.
+
+    `work` is the number of multiply-adds for each pixel, OC KW C; it decides how many pixels make a small
+    product. A band also reads KH - 1 rows of its neighbour, so very low bands would read most rows twice.
+    """
+    pixels = min(max(SMALL_PRODUCT // work, BAND_PIXELS // 4), BAND_PIXELS)
+    images = max(1, pixels // (OH * OW))
+    most = max(pixels // OW, 4 * KH)
+    height = math.ceil(OH / math.ceil(OH / most))  # all bands of about the same height
+    firsts = range(0, OH, height)
+    return [(slice(n, n + images), i, min(i + height, OH)) for n in range(0, N, images) for i in firsts]
+
+
+def shifted_columns(x: Array, rows: range, OW: int, KW: int, PW: int) -> Array:
+    """Stack KW copies of some rows, each shifted by one column: x (n, C, H, W) -> (n, KW C, len(rows) OW).
+
+    Rows and columns outside the image are zeros.
+    """
+    n, C, H, W = x.shape
+    first, end = max(rows.start, 0), min(rows.stop, H)
+    stack = np.empty((n, KW, C, len(rows), OW), x.dtype)
+    stack[:, :, :, : first - rows.start] = 0.0
+    stack[:, :, :, max(end, first) - rows.start :] = 0.0
+    for kw in range(KW):
+        inside = stack[:, kw, :, first - rows.start : max(end, first) - rows.start]
+        left, right = (
+            max(PW - kw, 0),
+            min(W + PW - kw, OW),
+        )  # the output columns whose pixel is inside the image
+        inside[..., :left] = 0.0
+        inside[..., max(left, right) :] = 0.0
+        if left < right:
+            inside[..., left:right] = x[:, :, first:end, left + kw - PW : right + kw - PW]
+    return stack.reshape(n, KW * C, -1)
+
+
+def threads_for(work: int) -> int:
+    """Return how many threads share a convolution with this number of multiply-adds for each pixel."""
+    return get_threads() if work * BAND_PIXELS >= SHARED_WORK else 1
+
+
+@short_buffers()
+def convolve(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair) -> Array:
+    """Return y = w col + b, x (N, C, H, W), w (OC, C, KH, KW), b (OC,) -> y (N, OC, OH, OW), for stride 1."""
+    N, C, H, W = x.shape
+    OC, _, KH, KW = w.shape
+    PH, PW = padding
+    OH, OW = output_size((H, W), (KH, KW), (1, 1), padding)
+    y = np.empty((N, OC, OH, OW), x.dtype)
+    matrices = np.ascontiguousarray(w.transpose(2, 0, 3, 1)).reshape(KH, OC, KW * C)
+
+    def one_band(band: tuple[slice, int, int]) -> None:
+        images, i, end = band
+        pixels = (end - i) * OW
+        stack = shifted_columns(x[images], range(i - PH, end - PH + KH - 1), OW, KW, PW)
+        sums = y[images].reshape(-1, OC, OH * OW)[:, :, i * OW : end * OW]  # a view
+        np.matmul(matrices[0], stack[:, :, :pixels], out=sums)
+        product = np.empty(sums.shape, x.dtype)
+        for kh in range(1, KH):
+            sums += np.matmul(matrices[kh], stack[:, :, kh * OW : kh * OW + pixels], out=product)
+        if b is not None:
+            sums += b[:, None]
+
+    for_each(one_band, bands(N, OH, OW, KH, C * KW * OC), threads_for(C * KW * OC))
+    return y
+
+
+def input_gradient(dy: Array, w: Array, b: Array | None, size: Pair, stride: Pair, padding: Pair) -> Array:
+    """Return dx, plus b (C,) if given, dy (N, OC, OH, OW), w (OC, C, KH, KW) -> dx (N, C, *size)."""
+    rotated = w[:, :, ::-1, ::-1].swapaxes(0, 1)  # (C, OC, KH, KW)
+    return convolve(dy, rotated, b, stride, (w.shape[2] - 1 - padding[0], w.shape[3] - 1 - padding[1]))
+
+
+def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
+    """Return dw, summed over images, x (N, C, H, W), dy (N, OC, OH, OW) -> dw (OC, C, KH, KW)."""
+    N, OC, OH, OW = dy.shape
+    C, (KH, KW), (PH, PW) = x.shape[1], kernel, padding
+    parts = np.zeros((PARTS, KH, KW * C, OC), x.dtype)
+    all_bands = bands(N, OH, OW, KH, C * KW * OC)
+
+    def one_part(part: int) -> None:
+        for images, i, end in all_bands[part::PARTS]:
+            pixels = (end - i) * OW
+            stack = shifted_columns(x[images], range(i - PH, end - PH + KH - 1), OW, KW, PW)
+            d = dy[images].reshape(-1, OC, OH * OW)[:, :, i * OW : end * OW].transpose(0, 2, 1)
+            for kh in range(KH):
+                parts[part, kh] += (stack[:, :, kh * OW : kh * OW + pixels] @ d).sum(axis=0)
+
+    for_each(one_part, range(PARTS), threads_for(C * KW * OC))
+    return np.ascontiguousarray(parts.sum(axis=0).reshape(KH, KW, C, OC).transpose(3, 2, 0, 1))
+
+
+def can(weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> bool:
+    """Return whether views can replace the copies: a stride of 1, and less padding than kernel."""
+    return stride == (1, 1) and padding[0] < weight_shape[2] and padding[1] < weight_shape[3]
+
+
+class RowPasses:
+    """The three passes of this file."""
+
+    convolve = staticmethod(convolve)
+    input_gradient = staticmethod(input_gradient)
+    weight_gradient = staticmethod(weight_gradient)
+
+
+@implements(Conv2d, "rows", devices=CPU, can=can)
+class RowConv2d(RowPasses, Conv2d):
+    """Conv2d by views of rows."""
+
+
+@implements(ConvTranspose2d, "rows", devices=CPU, can=can)
+class RowConvTranspose2d(RowPasses, ConvTranspose2d):
+    """ConvTranspose2d by views of rows."""

@@ -1,0 +1,65 @@
+"""Batch norm and ReLU in as few passes over x as possible: what the CPU and the CUDA implementation share.
+
+Reading x from memory takes longer than computing with it. With the statistics known, z is a multiply-add for
+each channel,
+
+    z = a x + c,   a = g r,   c = b - a mean
+
+and so is the gradient, because mean(dn) = g db / m, mean(dn n) = g dg / m and n = (x - mean) r:
+
+    dx = A dz + B x + D,   A = g r,   B = -A r dg / m,   D = -A db / m - B mean
+
+In evaluation the statistics are constants, and B = D = 0. Only x is kept for the backward pass: computing
+z > 0 again is cheaper than storing it. No array of the size of x is made but y and dx.
+
+**Precision.** E[x^2] - E[x]^2 is a small difference of large numbers where the mean is far from zero. With
+d = x - shift,
+
+    mean = shift + mean(d),   var = mean(d^2) - mean(d)^2
+
+hold for any shift, and little precision is lost if the shift lies among the channel's values. On the CPU it
+is the mean of the first image, so that mean(d)^2 <= (N - 1) var; in the CUDA kernels it is the first pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from minidl.backend import Array, contiguous
+
+
+class Norm(NamedTuple):
+    """How x is normalised: four arrays of (C,) and two settings, in the order that the kernels take them."""
+
+    weight: Array
+    bias: Array
+    mean: Array
+    var: Array
+    eps: float
+    relu: bool
+
+    def scale(self) -> tuple[Array, Array]:
+        """Return r and a = g r, (C,) each."""
+        r = 1.0 / np.sqrt(self.var + self.eps)
+        return r, self.weight * r
+
+
+class FusedPasses:
+    """Both passes of BatchNorm and BatchNormInference, made of three functions that a device provides."""
+
+    moments: Callable  # x -> mean, var
+    normalise: Callable  # x, norm -> y
+    gradients: Callable  # dy, x, norm, training -> dx, dg, db
+
+    def forward(self, x: Array, weight: Array, bias: Array) -> Array:
+        self.x = contiguous(x)
+        if self.training:
+            self.mean, self.var = self.moments(self.x)
+        self.norm = Norm(weight, bias, self.mean, self.var, self.eps, self.relu)
+        return self.normalise(self.x, self.norm)
+
+    def backward(self, dy: Array) -> tuple[Array, Array, Array]:
+        return self.gradients(contiguous(dy), self.x, self.norm, self.training)

@@ -1,0 +1,71 @@
+"""Batch norm by CUDA kernels: the formulas of `fused.py`; `fused_cuda.cu` says which thread owns what.
+
+The sums over a channel take two launches, because blocks cannot wait for each other: first each block sums
+over its pixels, then one block per channel sums over the blocks.
+"""
+
+from __future__ import annotations
+
+from minidl.backend import THREADS, Array, Kernels, array_module, cover
+from minidl.implementation import GPU, implements
+from minidl.ops.norm.batch import BatchNorm, BatchNormInference
+from minidl.ops.norm.fused import FusedPasses, Norm
+
+kernels = Kernels(__file__)
+
+
+def shares(x: Array) -> tuple[tuple[int, int], tuple[int]]:
+    """Return (grid, block): a thread for each pixel of a channel, in no more blocks than a block can sum."""
+    return (min(cover(x[0, 0].size)[0][0], THREADS), x.shape[1]), (THREADS,)
+
+
+def sizes(x: Array) -> tuple[int, int, int]:
+    """Return N, C and H W."""
+    N, C, H, W = x.shape
+    return N, C, H * W
+
+
+def moments(x: Array) -> tuple[Array, Array]:
+    """Return the mean and the variance of every channel, (C,), (C,)."""
+    xp, (grid, block), (N, C, HW) = array_module(x), shares(x), sizes(x)
+    sums, mean, var = xp.empty((2, C, grid[0]), x.dtype), xp.empty(C, x.dtype), xp.empty(C, x.dtype)
+    kernels.launch("moment_sums", grid, block, x, sums, N, C, HW)
+    kernels.launch("moments", (C,), block, x, sums, mean, var, grid[0], N, C, HW)
+    return mean, var
+
+
+def normalise(x: Array, norm: Norm) -> Array:
+    """Return y, (N, C, H, W)."""
+    y = array_module(x).empty_like(x)
+    kernels.launch("normalise", *shares(x), x, *norm, y, *sizes(x))
+    return y
+
+
+def gradients(dy: Array, x: Array, norm: Norm, training: bool) -> tuple[Array, Array, Array]:
+    """Return dx (N, C, H, W), dg and db (C,)."""
+    xp, (grid, block), (N, C, HW) = array_module(x), shares(x), sizes(x)
+    sums, dg, db = xp.empty((2, C, grid[0]), x.dtype), xp.empty(C, x.dtype), xp.empty(C, x.dtype)
+    dx = xp.empty_like(x)
+    share = 1.0 / (N * HW) if training else 0.0  # the weight of one pixel in a mean over the channel
+    kernels.launch("gradient_sums", grid, block, dy, x, *norm, sums, N, C, HW)
+    kernels.launch("gradient_totals", (C,), block, sums, dg, db, grid[0], C)
+    kernels.launch("input_gradient", grid, block, dy, x, *norm, dg, db, dx, share, N, C, HW)
+    return dx, dg, db
+
+
+class CudaPasses(FusedPasses):
+    """The functions of this file."""
+
+    moments = staticmethod(moments)
+    normalise = staticmethod(normalise)
+    gradients = staticmethod(gradients)
+
+
+@implements(BatchNorm, "kernels", devices=GPU)
+class BatchNormKernels(CudaPasses, BatchNorm):
+    """BatchNorm by CUDA kernels."""
+
+
+@implements(BatchNormInference, "kernels", devices=GPU)
+class BatchNormInferenceKernels(CudaPasses, BatchNormInference):
+    """BatchNormInference by CUDA kernels."""

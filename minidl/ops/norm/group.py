@@ -1,0 +1,68 @@
+"""Group normalisation (Wu & He 2018): the arithmetic of batch norm over groups of channels of one image.
+
+The C channels are divided into G groups of C/G neighbours. Every group of every image is shifted and scaled
+to mean 0 and variance 1 over its m = (C/G) H W values; then each channel has its own weight g and bias b:
+
+    mean = sum x / m,   var = sum (x - mean)^2 / m,   r = 1 / sqrt(var + eps)
+    n = (x - mean) r,   y = g n + b
+
+No sum runs over images. So the result for an image does not depend on its batch, and evaluation is the same
+computation as training: there are no running statistics, of which batch norm needs one set for every step of
+a recurrence.
+
+**Backward.** With dn = g dy the three paths are batch norm's, the means now taken over a group:
+
+    dx = r ( dn - mean(dn) - n mean(dn n) ),    dg = sum(dy n),    db = sum(dy)
+
+Here g differs within a group, so it stays inside the bracket. A group of one value is its own mean: n = 0,
+y = b and dx = 0.
+"""
+
+from __future__ import annotations
+
+from minidl.backend import Array, array_module
+from minidl.tensor import Function, Tensor
+
+
+class GroupNorm(Function):
+    """Each group of channels of each image to mean 0 and variance 1, then a weight and bias per channel."""
+
+    def __init__(self, groups: int, eps: float) -> None:
+        self.groups, self.eps = groups, eps
+
+    def forward(self, x: Array, weight: Array, bias: Array) -> Array:
+        n = self._grouped(x)  # (N, C, H, W) -> (N, G, m)
+        n = n - n.mean(2, keepdims=True)
+        var = (n * n).mean(2, keepdims=True)  # (N, G, 1)
+        self.r = 1.0 / array_module(x).sqrt(var + self.eps)
+        n *= self.r
+        self.n, self.weight = n.reshape(x.shape), weight
+        return self.n * weight[:, None, None] + bias[:, None, None]
+
+    def backward(self, dy: Array) -> tuple[Array, Array, Array]:
+        db = dy.sum((0, 2, 3))
+        dg = (dy * self.n).sum((0, 2, 3))
+        dn, n = self._grouped(dy * self.weight[:, None, None]), self._grouped(self.n)  # (N, G, m)
+        dx = dn - dn.mean(2, keepdims=True)
+        dx -= n * (dn * n).mean(2, keepdims=True)
+        dx *= self.r
+        return dx.reshape(dy.shape), dg, db
+
+    def _grouped(self, x: Array) -> Array:
+        return x.reshape(len(x), self.groups, -1)
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """Normalise each of `groups` groups of channels of every image, x (N, C, H, W) -> y (N, C, H, W).
+
+    weight and bias are (C,). One group is layer norm over an image, C groups are instance norm. Raises
+    ValueError if the channels cannot be divided into this number of groups.
+    """
+    if x.ndim != 4 or weight.shape != (x.shape[1],) or bias.shape != (x.shape[1],):
+        raise ValueError(
+            "group_norm: expected x (N, C, H, W), weight (C,) and bias (C,), got "
+            f"{x.shape}, {weight.shape} and {bias.shape}"
+        )
+    if groups < 1 or x.shape[1] % groups:
+        raise ValueError(f"group_norm: {x.shape[1]} channels do not divide into {groups} groups")
+    return GroupNorm(groups, eps)(x, weight, bias)

@@ -1,0 +1,134 @@
+"""`r2unet compare`: a study, which trains several variants of a network and compares their scores."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from minidl.backend import resolve_device
+from r2unet.commands.messages import line_printer, print_error
+from r2unet.commands.options import (
+    MOST_THREADS,
+    add_cache,
+    add_data,
+    add_device,
+    add_pictures,
+    add_training,
+    resources_given,
+    settings_given,
+)
+from r2unet.commands.values import number, seeds
+from r2unet.errors import InputError
+from r2unet.study.studies import SEEDS, STUDIES, Variant
+from r2unet.training.run_folder import check_writable
+from r2unet.training.settings import as_text
+
+HELP = "train variants of a network and compare their scores"
+DETAILS = (
+    "All rows share the data, the epochs and the seeds. Every row uses the settings given here, except the "
+    "setting that it varies. Ctrl-C saves the trainings; the same command resumes them."
+)
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    about = " ".join(f"{study.name}: {study.question}" for study in STUDIES.values() if study.variants)
+    p.add_argument(
+        "study", choices=STUDIES, metavar="|".join(STUDIES), help=f"{about} own: the rows of --variant"
+    )
+    p.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder for the trainings and the results"
+    )
+    text = f"train every row with each of these seeds (default {as_text(SEEDS)})"
+    p.add_argument("--seeds", type=seeds, metavar="A,B,...", help=text)
+    p.add_argument(
+        "--variant",
+        type=variant,
+        action="append",
+        default=[],
+        metavar="'LABEL: SETTING=VALUE ...'",
+        help="add a row with these training settings; may be repeated",
+    )
+    p.add_argument(
+        "--reuse",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of another study: copy its trainings that have the same settings; may be repeated",
+    )
+    p.add_argument(
+        "--only-report", action="store_true", help="train nothing; report on the finished trainings"
+    )
+    add_execution(p)
+    add_data(p)
+    add_training(p)
+    add_device(p)
+    add_cache(p)
+
+
+def add_execution(p: argparse.ArgumentParser) -> None:
+    """Add how the trainings of a study are run and reported."""
+    p.add_argument(
+        "--jobs",
+        type=number(int, 1, MOST_THREADS),
+        default=1,
+        metavar="N",
+        help="trainings to run in parallel, each in a process with its own images (default %(default)s)",
+    )
+    p.add_argument("--originals", action="store_true", help="score at the original size of the images")
+    add_pictures(p)
+
+
+def variant(text: str) -> Variant:
+    """Convert "LABEL: SETTING=VALUE ..." to a row of a study; each SETTING is an option of train."""
+    label, colon, changes = (part.strip() for part in text.partition(":"))
+    words = changes.split()
+    if not (label and words and all("=" in word for word in words)):
+        example = "'no skips: model=unet skips=none'"
+        raise argparse.ArgumentTypeError(f"must be LABEL: SETTING=VALUE ..., such as {example}, got {text!r}")
+    parser = _VariantParser(add_help=False, allow_abbrev=False)
+    add_training(parser)
+    return Variant(label, vars(parser.parse_args([f"--{word.replace('_', '-')}" for word in words])))
+
+
+class _VariantParser(argparse.ArgumentParser):
+    """Raises its errors, so that the parser of --variant reports them."""
+
+    def error(self, message: str) -> NoReturn:
+        raise argparse.ArgumentTypeError(message)
+
+
+def run(options: argparse.Namespace) -> int:
+    from r2unet.study.compare import Resources, train_study
+    from r2unet.study.plan import open_study
+    from r2unet.study.report import write_report
+    from r2unet.study.reuse import copy_finished, finished_trainings
+    from r2unet.training.interruption import Interrupted
+
+    out, device, errors = options.out, resolve_device(options.device), []
+    check_writable("--out", out)
+    if options.cache:
+        check_writable("--cache", options.cache)
+    given = settings_given(options)
+    if options.reuse and options.only_report:
+        raise InputError("--reuse: has no effect with --only-report, which trains nothing; omit one of them")
+    finished = finished_trainings(options.reuse)
+    plan = open_study(out, options.study, given, options.seeds, options.variant, options.only_report)
+    progress_bar = sys.stderr.isatty() and options.jobs == 1
+    resources = Resources(device, options.conv, options.threads, options.cache, progress_bar)
+    log = line_printer(progress_bar)
+    if not options.only_report:
+        copy_finished(out, plan, finished, log)
+        try:
+            errors = train_study(out, plan, resources, options.jobs, log)
+        except Interrupted as interrupted:
+            text = resources_given(options, add_execution, add_device, add_cache)
+            print(f"{interrupted} {text}".rstrip(), file=sys.stderr)
+            return 130
+    for error in errors:
+        print_error(error)
+    print(write_report(out, plan, resources, options.originals, options.pictures, log))
+    print(f"the tables and pictures are in {out}")
+    return 2 if errors else 0

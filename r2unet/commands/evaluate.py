@@ -1,0 +1,159 @@
+"""`r2unet evaluate`: score a trained network on images with known masks, together with trivial baselines."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidl.backend import resolve_device
+from r2unet.commands.messages import explain_memory_error, memory_remedy, print_scores, write_json
+from r2unet.commands.options import (
+    DATA,
+    add_checkpoint,
+    add_device,
+    add_pictures,
+    add_post_processing,
+    post_processing,
+)
+from r2unet.commands.values import new_file, picture
+from r2unet.data.isic import SPLITS, find_pairs
+from r2unet.data.lesion_images import LesionImages
+from r2unet.data.sample import Sample
+from r2unet.errors import InputError
+from r2unet.network.fold import fold_all
+from r2unet.network.model import UShape
+from r2unet.training.run_folder import check_writable, load_datasets, load_model
+from r2unet.training.settings import Settings
+
+if TYPE_CHECKING:
+    from r2unet.scores.predictions import Prediction
+
+HELP = "score a checkpoint and compare it with trivial baselines"
+DETAILS = "With --data, masks are compared at the images' original size, as in the ISIC challenge."
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    add_checkpoint(p)
+    text = f"{DATA} (default: generated lesions, if the network was trained on them)"
+    p.add_argument("--data", metavar="DIR", help=text)
+    p.add_argument(
+        "--split",
+        choices=SPLITS,
+        default="validation",
+        help="images to score; generated lesions have training and validation (default %(default)s)",
+    )
+    add_post_processing(p)
+    p.add_argument(
+        "--json",
+        type=new_file,
+        nargs="?",
+        const=True,
+        metavar="F",
+        help="print JSON, with the scores of every image, instead of a table; with F: print the table and "
+        "write the JSON to F",
+    )
+    p.add_argument(
+        "--compare-modes",
+        action="store_true",
+        help="check batch norm's running statistics: compare eval mode, which uses them, with train mode",
+    )
+    text = "draw the outlines on some of the images, from the best to the worst score"
+    p.add_argument("--overlays", type=picture, metavar="F.png", help=text)
+    p.add_argument(
+        "--worst", action="store_true", help="with --overlays: draw the images with the worst scores"
+    )
+    add_pictures(p)
+    add_device(p)
+
+
+def run(options: argparse.Namespace) -> int:
+    result = _evaluate(options)
+    if options.json is True:
+        print(json.dumps(result, indent=2))
+        return 0
+    if options.json:
+        write_json(options.json, result)
+    print_scores(result["scores"])
+    if "modes" in result:
+        print("train mode compared with eval mode, on the same batches:")
+        for name, value in result["modes"].items():
+            print(f"  {name.replace('_', ' '):20} {value:.4f}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the command prints as JSON, and draw the overlays."""
+    device = resolve_device(options.device)
+    if options.overlays:
+        check_writable("--overlays", options.overlays.parent)
+    if isinstance(options.json, Path):
+        check_writable("--json", options.json.parent)
+    if options.worst and not options.overlays:
+        raise InputError("--worst: has no effect without --overlays F.png; give both or neither")
+    model, settings, state = load_model(options.checkpoint)
+    if options.data is None and settings.data is not None:
+        raise InputError(
+            "--data: which photographs? The weights were trained on photographs, and scores on generated "
+            "lesions would say nothing about them; give a folder of images and masks"
+        )
+    images = settings.batch_size if options.data is None else 1
+    option, remedy = f"--checkpoint {options.checkpoint}", memory_remedy(device)
+    with explain_memory_error(option, images, settings.size, device, remedy):
+        return _score(options, model.to(device), settings, state, device)
+
+
+def _score(
+    options: argparse.Namespace, model: UShape, settings: Settings, state: dict[str, Any], device: str
+) -> dict[str, Any]:
+    """Predict all masks, score them, and draw a few."""
+    from r2unet.scores.compare_modes import compare_modes
+    from r2unet.scores.evaluate import report
+    from r2unet.scores.overlays import plot_overlays
+    from r2unet.scores.predictions import cleaned_up, predict_originals, predict_samples
+    from r2unet.scores.ranking import best_to_worst, best_to_worst_rows, worst
+
+    folded = fold_all(model)
+    if options.data is None:
+        lesions = _generated(settings, options.split)
+        predict_all = partial(predict_samples, folded, batch_size=settings.batch_size)
+    else:
+        lesions = find_pairs(options.data, options.split)
+        predict_all = partial(predict_originals, folded, size=settings.size)
+    post = post_processing(options, state)
+
+    def predict(lesions: Sequence[Any]) -> Iterator[Prediction]:
+        predictions = predict_all(lesions, device=device, tta=post["tta"])
+        return cleaned_up(predictions) if post["clean_up"] else predictions
+
+    rng = np.random.default_rng(settings.seed)
+    scores = report(predict(lesions), state.get("mean_mask"), rng)
+    result = {"checkpoint": str(options.checkpoint), "split": options.split, **post, "scores": scores}
+    if options.compare_modes:
+        settings.check_batches(len(lesions))
+        resized = LesionImages(lesions, settings.size) if options.data else lesions
+        result["modes"] = compare_modes(model, resized, settings.batch_size)
+    if options.overlays:
+        # Predict the chosen images again: storing every original until all are ranked takes too much memory.
+        choose = worst if options.worst else best_to_worst
+        names = choose(scores["model"]["jaccard_by_image"], options.pictures)
+        chosen = [lesion for lesion in lesions if lesion.name in names]
+        plot_overlays(best_to_worst_rows(predict(chosen), len(names)), options.overlays)
+    return result
+
+
+def _generated(settings: Settings, split: str) -> Sequence[Sample]:
+    """Return the generated lesions of a split."""
+    if split not in ("training", "validation"):
+        raise InputError(
+            f"--split {split}: generated lesions have only training and validation; give one of them, or "
+            "give --data"
+        )
+    training, validation = load_datasets(dataclasses.replace(settings, data=None))
+    return training if split == "training" else validation

@@ -1,0 +1,40 @@
+"""`r2unet explain`: draw the features that a network computes from an image."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from minidl.backend import resolve_device
+from r2unet.commands.messages import explain_memory_error, memory_remedy
+from r2unet.commands.options import add_checkpoint, add_device
+from r2unet.commands.values import picture
+from r2unet.training.run_folder import check_writable, load_model
+
+HELP = "draw the features that the network computes from an image"
+DETAILS = (
+    "The figure shows features of every encoder level, of every recurrent step, and of the two inputs of the "
+    "decoder blocks."
+)
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("image", type=Path, metavar="IMAGE", help="an image of any size")
+    add_checkpoint(p)
+    p.add_argument("--out", required=True, type=picture, metavar="F.png", help="the figure to write")
+    add_device(p)
+
+
+def run(options: argparse.Namespace) -> int:
+    from r2unet.prediction.explain import explain, plot_explanation
+    from r2unet.prediction.photographs import read_photograph
+
+    device = resolve_device(options.device)
+    check_writable("--out", options.out.parent)
+    model, settings, _ = load_model(options.checkpoint)
+    option = f"--checkpoint {options.checkpoint}"
+    with explain_memory_error(option, 1, settings.size, device, memory_remedy(device)):
+        explanation = explain(model.to(device), read_photograph(options.image), settings.size, device)
+        plot_explanation(explanation, options.out)
+    print(f"the figure is in {options.out}")
+    return 0

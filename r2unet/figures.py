@@ -1,0 +1,71 @@
+"""Shared parts of all figures: an empty page, its file, the colours, and outlines of masks.
+
+The truth is always blue and the prediction always yellow. These colours differ in hue and in brightness, so
+they can be distinguished with any kind of colour blindness, and neither is common in skin. A line on a
+photograph has a dark edge, because the photograph may be as bright as the line.
+
+Figures are drawn with matplotlib's objects and never with pyplot, whose list of open figures is global state
+that grows with every call and needs a display.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from r2unet.errors import InputError
+from r2unet.files import output_file
+
+if TYPE_CHECKING:  # importing matplotlib takes most of a second, too long for "r2unet --help"
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TRUTH = "#56b4e9"  # sky blue and yellow of the palette of Okabe and Ito (2008)
+PREDICTION = "#f0e442"
+TRAINING = "#0072b2"
+VALIDATION = "#d55e00"
+QUIET = "#666666"
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of `width` x `height` inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: "Figure", path: str | Path) -> None:
+    """Write the figure in the format given by the suffix of `path`.
+
+    Raises InputError for an unknown format, and if `path` cannot be written.
+    """
+    file_format = Path(path).suffix[1:].lower()
+    if file_format not in figure.canvas.get_supported_filetypes():
+        raise InputError(f"{path}: cannot draw a figure in this format; end the name in .png, .pdf or .svg")
+    with output_file(path) as file:
+        figure.savefig(file, format=file_format)
+
+
+def draw_outline(axes: "Axes", values: np.ndarray, level: float, colour: str) -> None:
+    """Draw the contour line where `values` (H, W) cross `level`, with a dark edge visible on any skin."""
+    from matplotlib.patheffects import withStroke
+
+    if values.min() < level < values.max():  # without a crossing, older matplotlib warns
+        edge = [withStroke(linewidth=3, foreground="#000000a0")]
+        axes.contour(values, levels=[level], colors=[colour], linewidths=1.5).set_path_effects(edge)
+
+
+def add_outline_legend(figure: "Figure") -> None:
+    """Add a legend of the outlines' colours, truth and prediction, in the lower right corner."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patheffects import withStroke
+
+    edge = [withStroke(linewidth=4, foreground="#000000a0")]
+    lines = [
+        Line2D([], [], color=colour, linewidth=2.5, label=label, path_effects=edge)
+        for colour, label in ((TRUTH, "truth"), (PREDICTION, "prediction"))
+    ]
+    figure.legend(handles=lines, loc="lower right", ncols=2, frameon=False, fontsize=10, borderaxespad=0.3)

@@ -1,0 +1,90 @@
+"""From photograph files to mask files: finds the photographs, predicts each, and writes its mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from r2unet.data.diagnoses import isic_number
+from r2unet.data.images import SUFFIXES, read_image, write_image, write_mask
+from r2unet.errors import InputError
+from r2unet.network.model import UShape
+from r2unet.prediction import clean_up as cleanup
+from r2unet.prediction.outline import overlay_image
+from r2unet.prediction.predict import THRESHOLD, predict_image
+
+MASK_SUFFIX = "_segmentation_prediction.png"
+OVERLAY_SUFFIX = "_overlay.png"
+
+
+def find_photographs(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the files among the paths and the photographs in the folders among them, in order, each once.
+
+    Raises InputError for a path that does not exist, for a folder without photographs, and for two files with
+    the same stem, because their masks would overwrite each other.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if _is_photograph(p))
+            if not inside:
+                raise InputError(f"{path}: contains no images; known formats are {', '.join(SUFFIXES)}")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder; check the path")
+    stems: dict[str, Path] = {}
+    for path in dict.fromkeys(found):
+        # Many file systems do not distinguish A.png from a.png.
+        if (twin := stems.setdefault(path.stem.casefold(), path)) != path:
+            raise InputError(f"{path}: has the same name as {twin}, so their masks would too; rename one")
+    return list(stems.values())
+
+
+def _is_photograph(path: Path) -> bool:
+    """Return whether a file is an image to predict, neither hidden nor a mask or overlay."""
+    endings = ("_superpixels.png", "_segmentation.png", MASK_SUFFIX, OVERLAY_SUFFIX)
+    name = path.name.lower()
+    return name.endswith(SUFFIXES) and not name.endswith(endings) and not name.startswith(".")
+
+
+def read_photograph(file: Path) -> np.ndarray:
+    """Read an image to predict: (H, W, 3) uint8. Raises InputError if it cannot be read."""
+    # The EXIF orientation is ignored for images of the ISIC archive, because their masks ignore it, too.
+    return read_image(file, exif=isic_number(file.stem) is None)
+
+
+def predict_files(
+    model: UShape,
+    size: int,
+    files: Iterable[Path],
+    out: Path,
+    device: str = "cpu",
+    overlay: bool = False,
+    tta: bool = False,
+    clean_up: bool = False,
+) -> Iterator[tuple[Path, float | InputError]]:
+    """Write the mask of every file; yield each file with the fraction of its pixels that are lesion.
+
+    The mask is `STEM_segmentation_prediction.png` in the folder `out`, mode L, 0 or 255, in the size of its
+    image, as the ISIC challenge requires. `overlay` also writes `STEM_overlay.png`, the image with the mask's
+    outline. `tta` is as in `probabilities`; `clean_up` keeps one lesion without holes. An unreadable file is
+    yielded with an InputError instead of a fraction, and the remaining files are still predicted. Raises
+    InputError if `out` cannot be written.
+    """
+    for file in files:
+        try:
+            image = read_photograph(file)
+        except InputError as error:
+            yield file, error
+            continue
+        mask = (predict_image(model, image, size, device, tta) > THRESHOLD).astype(np.uint8)
+        if clean_up:
+            mask = cleanup.clean_up(mask)
+        write_mask(out / f"{file.stem}{MASK_SUFFIX}", mask)
+        if overlay:
+            write_image(out / f"{file.stem}{OVERLAY_SUFFIX}", overlay_image(image, mask))
+        yield file, float(mask.mean())

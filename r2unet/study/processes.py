@@ -1,0 +1,95 @@
+"""Run the trainings of a study in parallel, each in its own process.
+
+Processes rather than threads, because Python executes one thread at a time.
+
+**Ctrl-C.** A training treats the first Ctrl-C as "save and stop" and the second as "stop at once". The
+terminal sends Ctrl-C to every process of a group, so the processes would receive it once from the terminal
+and once from their parent. Each therefore has its own process group and receives it from the parent only.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from r2unet.errors import InputError
+from r2unet.study.plan import Task
+from r2unet.training.trainer import Interrupted
+
+Work = Callable[[Task], InputError | None]  # runs a task, and returns the error that stopped it
+Outcomes = Iterator[tuple[Task, InputError | None]]  # every task with the error that stopped it
+
+
+def run_in_processes(work: Work, tasks: Sequence[Task], jobs: int) -> Outcomes:
+    """Call `work` on every task, in `jobs` processes at a time; yield each task with the error it returned.
+
+    `work` must be picklable. Raises Interrupted after Ctrl-C, when all processes have ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting, running = list(tasks), {}
+    with _forwarding_ctrl_c(running) as signals:
+        while (waiting and not signals) or running:
+            while waiting and len(running) < jobs and not signals:
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_run, args=(work, waiting[0], sender), daemon=True)
+                process.start()
+                sender.close()  # so that only the child holds the sender, and its death closes the pipe
+                running[receiver] = waiting.pop(0), process
+            for receiver in wait(list(running)):
+                fault = _result(receiver, running[receiver][1])
+                task, _ = running.pop(receiver)
+                if not signals:
+                    yield task, fault
+        if signals:
+            raise Interrupted
+
+
+def stop_if_orphaned() -> None:
+    """Ask this process to save and stop if its parent has died."""
+    if not multiprocessing.parent_process().is_alive():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run(work: Work, task: Task, sender: Connection) -> None:
+    """Be the process of one task."""
+    os.setpgrp()
+    try:
+        sender.send(work(task))
+    except Interrupted:
+        sender.send(None)  # the parent raises Interrupted for all
+
+
+def _result(receiver: Connection, process: Any) -> InputError | None:
+    """Wait for the end of a process, and return the error that it sent."""
+    try:
+        fault = receiver.recv()
+    except EOFError:  # it was killed before it could send anything
+        process.join()
+        return InputError(
+            f"its process ended with code {process.exitcode}, perhaps for lack of memory; try it again"
+        )
+    process.join()
+    return fault
+
+
+@contextmanager
+def _forwarding_ctrl_c(running: dict[Connection, tuple[Task, Any]]) -> Iterator[list[int]]:
+    """Terminate all processes at the first Ctrl-C and kill them at the second; yield the signals received."""
+    signals: list[int] = []
+
+    def forward(signum: int, frame: Any) -> None:
+        signals.append(signum)
+        for _, process in running.values():
+            process.terminate() if len(signals) == 1 else process.kill()
+
+    handlers = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signals
+    finally:
+        for s, handler in handlers.items():
+            signal.signal(s, handler)

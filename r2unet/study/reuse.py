@@ -1,0 +1,55 @@
+"""Reuse: copy trainings that another study has finished, instead of repeating them.
+
+Several studies often share a row, for example the network with the given settings. Two trainings with the
+same data and the same settings, including the seed, are the same training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from r2unet.files import copy_folder
+from r2unet.study.plan import FINISHED, Plan, read_plan
+from r2unet.training.checkpoints import checkpoint_errors, read_settings, read_state
+from r2unet.training.run_folder import BEST
+from r2unet.training.settings import Settings
+
+
+def finished_trainings(studies: Sequence[Path]) -> dict[Settings, Path]:
+    """Return the folder of each finished training in these studies' folders, by its settings.
+
+    Raises InputError for a folder that contains no study.
+    """
+    finished: dict[Settings, Path] = {}
+    for study in studies:
+        data = read_plan(study, "--reuse").shared.data
+        for report in sorted(study.glob(f"*/seed-*/{FINISHED}")):
+            state = read_state(report.parent / BEST)
+            with checkpoint_errors(report.parent / BEST):
+                settings = read_settings(state)
+            # The plan's data, because the data may have moved after the training.
+            finished.setdefault(_with_real_path(dataclasses.replace(settings, data=data)), report.parent)
+    return finished
+
+
+def copy_finished(
+    out: Path, plan: Plan, finished: dict[Settings, Path], say: Callable[[str], None] = print
+) -> None:
+    """Copy the finished trainings that this study needs and has not started."""
+    copied = 0
+    for task in plan.tasks(out):
+        if (source := finished.get(_with_real_path(task.settings))) and not task.folder.exists():
+            copy_folder(source, task.folder)
+            say(f"{task.title}: copied from {source}")
+            copied += 1
+    if finished and not copied:
+        say("--reuse: no training there has the data and settings of a training that has not started here")
+
+
+def _with_real_path(settings: Settings) -> Settings:
+    """Return settings whose data has its canonical path, so that equal folders compare equal."""
+    data = settings.data
+    return settings if data is None else dataclasses.replace(settings, data=os.path.realpath(data))

@@ -1,0 +1,70 @@
+"""The content of a checkpoint: what every checkpoint of this program contains, and how it is read.
+
+    program, version, settings    the header
+    model                         the weights for prediction, by name
+    mean_mask, prediction         optional: a baseline for comparison; advice on post-processing
+    optimizer, random, ...        optional: the rest of the training state (`r2unet.training.state`)
+
+The file format is `minidl.checkpoint`. Settings that an old checkpoint lacks have their default values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl import checkpoint
+from minidl.nn import Module
+from r2unet import __version__
+from r2unet.errors import InputError
+from r2unet.training.settings import Settings
+
+
+def checkpoint_header(settings: Settings) -> dict[str, Any]:
+    """Return the first entries of a checkpoint: the program, its version and the settings."""
+    return {"program": "r2unet", "version": __version__, "settings": dataclasses.asdict(settings)}
+
+
+def read_state(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint. Raises InputError if the file is missing, damaged or not a checkpoint of r2unet."""
+    remedy = "give the best.npz that `r2unet train` wrote, or a file that `r2unet export` wrote"
+    try:
+        state = checkpoint.load(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint; {remedy}") from None
+    except checkpoint.CheckpointError as error:
+        raise InputError(f"{error}; {remedy}") from None
+    if not isinstance(state, dict) or state.get("program") != "r2unet":
+        raise InputError(f"{path}: is a checkpoint of another program; {remedy}")
+    return state
+
+
+def read_settings(state: dict[str, Any]) -> Settings:
+    """Return the settings in a checkpoint. Use it inside `checkpoint_errors`, which explains its errors."""
+    known = {field.name for field in dataclasses.fields(Settings)}
+    values = {name: value for name, value in state["settings"].items() if name in known}
+    return Settings(**{**values, "widths": tuple(values["widths"])}).check()
+
+
+@contextmanager
+def checkpoint_errors(path: str | Path) -> Iterator[None]:
+    """Turn errors caused by a checkpoint's content into an InputError that names the file."""
+    try:
+        yield
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+        first = str(error).split("; ")[0]  # a network of another size has hundreds of wrong shapes
+        raise InputError(
+            f"{path}: its parts do not fit together ({first}); give another checkpoint, or train again"
+        ) from None
+
+
+def check_finite(model: Module) -> None:
+    """Raise ValueError if a weight or a running statistic is not finite."""
+    for name, array in model.state_dict().items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} contains NaN or infinity")

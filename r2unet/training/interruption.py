@@ -1,0 +1,40 @@
+"""Interrupting a training run between two steps, so that a complete state can be saved."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+
+class Interrupted(Exception):
+    """Training was interrupted and its state is saved. The message ends with the command to resume.
+
+    Callers append the options that are not part of `Settings`, such as --device, to that command.
+    """
+
+
+class StopSignal:
+    """A context in which the first Ctrl-C only sets `requested`. A second one raises KeyboardInterrupt.
+
+    SIGTERM, which job schedulers send, is handled like Ctrl-C (SIGINT).
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        try:
+            self._previous = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # only the main thread may install signal handlers
+            self._previous = {}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for s, handler in self._previous.items():
+            signal.signal(s, handler)
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

@@ -1,0 +1,219 @@
+"""Every faster implementation of an operation agrees with its definition, forward and backward.
+
+The cases are those of the gradient checks, and larger ones that fill several blocks, pieces or bands.
+"""
+
+import numpy as np
+import pytest
+
+from minidl import Parameter, Tensor, ops
+from minidl.average import add_weighted, weighted_sum
+from minidl.backend import DEVICES, contiguous, problem_of, to_device, to_numpy
+from minidl.gradcheck import by, implementation_of
+from minidl.gradcheck_cases import function_cases
+from minidl.implementation import choose, implementation, implementations
+from minidl.operations import every_function, table
+from minidl.ops.activation import ReLU, ReLUKernels
+from minidl.ops.conv import Conv2d, ConvTranspose2d, convolution
+from minidl.optim import AdamW, clip_grad_norm, scale_gradients, update_all
+from r2unet.network.model import R2UNet
+
+
+def larger_cases(rng, device):
+    """Operations on images of several blocks, pieces and bands, by the name of the Function."""
+    image, g, b = 2.0 + rng.normal(size=(3, 5, 40, 61)), rng.normal(size=5), rng.normal(size=5)
+    kernel, back = rng.normal(size=(9, 5, 3, 3)), rng.normal(size=(5, 9, 3, 3))
+    target = Tensor(to_device(rng.integers(0, 2, (3, 1, 40, 61)).astype(float), device))
+    logits = 3.0 * rng.normal(size=target.shape)
+    statistics = tuple(to_device(v, device) for v in (rng.normal(size=5), rng.uniform(0.5, 2.0, 5)))
+    return {
+        "ReLU, larger": (ops.relu, [image]),
+        "Sigmoid, larger": (ops.sigmoid, [image]),
+        "MaxPool2d, larger": (lambda x: ops.max_pool2d(x, 3, 2, 1), [image]),
+        "UpsampleNearest, larger": (ops.upsample_nearest, [image]),
+        "Conv2d, larger": (lambda x, w: ops.conv2d(x, w, padding=1), [image, kernel]),
+        "Conv2d, larger, stride 2": (lambda x, w: ops.conv2d(x, w, stride=2, padding=1), [image, kernel]),
+        "ConvTranspose2d, larger": (
+            lambda x, w: ops.conv_transpose2d(x, w, stride=2, padding=1, output_padding=1),
+            [image, back],
+        ),
+        "BatchNorm, larger": (lambda *t: ops.batch_norm(*t, relu=True)[0], [image, g, b]),
+        "BatchNormInference, larger": (lambda *t: ops.batch_norm(*t, statistics)[0], [image, g, b]),
+        "BinaryCrossEntropyWithLogits, larger": (
+            lambda x: ops.binary_cross_entropy_with_logits(x, target),
+            [logits],
+        ),
+        "SoftDiceLoss, larger": (lambda x: ops.soft_dice_loss(x, target), [logits]),
+    }
+
+
+def all_cases(device):
+    """All cases at the same random numbers for every device."""
+    rng = np.random.default_rng(0)
+    return {**function_cases(rng, device), **larger_cases(rng, device)}
+
+
+# Each case with each implementation that may compute it.
+PAIRS = [
+    (device, case, name)
+    for kind in sorted(every_function(), key=lambda kind: kind.__name__)
+    for device in DEVICES
+    for name in implementations(kind, device)
+    for case in all_cases("cpu")
+    if case.partition(",")[0] == kind.__name__
+]
+
+
+def value_and_gradients(f, arrays, device):
+    """Return y and dL/dx for every input, as NumPy arrays, for a random cotangent."""
+    inputs = [Tensor(to_device(a, device), requires_grad=True) for a in arrays]
+    y = f(*inputs)
+    cotangent = np.random.default_rng(1).normal(size=y.shape)
+    y.backward(to_device(cotangent, device))
+    return [y.numpy(), *(to_numpy(x.grad) for x in inputs)]
+
+
+@pytest.mark.parametrize("device, case, name", PAIRS, ids=map(" / ".join, PAIRS))
+def test_an_implementation_agrees_with_the_definition(device, case, name):
+    if problem := problem_of(device):
+        pytest.skip(problem)
+    f, arrays = all_cases(device)[case]
+    fast = by(name, f)
+    if implementation_of(fast, arrays, device) != name:
+        pytest.skip(f"{name} cannot compute this case; its definition does")
+    definition = value_and_gradients(by("definition", all_cases("cpu")[case][0]), arrays, "cpu")
+    for found, expected in zip(value_and_gradients(fast, arrays, device), definition, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * max(1.0, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("case", all_cases("cpu"))
+def test_the_definition_gives_the_same_on_every_device(case, device):
+    f, arrays = all_cases(device)[case]
+    expected = value_and_gradients(by("definition", all_cases("cpu")[case][0]), arrays, "cpu")
+    for a, b in zip(value_and_gradients(by("definition", f), arrays, device), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * max(1.0, np.abs(b).max()))
+
+
+def stepped(device, how):
+    """Return the parameters after two steps of AdamW with clipped gradients."""
+    rng = np.random.default_rng(0)
+    shapes = (3,), (7, 5), (2, 3, 3, 3)
+    parameters = [Parameter(to_device(rng.normal(size=shape), device)) for shape in shapes]
+    optimizer = AdamW(parameters, lr=0.1)
+    with implementation(how):
+        for _ in range(2):
+            for p in parameters:
+                p.grad = to_device(rng.normal(size=p.shape), device)
+            length = clip_grad_norm(parameters, 1.0)
+            optimizer.step()
+    return [np.asarray(float(length)), *(to_numpy(p.data) for p in parameters)]
+
+
+def test_a_step_of_the_optimizer_agrees_with_its_definition(device):
+    for a, b in zip(stepped(device, "auto"), stepped("cpu", "definition"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_a_weighted_sum_agrees_with_its_definition(device, put, rng):
+    u, v = rng.normal(size=(2, 300))
+    np.testing.assert_allclose(
+        to_numpy(weighted_sum(0.9, put(u), 0.2, put(v))), add_weighted(0.9, u, 0.2, v), rtol=1e-12
+    )
+
+
+def operations(y):
+    """Yield (operation, implementation) of every Function behind a tensor."""
+    waiting, seen = [y.creator], set()
+    while waiting:
+        function = waiting.pop()
+        if function is None or function in seen:
+            continue
+        seen.add(function)
+        yield function.operation(), function.implementation
+        waiting += [x.creator for x in function.inputs]
+
+
+def test_a_whole_network_runs_on_definitions(device, put):
+    network = R2UNet(widths=(2, 3), steps=1, rng=np.random.default_rng(0)).to(np.float64).to(device)
+    image = Tensor(put(np.random.default_rng(1).normal(size=(2, 3, 8, 8))))
+    with implementation("definition"):
+        slow = network(image)
+    assert {name for _, name in operations(slow)} == {"definition"}
+    fast = network(image)
+    expected = {"rows", "fused", "running maximum"} if device == "cpu" else {"implicit GEMM", "kernels"}
+    assert {name for _, name in operations(fast)} == {"definition", *expected}
+    np.testing.assert_allclose(fast.numpy(), slow.numpy(), rtol=1e-9, atol=1e-11)
+
+
+class TestTheChoice:
+    def test_is_the_first_implementation_that_can_compute_the_arguments(self):
+        assert choose(ReLU, "cuda") is ReLUKernels and choose(ReLU, "cpu") is ReLU
+        narrow, wide, one = (64, 64, 3, 3), (65, 64, 3, 3), (1, 1)
+        assert choose(Conv2d, "cpu", narrow, one, one).implementation == "rows"
+        assert choose(Conv2d, "cpu", narrow, (2, 2), one).implementation == "definition"
+        assert choose(Conv2d, "cpu", narrow, one, (3, 3)).implementation == "definition"
+        assert choose(Conv2d, "cuda", narrow, (2, 2), one).implementation == "implicit GEMM"
+        assert choose(Conv2d, "cuda", wide, one, one).implementation == "im2col"
+
+    def test_can_be_made_for_all_operations_or_for_some(self):
+        arguments = (4, 4, 3, 3), (1, 1), (1, 1)
+        with implementation("definition"):
+            assert choose(ReLU, "cuda") is ReLU
+            assert choose(update_all, "cuda") is update_all
+            with implementation("rows", of=(Conv2d,)):
+                assert choose(Conv2d, "cpu", *arguments).implementation == "rows"
+                assert choose(ConvTranspose2d, "cpu", *arguments).implementation == "definition"
+        assert choose(ReLU, "cuda") is ReLUKernels
+        assert choose(scale_gradients, "cuda").implementation == "kernels"
+
+    def test_of_a_method_of_convolution_is_a_case_of_it(self):
+        wide = (65, 64, 3, 3), (1, 1), (1, 1)
+        names = {
+            (method, device): None for method in ("auto", "im2col", "direct") for device in ("cpu", "cuda")
+        }
+        for method, device in names:
+            with convolution(method):
+                names[method, device] = choose(Conv2d, device, *wide).implementation
+        assert names == {
+            ("auto", "cpu"): "rows",
+            ("auto", "cuda"): "im2col",
+            ("im2col", "cpu"): "definition",  # which is im2col
+            ("im2col", "cuda"): "im2col",
+            ("direct", "cpu"): "rows",
+            ("direct", "cuda"): "implicit GEMM",
+        }
+
+    def test_of_an_unknown_name_is_refused_with_the_known_ones(self):
+        with (
+            pytest.raises(ValueError, match="'fastest'; choose from auto, definition, "),
+            implementation("fastest"),
+        ):
+            pass
+
+    def test_lasts_as_long_as_the_block_even_if_it_fails(self):
+        with pytest.raises(RuntimeError), implementation("definition"):
+            raise RuntimeError
+        assert choose(ReLU, "cuda") is ReLUKernels
+
+
+def test_an_implementation_has_the_name_of_its_operation():
+    x = Tensor(np.ones((1, 1, 4, 4)), requires_grad=True)
+    y = ops.conv2d(x, Tensor(np.ones((1, 1, 3, 3))))
+    assert (y.creator.operation(), y.creator.implementation) == ("Conv2d", "rows")
+    assert "from Conv2d" in repr(y)
+
+
+def test_the_table_lists_every_operation_with_its_implementations():
+    lines = table().splitlines()
+    assert "| Conv2d | minidl/ops/conv/definition.py | rows | implicit GEMM, im2col |" in lines
+    assert "| ReLU | minidl/ops/activation.py | definition | kernels |" in lines
+    assert "| update_all | minidl/optim.py | definition | kernels |" in lines
+    assert {kind.__name__ for kind in every_function()} <= {line.split(" | ")[0][2:] for line in lines}
+
+
+def test_arrays_that_are_not_contiguous_give_the_same(device, put, rng):
+    x = rng.normal(size=(6, 7, 3, 2)).transpose(3, 2, 0, 1)
+    for f in (ops.relu, ops.sigmoid, ops.max_pool2d, ops.upsample_nearest):
+        straight = f(Tensor(put(np.ascontiguousarray(x)))).numpy()
+        np.testing.assert_array_equal(f(Tensor(put(x))).numpy(), straight)
+    assert contiguous(put(x)).flags.c_contiguous

@@ -1,0 +1,145 @@
+"""Samples are read from pairs of files, each decoded once and cached on request."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from r2unet.data.images import read_image, read_mask
+from r2unet.data.isic import find_pairs
+from r2unet.data.lesion_images import LesionImages, read_pair
+from tests.r2unet.data.isic_folders import TABLE_2017, add_lesions, assert_refused, write_image, write_mask
+
+
+class TestReadPair:
+    def test_keeps_the_original_size_and_the_diagnosis(self, tmp_path):
+        add_lesions(tmp_path, numbers=[1])
+        (tmp_path / TABLE_2017).write_text("image_id,melanoma,seborrheic_keratosis\nISIC_0000001,1.0,0.0\n")
+        (pair,) = find_pairs(tmp_path, "all")
+        sample = read_pair(pair)
+        assert sample.image.shape == (6, 8, 3) and sample.mask.shape == (6, 8)
+        assert (sample.name, sample.diagnosis) == ("ISIC_0000001", "melanoma")
+        assert sample.mask.tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]] * 6
+
+    def test_a_mask_of_another_size_is_an_error(self, tmp_path):
+        add_lesions(tmp_path, numbers=[1])
+        (pair,) = find_pairs(tmp_path, "all")
+        write_mask(pair.mask, height=8, width=6)
+        assert_refused(lambda: read_pair(pair), pair.mask, pair.image, "6 x 8", "8 x 6")
+
+
+class TestLesionImages:
+    @pytest.fixture
+    def pairs(self, tmp_path):
+        add_lesions(tmp_path / "isic", numbers=range(1, 9))
+        return find_pairs(tmp_path / "isic", "all")
+
+    @pytest.mark.parametrize("threads", [1, 3])
+    @pytest.mark.parametrize("cached", [False, True])
+    def test_sample_i_is_pair_i_resized(self, pairs, tmp_path, threads, cached):
+        data = LesionImages(pairs, 4, threads, cache=tmp_path / "cache" if cached else None)
+        assert len(data) == 8 and data.names == [pair.name for pair in pairs] and data.pairs == pairs
+        for pair, sample in zip(pairs, data, strict=True):
+            assert np.array_equal(sample.image, read_image(pair.image, 4))
+            assert np.array_equal(sample.mask, read_mask(pair.mask, 4))
+            assert (sample.name, sample.diagnosis) == (pair.name, pair.diagnosis)
+        assert data[0].image.shape == (4, 4, 3) and data[0].image.dtype == np.uint8
+        assert data[0].mask.tolist() == [[1, 1, 0, 0]] * 4 and data[0].mask.dtype == np.uint8
+
+    @pytest.mark.parametrize("cached", [False, True])
+    def test_the_stored_bytes_are_read_only(self, pairs, tmp_path, cached):
+        sample = LesionImages(pairs, 4, cache=tmp_path / "cache" if cached else None)[0]
+        with pytest.raises(ValueError, match="read-only"):
+            sample.image[0, 0, 0] = 1
+
+    def test_every_file_is_decoded_once(self, pairs, tmp_path):
+        data = LesionImages(pairs, 4)
+        before = data[3].image.copy()
+        for pair in pairs:
+            pair.image.unlink()
+        assert np.array_equal(data[3].image, before)
+
+    def test_progress_is_drawn_on_stderr_on_request(self, pairs, capsys):
+        LesionImages(pairs, 4)
+        assert capsys.readouterr() == ("", "")
+        LesionImages(pairs, 4, progress=True)
+        out, err = capsys.readouterr()
+        assert out == "" and "8/8" in err
+
+    def test_a_mask_of_another_size_is_an_error(self, pairs):
+        write_mask(pairs[2].mask, height=8, width=6)
+        words = (pairs[2].mask, pairs[2].image, "6 x 8", "8 x 6")
+        assert_refused(lambda: LesionImages(pairs, 4), *words)
+
+    @pytest.mark.parametrize("size, threads", [(0, 1), (4, 0)])
+    def test_numbers_below_one_are_errors(self, pairs, size, threads):
+        assert_refused(lambda: LesionImages(pairs, size, threads), "at least 1")
+        assert_refused(lambda: LesionImages([], 4), "0 pairs")
+
+
+class TestCache:
+    @pytest.fixture
+    def pairs(self, tmp_path):
+        add_lesions(tmp_path / "isic", numbers=range(1, 5))
+        return find_pairs(tmp_path / "isic", "all")
+
+    @pytest.fixture
+    def cache(self, tmp_path):
+        return tmp_path / "cache"
+
+    def test_is_a_file_that_is_mapped_and_not_rewritten(self, pairs, cache):
+        LesionImages(pairs, 4, cache=cache)
+        (file,) = cache.iterdir()
+        # If the images were decoded again, this byte of the last mask would be overwritten.
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + b"\x07")
+        assert LesionImages(pairs, 4, cache=cache)[3].mask[3, 3] == 7
+        assert list(cache.iterdir()) == [file]
+
+    def test_another_size_selection_or_order_makes_another_file(self, pairs, cache):
+        for chosen, size in ((pairs, 4), (pairs, 5), (pairs[1:], 4), (pairs[::-1], 4)):
+            data = LesionImages(chosen, size, cache=cache)
+            assert np.array_equal(data[0].image, read_image(chosen[0].image, size))
+        assert len(list(cache.iterdir())) == 4
+
+    def test_a_changed_image_makes_another_file(self, pairs, cache):
+        for second, colour in enumerate([(100, 100, 100), (3, 3, 3)]):
+            write_image(pairs[0].image, colour)
+            # With padding to the old length, only the modification time shows the change.
+            pairs[0].image.write_bytes(pairs[0].image.read_bytes().ljust(1000, b"\0"))
+            os.utime(pairs[0].image, (second, second))
+            assert tuple(LesionImages(pairs, 4, cache=cache)[0].image[0, 0]) == colour
+
+    def test_an_error_leaves_no_file(self, pairs, cache):
+        pairs[3].image.write_bytes(pairs[3].image.read_bytes()[:300])
+        assert_refused(lambda: LesionImages(pairs, 4, cache=cache), pairs[3].image, "download it again")
+        assert list(cache.iterdir()) == []
+
+    def test_the_error_names_a_damaged_file_or_folder(self, pairs, cache, tmp_path):
+        LesionImages(pairs, 4, cache=cache)
+        (file,) = cache.iterdir()
+        file.write_bytes(file.read_bytes()[:150])
+        assert_refused(lambda: LesionImages(pairs, 4, cache=cache), file, "delete this file")
+        assert_refused(lambda: LesionImages(pairs, 4, cache=pairs[0].image), pairs[0].image, "another place")
+
+
+@pytest.mark.skipif("ISIC_ROOT" not in os.environ, reason="set ISIC_ROOT to a folder of ISIC 2017 images")
+class TestRealImages:
+    def test_a_real_lesion_fills_a_part_of_the_image(self):
+        data = LesionImages(find_pairs(os.environ["ISIC_ROOT"], "validation")[:20], 64)
+        filled = [sample.mask.mean() for sample in data]
+        assert all(0.001 < part < 1 for part in filled)
+        assert np.mean(filled) == pytest.approx(0.25, abs=0.2)
+
+    def test_an_original_and_its_published_copy_are_equal_when_resized(self):
+        root = Path(os.environ["ISIC_ROOT"])
+        if not (root / "originals").is_dir():
+            pytest.skip("ISIC_ROOT has no folder originals/")
+        copies = {pair.name: pair for pair in find_pairs(root, "validation")}
+        pairs = [pair for pair in find_pairs(root / "originals", "validation") if pair.name in copies][:4]
+        for original, copy in zip(
+            LesionImages(pairs, 64), [copies[pair.name] for pair in pairs], strict=True
+        ):
+            assert np.abs(original.image.astype(int) - read_image(copy.image, 64)).mean() < 3
+            assert (original.mask != read_mask(copy.mask, 64)).mean() < 0.01

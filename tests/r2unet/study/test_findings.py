@@ -1,0 +1,69 @@
+"""Findings compare the trainings of a study image by image."""
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from r2unet.errors import InputError
+from r2unet.scores.metrics import bootstrap_interval
+from r2unet.study.findings import agreement, collect, compare_runs, read_run
+from r2unet.study.plan import read_plan
+
+
+def test_agreement_correlates_the_jaccards_of_all_pairs_of_trainings(study):
+    out, _ = study
+    findings = collect(out, read_plan(out))
+    jaccards = [list(run.jaccards.values()) for finding in findings for run in finding.runs]
+    pairs = [np.corrcoef(a, b)[0, 1] for a, b in combinations(jaccards, 2)]
+    agree = agreement(findings)
+    assert agree.correlation == pytest.approx(np.mean(pairs))
+    low = [i for i, values in enumerate(zip(*jaccards, strict=True)) if max(values) < 0.65]
+    distance = 1 - np.mean(jaccards, axis=0)
+    assert agree.always_low == len(low)
+    assert agree.distance_share == pytest.approx(distance[low].sum() / distance.sum())
+    assert f"have a correlation of {np.mean(pairs):.2f} on average" in (out / "table.md").read_text()
+    alone = findings[0]._replace(runs=findings[0].runs[:1])
+    assert agreement([alone]) is None
+
+
+def test_a_difference_is_paired_over_images_and_averaged_over_seeds(study):
+    out, _ = study
+    by_seed = []
+    for seed in (0, 1):
+        scores = {
+            row: json.loads((out / row / f"seed-{seed}/report.json").read_text())["model"]
+            for row in ("u-net", "r2u-net")
+        }
+        a, b = (scores[row]["jaccard_by_image"] for row in ("r2u-net", "u-net"))
+        by_seed.append([a[name] - b[name] for name in sorted(a)])
+    values = np.mean(by_seed, axis=0)  # (images,)
+    difference = json.loads((out / "results.json").read_text())["rows"][1]["difference"]
+    assert difference["mean"] == pytest.approx(values.mean())
+    assert difference["by_seed"]["1"] == pytest.approx(np.mean(by_seed[1]))
+    assert difference["interval"] == bootstrap_interval(values, np.random.default_rng(0))
+
+
+def test_generated_lesions_of_two_seeds_count_as_different_images(study):
+    out, _ = study
+    runs = [[read_run(out / row / f"seed-{seed}", seed) for seed in (0, 1)] for row in ("r2u-net", "u-net")]
+    same, different = (compare_runs(*runs, same_images) for same_images in (True, False))
+    assert same.mean == pytest.approx(different.mean) and same.by_seed == different.by_seed
+    assert same.interval != different.interval
+
+
+def test_a_study_without_a_finished_training_is_rejected(study, tmp_path):
+    out, _ = study
+    (tmp_path / "study.json").write_bytes((out / "study.json").read_bytes())
+    with pytest.raises(InputError, match="no training of this study is finished"):
+        collect(tmp_path, read_plan(tmp_path))
+
+
+def test_an_invalid_report_is_named(study, tmp_path):
+    out, _ = study
+    for name in ("report.json", "history.csv"):
+        (tmp_path / name).write_bytes((out / "u-net/seed-0" / name).read_bytes())
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(InputError, match="report.json: is invalid"):
+        read_run(tmp_path, 0)

@@ -1,0 +1,70 @@
+"""A study starts and resumes only with a valid plan, and reports errors before it writes anything."""
+
+import pytest
+
+from r2unet.errors import InputError
+from r2unet.study.plan import read_plan
+from tests.r2unet.study.conftest import ROWS
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["skips", "--out", "a", "--skips", "add"], "--skips: every row of skips sets this itself"),
+        (["variants", "--out", "a", "--steps", "3"], "U-Net: --steps 3: unet has no recurrence"),
+        (["own", "--out", "a"], "own: has no rows yet; add each with --variant"),
+        (["own", "--out", "a", ROWS[0]], "own: needs two rows"),
+        (["own", "--out", "a", ROWS[0], "--variant=u net: steps=1"], "another row has the same name"),
+        (["own", "--out", "a", ROWS[0], "--variant=?: steps=1"], "is not a valid folder name"),
+        (["skips", "--out", "a", "--only-report"], "--only-report: a contains no study"),
+        (["skips", "--out", "a", "--data", "nowhere"], "nowhere: there is no such folder"),
+        (["skips", "--out", "a", "--originals", "--only-report"], "a contains no study"),
+    ],
+)
+def test_an_invalid_new_study_writes_nothing(r2unet, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = r2unet("compare", *words)
+    assert code == 2 and err.count("\n") == 1 and message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["wings", "--out", "a"], "invalid choice: 'wings'"),
+        (["skips"], "--out"),
+        (["skips", "--out", "a", "--seeds", "0,one"], "got 'one'; write them as 0,1,2"),
+        (["skips", "--out", "a", "--seeds", "1,1"], "a seed appears twice"),
+        (["skips", "--out", "a", "--jobs", "0"], "--jobs: must be a whole number from 1 to 64"),
+        (["own", "--out", "a", "--variant", "steps=1"], "must be LABEL: SETTING=VALUE"),
+        (["own", "--out", "a", "--variant", "x: model=u-net"], "--model: must be one of unet"),
+        (["own", "--out", "a", "--variant", "x: seed=1"], "--seed=1"),
+    ],
+)
+def test_an_invalid_option_is_named(r2unet, words, message):
+    code, _, err = r2unet("compare", *words)
+    assert code == 2 and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["skips"], "contains the study own, not skips"),
+        (["own", "--epochs", 3], "--epochs 3: the study in"),
+        (["own", "--seeds", "1,2"], "also has seed 0; seeds can be added, not removed"),
+        (["own", "--variant", "x: steps=3"], "started with other rows"),
+    ],
+)
+def test_an_existing_study_is_not_changed(r2unet, study, words, message):
+    out, _ = study
+    before = (out / "study.json").read_bytes()
+    code, _, err = r2unet("compare", *words, "--out", out)
+    assert code == 2 and err.count("\n") == 1 and message in err
+    assert (out / "study.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"study": "own"}', '{"study": "x", "variants": []}'])
+def test_an_invalid_plan_is_named(tmp_path, content):
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(InputError, match="study.json: is not the plan of a study"):
+        read_plan(tmp_path)

@@ -1,0 +1,69 @@
+"""Checkpoints: their content is plain arrays; other and damaged files are refused with a remedy."""
+
+import dataclasses
+import zipfile
+
+import numpy as np
+import pytest
+
+from minidl import checkpoint
+from r2unet.errors import InputError
+from r2unet.training.checkpoints import read_settings, read_state
+from r2unet.training.settings import Settings
+
+
+def refusal(call) -> str:
+    """Return the one-line message of the InputError that the call raises."""
+    with pytest.raises(InputError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class TestContent:
+    def test_is_plain_arrays_and_no_pickle(self, trained):
+        with np.load(trained / "last.npz", allow_pickle=False) as file:
+            assert all(file[name].dtype.kind in "fiuU" for name in file.files)
+
+    def test_settings_of_other_versions_are_accepted(self):
+        settings = dataclasses.asdict(Settings())
+        # An older version had none of these settings; their defaults describe its behaviour.
+        for name in ("clip", "model", "share_weights", "skips", "up", "norm", "loss"):
+            del settings[name]
+        assert read_settings({"settings": {**settings, "colour": "blue"}}) == Settings()
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "content", [b"", b"some text", b"PK\x03\x04", b"\x93NUMPY"], ids=["empty", "text", "zip", "npy"]
+    )
+    def test_other_files(self, tmp_path, content):
+        file = tmp_path / "best.npz"
+        file.write_bytes(content)
+        message = refusal(lambda: read_state(file))
+        assert message.startswith(f"{file}: ") and "give the best.npz" in message
+
+    def test_a_folder_and_a_missing_file(self, tmp_path):
+        assert f"{tmp_path}: " in refusal(lambda: read_state(tmp_path))
+        assert "no such checkpoint" in refusal(lambda: read_state(tmp_path / "best.npz"))
+
+    def test_archives_of_other_programs(self, tmp_path):
+        np.savez(tmp_path / "arrays.npz", x=np.zeros(3))
+        assert "is not a checkpoint" in refusal(lambda: read_state(tmp_path / "arrays.npz"))
+        with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+            archive.writestr("a.txt", "hello")
+        assert "is not a checkpoint" in refusal(lambda: read_state(tmp_path / "photos.zip"))
+        checkpoint.save(tmp_path / "other.npz", {"program": "another"})
+        assert "is a checkpoint of another program" in refusal(lambda: read_state(tmp_path / "other.npz"))
+
+    def test_a_damaged_checkpoint(self, trained, tmp_path):
+        content = (trained / "best.npz").read_bytes()
+        file = tmp_path / "best.npz"
+        file.write_bytes(content[: len(content) // 2])
+        assert str(file) in refusal(lambda: read_state(file))
+        weights = read_state(trained / "best.npz")["model"]["encoder.1.first.conv.weight"].tobytes()
+        place = content.index(weights) + 10
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        file.write_bytes(damaged)
+        assert str(file) in refusal(lambda: read_state(file))
