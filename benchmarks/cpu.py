@@ -1,6 +1,6 @@
 """Compare this project with PyTorch, DeZero and MyGrad on the CPU in one run.
 
-    python -m benchmarks.cpu                       everything, some minutes
+    python -m benchmarks.cpu                       everything, a few minutes
     python -m benchmarks.cpu --only block,memory --json measured.json
     python -m benchmarks.cpu --quick               small shapes, to test that the program runs
 
@@ -108,18 +108,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def section_names(text: str) -> tuple[str, ...]:
-    """Return the parts named in a comma-separated list."""
+    """Convert a comma-separated list to the names of parts."""
     names = tuple(text.split(","))
     for name in names:
         if name not in SECTIONS:
-            raise argparse.ArgumentTypeError(f"unknown part {name!r}; choose from {', '.join(SECTIONS)}")
+            raise argparse.ArgumentTypeError(f"must be one of {', '.join(SECTIONS)}, got {name!r}")
     return names
 
 
 def positive(text: str) -> int:
-    """Return the number in `text`, an integer of at least 1."""
+    """Convert the text of an option to a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return int(text)
 
 

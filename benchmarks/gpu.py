@@ -68,7 +68,7 @@ class Benchmark:
             self.log(f"benchmark: {name} ...")
             try:
                 self.results[name] = part()
-            except Exception as error:  # from CUDA, CuPy or PyTorch. The other parts continue
+            except Exception as error:  # from CUDA, CuPy or PyTorch; the other parts still run
                 self.report_failure(name, error)
             yield self.results
 
@@ -84,7 +84,7 @@ class Benchmark:
             yield f"{name}, TF32", lambda n=name, p=plan: self.compare(n, *p, allowed=True)
 
     def report_failure(self, where: str, error: Exception, kind: str = "problems") -> None:
-        """Record and log a failure in "problems", or in "left_out" if it is not a fault of this project."""
+        """Record and log a failure in "problems", or in "left_out" if it is not an error of this project."""
         text = " ".join(str(error).split())[:300] or "no message"
         self.results[kind].append(f"{where}: {type(error).__name__}: {text}")
         self.log(f"benchmark: {self.results[kind][-1]}")
@@ -130,7 +130,7 @@ class Benchmark:
             try:
                 network = make()
                 measured = network_results(network, compiled=contender == COMPILED)
-            except Exception as error:  # a compiler may raise any type
+            except Exception as error:  # a compiler may raise any exception
                 kind = "left_out" if contender == COMPILED else "problems"
                 self.report_failure(f"{name}, {contender}", error, kind)
                 continue
@@ -170,7 +170,7 @@ class Benchmark:
 
 
 def network_results(network: Any, compiled: bool) -> dict[str, np.ndarray]:
-    """Return the loss and gradient of a new network, and its logits unless that would compile once more."""
+    """Return the loss and gradient of a new network, and its logits unless that would compile again."""
     measured = {} if compiled else {"logits": network.as_numpy(network.forward())}
     measured["loss"] = network.as_numpy(network.forward_backward())
     return measured | {"gradient": network.gradient()}

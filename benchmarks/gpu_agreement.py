@@ -49,7 +49,7 @@ METHODS = ("auto", "im2col", "direct")
 
 
 def check(name: str, error: float, tolerance: float) -> dict[str, Any]:
-    """Return one row of the result: what was compared, its error, and whether the tolerance is kept."""
+    """Return one row of the result: what was compared, its error, and whether it is within the tolerance."""
     return {"name": name, "error": error, "tolerance": tolerance, "passed": bool(error <= tolerance)}
 
 

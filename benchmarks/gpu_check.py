@@ -71,7 +71,7 @@ class Checker:
             started = time.monotonic()
             try:
                 part = PARTS[name](self)
-            except Exception as error:  # such as unreadable output of a part; the other parts continue
+            except Exception as error:  # such as unreadable output of a part; the other parts still run
                 part = {"passed": False, "problem": f"{type(error).__name__}: {error}"}
             part["seconds_in_all"] = round(time.monotonic() - started, 1)
             self.results["parts"][name] = part
@@ -155,7 +155,8 @@ def run_gradients(checker: Checker) -> dict[str, Any]:
     """Check every derivative on the device."""
     if checker.quick:
         return {"passed": True, "rows": [], "note": "skipped in a quick run"}
-    done = checker.process("-m", "minidl.gradcheck", "--json", "--device", checker.device, limit=120.0)
+    program = "r2unet.network.gradient_checks"  # minidl.gradcheck and the networks, without an installation
+    done = checker.process("-m", program, "--json", "--device", checker.device, limit=120.0)
     return from_json(done)
 
 
@@ -278,7 +279,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     if problem := backend.problem_of(options.device):
-        print(f"gpu-check: {options.device} does not work here: {problem}", file=sys.stderr)
+        print(f"gpu-check: error: {options.device}: {problem}", file=sys.stderr)
         return 2
     checker = Checker(options.device, options.quick, options.out, options.minutes)
     return 0 if checker.run(options.only) else 1

@@ -4,7 +4,7 @@ A GPU executes launches from a queue (a CUDA stream). Python's clock would measu
 CUDA events are therefore recorded in the queue itself, and the GPU stores the time when it reaches them.
 PyTorch and CuPy use the same queue, the default stream, so the same events time both.
 
-The measurement may include the launch overhead or not. `rounds` starts with an empty queue. If the GPU is
+A measurement can include or exclude the launch overhead. `rounds` starts with an empty queue. If the GPU is
 faster than Python can launch, it idles, and the measured time includes this, as a user would experience it.
 `occupy` first gives the GPU other work while Python fills the queue; the events then measure only the GPU's
 own work.

@@ -35,21 +35,24 @@ Arrays = list[Any]
 # counted as two. Operations on the padding are included, as is usual.
 OPERATIONS: dict[str, Callable[[Arrays], float]] = {
     # x (N, C, H, W), w (OC, C, KH, KW), b, y (N, OC, OH, OW): C KH KW for each number of y
-    "direct_forward": lambda a: 2.0 * a[3].size * a[1].size / a[1].shape[0],
+    "implicit_gemm_forward": lambda a: 2.0 * a[3].size * a[1].size / a[1].shape[0],
     # dy (N, OC, OH, OW), w (OC, C, KH, KW), b, dx: C KH KW for each number of dy
-    "direct_adjoint": lambda a: 2.0 * a[0].size * a[1].size / a[1].shape[0],
+    "implicit_gemm_adjoint": lambda a: 2.0 * a[0].size * a[1].size / a[1].shape[0],
     # x (N, C, H, W), dy (N, OC, OH, OW), parts (pieces, OC, C, KH, KW): C KH KW for each number of dy
-    "direct_weight_gradient": lambda a: 2.0 * a[1].size * math.prod(a[2].shape[2:]),
+    "implicit_gemm_weight_gradient": lambda a: 2.0 * a[1].size * math.prod(a[2].shape[2:]),
     "im2col": lambda a: 0.0,
     "col2im": lambda a: float(a[0].size),
     "upsample_forward": lambda a: 0.0,
     "adam": lambda a: 15.0 * a[0].size,
-    "batch_norm": lambda a: 4.0 * a[0].size,
+    "moment": lambda a: 3.0 * a[0].size,  # moment_sums, moments
+    "normalise": lambda a: 2.0 * a[0].size,
+    "gradient_sums": lambda a: 5.0 * a[0].size,
+    "input_gradient": lambda a: 5.0 * a[0].size,
     "sigmoid": lambda a: 4.0 * a[0].size,
     "cross_entropy": lambda a: 8.0 * a[0].size,
     "soft_dice": lambda a: 8.0 * a[0].size,
 }
-COMPUTE_BOUND = ("direct_",)  # limited by arithmetic, not by memory
+COMPUTE_BOUND = ("implicit_gemm_",)  # limited by arithmetic, not by memory
 
 # Kernels whose arguments are tables of pointers. Adam reads m, v, p and g, and writes m, v and the new p.
 BYTES: dict[str, Callable[[Arrays], float]] = {"adam": lambda a: 7.0 * a[0].nbytes}

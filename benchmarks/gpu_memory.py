@@ -71,7 +71,7 @@ def numpy_peak() -> Any:
 
 
 def free_memory(own: bool) -> int:
-    """Return the free bytes of the GPU, asked through the framework in use; this initialises CUDA."""
+    """Return the free bytes of the GPU, queried through the framework in use; this initialises CUDA."""
     if own:
         from cupy.cuda import runtime
 

@@ -79,7 +79,7 @@ class OwnNetwork:
     as_numpy = staticmethod(to_numpy)
 
     def gradient(self) -> np.ndarray:
-        """Return all gradients in a row."""
+        """Return all gradients, concatenated."""
         return np.concatenate([to_numpy(p.grad).ravel() for p in self.optimizer.parameters])
 
 
@@ -127,7 +127,7 @@ class TorchNetwork:
         return loss
 
     def gradient(self) -> np.ndarray:
-        """Return all gradients in a row."""
+        """Return all gradients, concatenated."""
         return np.concatenate([p.grad.cpu().numpy().ravel() for p in self.parameters])
 
     @staticmethod

@@ -1,10 +1,10 @@
-"""The shapes and the numbers of repetitions. `--quick` runs the same code on shapes too small to compare."""
+"""The shapes and the numbers of rounds. `--quick` runs the same code on shapes too small to compare."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-STEPS = 2  # the recurrence's t, here and in the network
+STEPS = 2  # the recurrence's t, in the block and in the network
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Plan:
 
     @property
     def slow_repeats(self) -> int:
-        """The number of repetitions of slow measurements."""
+        """The number of rounds of slow measurements."""
         return max(1, self.repeats // 3)
 
 

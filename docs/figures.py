@@ -306,10 +306,10 @@ def draw_rooms() -> Figure:
     figure, axes = new_figure(8.0, 7.7, (0.2, 10.7), (-0.3, 10.1))
     rooms = [
         (9.5, 6.0, 8.6, "commands", "one file for each command, and its options"),
-        (8.5, 6.0, 8.6, "study", "several trainings compared: plan, runs, findings, report"),
+        (8.5, 6.0, 8.6, "study", "several training runs compared: plan, findings, report"),
         (7.5, 6.0, 8.6, "training", "settings, the loop, checkpoints, cost, export"),
         (6.5, 6.0, 8.6, "scores", "metrics, baselines, evaluation, ISIC scoring"),
-        (5.5, 6.0, 8.6, "prediction", "photograph to mask, clean-up, feature maps"),
+        (5.5, 6.0, 8.6, "prediction", "image to mask, clean-up, feature maps"),
         (4.5, 3.8, 4.2, "data", "images, ISIC, lesions"),
         (4.5, 8.2, 4.2, "network", "blocks, U, losses"),
     ]
@@ -332,7 +332,7 @@ def draw_rooms() -> Figure:
     arrow(axes, (8.2, 4.18), (8.2, 3.02))
     for y, name in ((7.0, "r2unet"), (1.7, "minidl")):
         label(axes, 0.75, y, name, fontsize=13, fontweight="bold", rotation=90)
-    note = "minidl knows nothing of r2unet; data and network know nothing of each other"
+    note = "minidl does not import r2unet; data and network do not import each other"
     label(axes, 6.0, -0.05, note, QUIET, fontsize=9)
     return figure
 

@@ -10,10 +10,10 @@ We give a 3x3 convolution images x and their edges y, and minimise L = mean (w *
 L is a quadratic function of the nine weights. Its Hessian, the curvature, is 2 E[c c^T], where c are the nine
 pixels under the filter. In a direction of curvature k, a step of learning rate r multiplies the error by
 1 - r k. For r k > 2 the error grows. So the steepest direction limits the learning rate, and the flattest
-direction determines how many steps it takes.
+direction determines the number of steps.
 
 In white noise the nine pixels are independent: k is 2 in every direction, and r = 1/4 halves every error. In
-photographs neighbouring pixels are nearly equal: the curvature along their sum is hundreds of times the
+real images neighbouring pixels are nearly equal: the curvature along their sum is hundreds of times the
 curvature along their differences. This is why deep networks need more than plain gradient descent.
 
 Run it:    python examples/edge_filter.py                                          (takes a second)
@@ -50,7 +50,7 @@ SEED = 0
 parser = argparse.ArgumentParser(description="Learn an edge filter from images and their edges.")
 parser.add_argument("--images", choices=("noise", "lesions"), default="noise", help="training images")
 parser.add_argument("--steps", type=int, default=20, help="steps of gradient descent (default 20)")
-parser.add_argument("--out", type=Path, default=Path("runs/edge_filter"), help="folder for the picture")
+parser.add_argument("--out", type=Path, default=Path("runs/edge_filter"), help="folder for the figure")
 options = parser.parse_args()
 
 rng = np.random.default_rng(SEED)
@@ -59,7 +59,7 @@ grey = np.stack([lesions[i].image.mean(axis=2) for i in range(COUNT + 1)])  # (C
 grey = ((grey - grey.mean()) / grey.std())[:, None].astype(np.float32)  # -> (COUNT + 1, 1, SIZE, SIZE)
 noise = rng.normal(size=(COUNT, 1, SIZE, SIZE)).astype(np.float32)
 
-# The last lesion is held out for the picture: the filter should also work on an image it was not trained on.
+# The last lesion is held out for the figure: the filter should also work on an image it was not trained on.
 images = Tensor(noise if options.images == "noise" else grey[:-1])
 true_kernel = np.array(TRUE_KERNEL, np.float32)[None, None]  # (OC, C, KH, KW) = (1, 1, 3, 3)
 edges = conv2d(images, Tensor(true_kernel))  # (COUNT, 1, SIZE, SIZE) -> (COUNT, 1, SIZE - 2, SIZE - 2)
@@ -99,8 +99,8 @@ with no_grad():
         "edges, learned filter": layer(lesion),
     }
 figure = Figure(figsize=(9.6, 3.5), dpi=150, layout="constrained")
-for axes, (title, picture) in zip(figure.subplots(1, 3), shown.items(), strict=True):
-    axes.imshow(picture.numpy()[0, 0], cmap="gray")
+for axes, (title, image) in zip(figure.subplots(1, 3), shown.items(), strict=True):
+    axes.imshow(image.numpy()[0, 0], cmap="gray")
     axes.set_title(title, fontsize=11)
     axes.set_axis_off()
 options.out.mkdir(parents=True, exist_ok=True)

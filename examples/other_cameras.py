@@ -1,8 +1,8 @@
-"""Other cameras: how does the score of a network change on photographs unlike its training images?
+"""Other cameras: how does the score of a network change on images unlike its training images?
 
 A score on the images of one archive says little about the camera of another hospital (domain shift). Here
-each image is changed as a different lamp, lens or program would change it, and the network is scored again
-on the same lesions. So every difference is due to the camera and not to the lesions.
+each image is changed as a different lamp, lens or file format would change it, and the network is scored
+again on the same lesions. So every difference is due to the camera and not to the lesions.
 
 Run it:    python examples/other_cameras.py --data ISIC                       (30 images, half a minute)
            python examples/other_cameras.py --data ISIC --limit 150
@@ -11,7 +11,7 @@ Run it:    python examples/other_cameras.py --data ISIC                       (3
            wait for each other twenty times as long as they compute.
 
 Expect:    a line per camera: the mean Jaccard, and its difference from the unchanged images. Changes that
-           the augmentation of the training covers cost little; changes that it does not cover cost more.
+           the augmentation covered in training cost little; others cost more.
 
 Try next:  1. Train with --augment 0 and compare. Which lines fall?
            2. Add your own camera, and measure what it costs.
@@ -32,9 +32,7 @@ from r2unet.network.fold import fold_all
 from r2unet.prediction.predict import THRESHOLD
 from r2unet.training.run_folder import PRETRAINED
 
-parser = argparse.ArgumentParser(
-    description="Score a network on photographs as other cameras would take them."
-)
+parser = argparse.ArgumentParser(description="Score a network on images as other cameras would take them.")
 parser.add_argument("--data", required=True, help="folder of ISIC 2016, 2017 or 2018")
 parser.add_argument(
     "--checkpoint", type=Path, default=PRETRAINED, help="weights to score (default: the pretrained weights)"
@@ -46,7 +44,7 @@ parser.add_argument(
 options = parser.parse_args()
 
 
-# Cameras. Each takes a sample, image (H, W, 3) uint8 and mask (H, W), and returns it as it would record it.
+# Each camera takes a sample, image (H, W, 3) uint8 and mask (H, W), and returns what it would record.
 
 
 def lamp(*gains):
@@ -121,7 +119,7 @@ try:
             mask = predict_image(folded, seen.image, settings.size) > THRESHOLD
             scores[name].append(jaccard(confusion(mask, seen.mask)))
 except InputError as error:
-    parser.exit(2, f"other_cameras: {error}\n")
+    parser.exit(2, f"{parser.prog}: error: {error}\n")
 
 print(f"mean Jaccard of {len(chosen)} images, {options.split}; without test-time augmentation and clean-up")
 means = {name: float(np.mean(values)) for name, values in scores.items()}

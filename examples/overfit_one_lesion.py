@@ -1,8 +1,8 @@
 """The first test of any network: can it overfit one image?
 
-A network that cannot is broken: a skip connection is missing, a gradient does not arrive, or the mask belongs
-to another image. A network that can has passed the cheapest test, which says nothing about other images. Run
-this test before every long training: it takes seconds and can save days.
+A network that cannot do this is broken: a skip connection is missing, a gradient does not arrive, or the mask
+belongs to another image. A network that can do it has passed the cheapest test, which says nothing about
+other images. Run this test before every long training run: it takes seconds and can save days.
 
 Two numbers are printed for the mask. The loss, cross-entropy + (1 - soft Dice), is differentiable, and
 gradient descent minimises it. Dice, twice the overlap divided by the sum of the two areas, is the goal; it is
@@ -12,7 +12,7 @@ Run it:    python examples/overfit_one_lesion.py                                
 
 Expect:    the loss falls towards 0. Dice exceeds 0.95 within about twenty steps and reaches 0.99. In
            evaluation mode, with running statistics, the same network agrees. runs/overfit/overlays.png shows
-           its predictions before, during and after the training.
+           its predictions before, during and after training.
 
 Try next:  1. --steps 8: in evaluation mode Dice is lower. The running averages of batch norm move by a tenth
               per step, so they still describe the network of earlier steps.
@@ -43,7 +43,7 @@ SHOWN = (0, 5)  # steps whose prediction is drawn, in addition to the last step
 
 parser = argparse.ArgumentParser(description="Overfit a small R2U-Net to one lesion.")
 parser.add_argument("--steps", type=int, default=60, help="optimizer steps (default 60)")
-parser.add_argument("--out", type=Path, default=Path("runs/overfit"), help="folder for the picture")
+parser.add_argument("--out", type=Path, default=Path("runs/overfit"), help="folder for the figure")
 options = parser.parse_args()
 
 sample = SyntheticLesions(LESION + 1, SIZE, seed=SEED)[LESION]
@@ -59,12 +59,12 @@ def score(logits):
     return confusion(logits.numpy()[0, 0] > 0, sample.mask)
 
 
-def picture(logits, name):
+def overlay_row(logits, name):
     probability = logits.detach().sigmoid().numpy()[0, 0]  # (1, 1, SIZE, SIZE) -> (SIZE, SIZE)
     return OverlayRow(sample.image, sample.mask, probability, name, jaccard(score(logits)))
 
 
-pictures = []
+rows = []
 print(f"{sum(p.size for p in model.parameters())} weights, {SIZE} x {SIZE} pixels")
 print("step    loss     Dice")
 for step in range(options.steps + 1):
@@ -74,7 +74,7 @@ for step in range(options.steps + 1):
     if step % 10 == 0 or step == options.steps:
         print(f"{step:4}  {loss.item():.4f}   {training_dice:.4f}")
     if step in SHOWN:
-        pictures.append(picture(logits, f"step {step}"))
+        rows.append(overlay_row(logits, f"step {step}"))
     if step < options.steps:
         optimizer.zero_grad()
         loss.backward()
@@ -86,6 +86,6 @@ with no_grad():
 evaluation_dice = dice(score(logits))
 print(f"in evaluation mode, with running statistics: Dice {evaluation_dice:.4f}")
 
-pictures.append(picture(logits, f"step {options.steps}"))
-plot_overlays(pictures, options.out / "overlays.png")
+rows.append(overlay_row(logits, f"step {options.steps}"))
+plot_overlays(rows, options.out / "overlays.png")
 print(f"the outlines are drawn in {options.out / 'overlays.png'}")

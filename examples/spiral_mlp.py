@@ -37,7 +37,7 @@ SEED = 0
 
 parser = argparse.ArgumentParser(description="Separate the arms of a spiral with a small network.")
 parser.add_argument("--steps", type=int, default=400, help="optimizer steps (default 400)")
-parser.add_argument("--out", type=Path, default=Path("runs/spiral"), help="folder for the picture")
+parser.add_argument("--out", type=Path, default=Path("runs/spiral"), help="folder for the figure")
 options = parser.parse_args()
 
 

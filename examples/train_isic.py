@@ -1,22 +1,22 @@
-"""Train R2U-Net to segment skin lesions: a complete training in one script, to read from top to bottom.
+"""Train R2U-Net to segment skin lesions: a complete training run in one script, to read from top to bottom.
 
 `r2unet train` does the same with more checks and options. Here nothing is hidden: settings, data, model, the
-training loop, validation, and a checkpoint from which the training can be resumed. Change a line and see
-what it does.
+training loop, validation, and a checkpoint from which training can be resumed. Change a line and see what it
+does.
 
 Run it:    python examples/train_isic.py                                  (generated lesions, half a minute)
            python examples/train_isic.py --data ISIC --limit 200          (a quick try on real images)
            python examples/train_isic.py --data ISIC --size 128 --epochs 40 --out runs/isic
 
-You can interrupt it at any time. The same command with --resume continues from the last complete epoch, and
-ends with the same weights as an uninterrupted training.
+You can interrupt it at any time. The same command with --resume resumes after the last complete epoch, and
+ends with the same weights as an uninterrupted run.
 
 Expect:    a line per epoch, with the mean Jaccard rising; at the end the scores of the best epoch and of two
            baselines that need no network. OUT/curves.png and OUT/overlays.png show both. Use the weights with
            `r2unet predict PHOTO --checkpoint OUT/best.npz --out masks`. This is not a medical device.
 
 Try next:  1. augment=0.0 learns so few images faster. Are the two losses still close after 40 epochs?
-           2. Only one of the two terms in `loss_function`. Which one finds the small lesions?
+           2. Only one of the two terms in `loss_function`. Which of them finds the small lesions?
            3. steps=0, a residual U-Net with as many weights. Use several seeds before you believe a gain.
 """
 
@@ -60,9 +60,9 @@ parser.add_argument("--data", help="folder of ISIC 2016, 2017 or 2018 (default: 
 parser.add_argument("--epochs", type=int, default=6, help="passes over the training images (default 6)")
 parser.add_argument("--size", type=int, default=48, help="image size in pixels, divisible by 8 (default 48)")
 parser.add_argument(
-    "--out", type=Path, default=Path("runs/train_isic"), help="folder for checkpoints and pictures"
+    "--out", type=Path, default=Path("runs/train_isic"), help="folder for checkpoints and figures"
 )
-parser.add_argument("--resume", action="store_true", help="resume the training in --out")
+parser.add_argument("--resume", action="store_true", help="resume the training run in --out")
 parser.add_argument(
     "--limit", type=int, metavar="N", help="use the first N images of each split, or generate N"
 )
@@ -94,9 +94,13 @@ try:
     if options.resume:
         state = read_state(options.out / LAST)
         if (read_settings(state), state.get("limit", 0)) != (settings, options.limit):
-            raise InputError(f"{options.out}: began with other settings; repeat its command with --resume")
+            raise InputError(
+                f"--out {options.out}: was started with other settings; repeat its options and add --resume"
+            )
     elif (options.out / LAST).exists():
-        raise InputError(f"{options.out}: contains a training; add --resume, or choose another --out")
+        raise InputError(
+            f"--out {options.out}: already contains a training run; add --resume, or choose another folder"
+        )
     if settings.data is None:
         training = SyntheticLesions(settings.images, settings.size, settings.seed)
         # A distant seed, so that no training set of any practical size contains these lesions.

@@ -1,4 +1,4 @@
-// What several kernels need. The engine puts this file in front of the text of every .cu file, after `using T`.
+// Functions shared by several kernels. The engine inserts this file before every .cu file, after `using T`.
 
 // 1 / (1 + exp(-x)), derived in ops/activation.py.
 __device__ T sigmoid(T x)
@@ -8,7 +8,7 @@ __device__ T sigmoid(T x)
 }
 
 // The sum of `value` over the 32 threads of a warp, in its first thread. In each round, every thread adds the value
-// of the thread `offset` places further on, which it reads from that thread's register (a shuffle):
+// of the thread `offset` lanes higher, which it reads from that thread's register (a shuffle):
 // after the rounds 16, 8, 4, 2, 1 the first thread holds the sum of all 32.
 __device__ T warp_sum(T value)
 {

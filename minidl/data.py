@@ -5,7 +5,7 @@ for the augmentation of each sample. The batches therefore do not depend on the 
 them, nor on which thread is faster. An epoch that was interrupted after k batches resumes exactly: draw the
 same numbers again and skip k batches.
 
-Batches for a GPU are copied to it while it computes the batch before (`prefetched`).
+Batches for a GPU are copied to it while it computes the previous batch (`prefetched`).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class DataLoader:
 
 
 class Sent(NamedTuple):
-    """Arrays on their way to a device, joined into one."""
+    """Arrays being sent to a device, joined into one."""
 
     joined: Array  # (total size,)
     shapes: list[tuple[int, ...]]
@@ -106,7 +106,7 @@ class Sent(NamedTuple):
 class Prefetcher:
     """Sends arrays to a device; to a GPU, while the GPU computes.
 
-    Copies to a GPU start from pinned memory and run in a stream of their own, beside the stream that
+    Copies to a GPU start from pinned memory and run in their own stream, in parallel with the stream that
     computes. Each stream waits for the other only at events:
 
         computing   | step 0  | step 1  | step 2  |      step 2 starts when batch 2 has arrived
@@ -156,8 +156,8 @@ class Prefetcher:
 def prefetched(batches: Iterable[Any], device: str) -> Iterator[Any]:
     """Yield batches, which are named tuples, with their arrays on a device, each sent one batch ahead.
 
-    A GPU therefore copies a batch while it computes the one before. The arrays of a batch, all of one dtype,
-    are sent as one, because every copy costs some microseconds to start. On the CPU nothing is copied.
+    A GPU therefore copies a batch while it computes the previous one. The arrays of a batch, all of one
+    dtype, are sent as one, because every copy costs some microseconds to start. On the CPU nothing is copied.
     """
     if device == "cpu":
         yield from batches

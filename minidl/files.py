@@ -15,15 +15,16 @@ from typing import BinaryIO
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_write(path: str | Path, ending: str = ".part") -> Iterator[BinaryIO]:
     """Open a file that replaces `path` at the end of the `with` block; after an error `path` is unchanged.
 
-    Raises OSError if the folder does not exist or cannot be written.
+    The name of the temporary file has this ending: processes that may write the same file at the same time
+    need different ones. Raises OSError if the folder does not exist or cannot be written.
     """
     path = Path(path)
     # In the same folder, because a rename is atomic only within one file system. If the process is killed,
     # this file remains, and the next write to the same path overwrites it.
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}{ending}")
     try:
         with open(temporary, "wb") as file:
             yield file

@@ -1,9 +1,8 @@
-"""Gradient checking: derivatives that were derived by hand, compared with finite differences.
+"""Gradient checking: compares the gradients of `backward` with finite differences.
 
 **Vector-Jacobian products.** `backward` claims to compute J^T u for a cotangent u, where J is the
 Jacobian of f. For any direction v, <u, J v> = <J^T u, v>. The left side needs no derivative at all: J v
-is how f(x) changes when x moves along v, which a central difference measures with an error that falls
-with h^2,
+is the change of f(x) when x moves along v. A central difference measures it with an error of order h^2:
 
     J v  =  (f(x + h v) - f(x - h v)) / 2h  +  O(h^2).
 
@@ -15,12 +14,12 @@ In float64 rounding costs about 1e-16 / h. With h = 1e-5 the two sides agree to 
 that is wrong by one part in a thousand exceeds the tolerance of 1e-6 a thousandfold. Inputs are kept away
 from kinks (ReLU at 0, equal pixels in a max-pool), where there is no derivative.
 
-**Adjoints.** For a linear map the claim is <A x, y> = <x, A^T y>, exactly and for all x and y. There is no h
-and no error but rounding, so the check also works in float32.
+**Adjoints.** For a linear map the claim is <A x, y> = <x, A^T y>, exactly and for all x and y. There is no h,
+and the only error is rounding, so the check also works in float32.
 
 `python -m minidl.gradcheck` checks every Function and every faster implementation of it, and the networks of
-packages that are built on this one; with `--device cpu cuda`, on each of these devices at the same random
-numbers, side by side.
+packages that are built on this one; with `--device cpu cuda`, on each of these devices with the same random
+numbers, in adjacent columns.
 """
 
 from __future__ import annotations
@@ -47,17 +46,17 @@ from minidl.tensor import Tensor
 TOLERANCE = 1e-6
 STEP = 1e-5
 
-# A package that is built on this one registers its checks as an entry point of this group: a function
-# (rng, device) that yields further rows. So this package names none of them, and works without.
+# A package that is built on this one adds its own checks: it calls `register` in a module that its
+# pyproject.toml lists as an entry point of this group. This package therefore does not depend on it.
 ENTRY_POINTS = "minidl.gradcheck"
 
 
 class GradientError(AssertionError):
-    """A derivative is wrong; the message holds both numbers."""
+    """A derivative is wrong; the message contains both numbers."""
 
 
 def relative_error(a: float, b: float, floor: float = 1e-12) -> float:
-    """Return |a - b| / max(|a|, |b|, floor). The floor is for two numbers that should both be zero."""
+    """Return |a - b| / max(|a|, |b|, floor). The floor matters for two numbers that should both be zero."""
     error = abs(a - b) / max(abs(a), abs(b), floor)
     return error if np.isfinite(error) else float("inf")
 
@@ -145,6 +144,14 @@ class Row:
 
 
 Check = tuple[str, str, float, Callable[[], float]]  # name, what is checked, tolerance, the check itself
+Checks = Callable[[np.random.Generator, str], Iterator[Check]]  # of (rng, device)
+
+_registered: dict[str, Checks] = {}
+
+
+def register(package: str, checks: Checks) -> None:
+    """Add the checks of another package to the table of `python -m minidl.gradcheck`."""
+    _registered[package] = checks
 
 
 def function_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Check]:
@@ -172,7 +179,7 @@ def function_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[C
 
 
 def by(how: str, f: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return f computed by the implementations of this name."""
+    """Return f computed by the implementations with this name."""
 
     def function(*inputs: Tensor) -> Tensor:
         with implementation(how):
@@ -182,7 +189,7 @@ def by(how: str, f: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def implementation_of(f: Callable[..., Tensor], inputs: Sequence[np.ndarray], device: str) -> str:
-    """Return the name of the implementation that computes f, whose last operation is the one in question."""
+    """Return the name of the implementation that computes the last operation of f."""
     return f(*(Tensor(to_device(a, device), requires_grad=True) for a in inputs)).creator.implementation
 
 
@@ -211,7 +218,7 @@ def adjoint_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Ch
     def join(a: Array) -> Array:
         return ops.concat((Tensor(a), Tensor(2.0 * a))).data
 
-    copies = [definition] if device == "cpu" else [definition, im2col]
+    modules = [definition, *([im2col] if "im2col" in implementations(definition.Conv2d, device) else [])]
     pairs = [
         (
             "im2col, col2im" + ("" if code is definition else " (kernels)"),
@@ -220,7 +227,7 @@ def adjoint_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Ch
             x,
             col,
         )
-        for code in copies
+        for code in modules
     ]
     pairs += [
         ("conv2d, conv_transpose2d", convolve, transposed, x, y),
@@ -232,9 +239,11 @@ def adjoint_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Ch
 
 
 def other_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Check]:
-    """Yield the checks that installed packages have registered."""
-    for registered in entry_points(group=ENTRY_POINTS):
-        yield from registered.load()(rng, device)
+    """Yield the checks that other packages have registered."""
+    for entry_point in entry_points(group=ENTRY_POINTS):
+        entry_point.load()  # importing the module registers its checks
+    for checks in _registered.values():
+        yield from checks(rng, device)
 
 
 def _fail(message: str) -> float:
@@ -242,7 +251,7 @@ def _fail(message: str) -> float:
 
 
 def run(checks: Sequence[Check] | Iterator[Check], device: str = "cpu") -> list[Row]:
-    """Run all checks; a check that fails or raises any other exception becomes a row that says so."""
+    """Run all checks; a check that raises an exception becomes a row with its message."""
     rows = []
     for name, checked, tolerance, check in checks:
         try:
@@ -284,7 +293,7 @@ def _fault(row: Row, name_device: bool) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table of all checks; return 0 if all passed, otherwise 1. Exits with 2 without a device."""
+    """Print the table of all checks; return 0 if all passed, else 1. Exit with 2 if a device fails."""
     parser = argparse.ArgumentParser(prog="python -m minidl.gradcheck", description="Check every derivative.")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--seed", type=int, default=0, help="seed of the inputs and directions (default 0)")
@@ -293,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="+",
         choices=DEVICES,
         default=["cpu"],
-        help="one or several, side by side (default cpu)",
+        help="one or more devices, a column for each (default cpu)",
     )
     options = parser.parse_args(argv)
     devices = list(dict.fromkeys(options.device))
@@ -320,4 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Not this module's own `main`: packages register their checks in the module of the name minidl.gradcheck.
+    from minidl import gradcheck
+
+    sys.exit(gradcheck.main())

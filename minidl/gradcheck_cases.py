@@ -1,4 +1,4 @@
-"""The inputs at which each operation is checked: away from kinks, and chosen so that mistakes show.
+"""The inputs at which each operation is checked: away from kinks, and chosen to expose mistakes.
 
 The shapes are small, odd and all different, and the settings are not the defaults, so that an exchanged axis,
 an off-by-one or a forgotten stride changes the result. The inputs are far from all kinks: that of a ReLU at
@@ -30,7 +30,7 @@ def all_different(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def by_recomputing(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return f as the forward pass of a module that is computed again in the backward pass."""
+    """Return f as a module whose activations are recomputed in the backward pass."""
 
     def function(x: Tensor, *weights: Tensor) -> Tensor:
         module = Module()
@@ -43,9 +43,9 @@ def by_recomputing(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def function_cases(
     rng: np.random.Generator, device: str = "cpu"
 ) -> dict[str, tuple[Callable[..., Tensor], list[np.ndarray]]]:
-    """Return, for each Function by its name, a way to call it on a device and the inputs to check it at.
+    """Return, for each Function by its name, a function that calls it on a device, and the inputs.
 
-    Where a backward pass has several branches, each has a case: the name, a comma, and which branch.
+    If a backward pass has several branches, each has its own case, named after the Function and the branch.
     """
     image, other, weights = rng.normal(size=(2, 3, 7, 6)), rng.normal(size=(2, 4, 7, 6)), off_zero(rng, 3)
     mask = (rng.random((2, 1, 5, 4)) > 0.5).astype(np.float64)

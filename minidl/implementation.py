@@ -12,12 +12,12 @@ share, so it runs on every device. It is what the documentation explains. Some o
         ...
 
     def relu(x):
-        return choose(ReLU, x.device)()(x)                 # the one place where the choice is made
+        return choose(ReLU, x.device)()(x)                 # the only place where the choice is made
 
 `choose` returns the first implementation, in the order of registration, that runs on the device and suits the
-arguments, and otherwise the definition. The choice can be made by hand, and it can be inspected:
+arguments, and otherwise the definition. The choice can be overridden and inspected:
 
-    with implementation("definition"):                     # a whole network by its definitions
+    with implementation("definition"):                     # a network that uses definitions only
         loss = model(x)
 
     python -m minidl.operations                            # a table of all operations and implementations
@@ -35,8 +35,6 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-CPU, GPU = ("cpu",), ("cuda", "cuda-on-cpu")  # the devices that run array code only, and CUDA kernels too
-
 Code = TypeVar("Code", bound=Callable)
 
 
@@ -46,13 +44,13 @@ class Implementation(NamedTuple):
     name: str
     code: Callable  # a subclass of the definition, or a function with its signature
     devices: tuple[str, ...]
-    can: Callable[..., bool]  # whether it computes the operation for these arguments at all
-    pays: Callable[..., bool]  # whether it is then the one to prefer
+    can: Callable[..., bool]  # whether it supports these arguments
+    pays: Callable[..., bool]  # whether it is then preferred by default
 
 
 _registered: dict[Callable, list[Implementation]] = {}
 
-# The names that `implementation` asked for, by the definition that they are for; None stands for all others.
+# The names requested by `implementation`, for each definition; the key None applies to all other definitions.
 Requests = Mapping[Callable | None, tuple[str, ...]]
 _requested: ContextVar[Requests] = ContextVar("requested", default=MappingProxyType({}))
 
@@ -70,8 +68,8 @@ def implements(
 ) -> Callable[[Code], Code]:
     """Register the decorated class or function as an implementation of `definition` on these devices.
 
-    `can` and `pays` receive the arguments that `choose` is given after the device: what the implementation
-    can compute at all, and where it should be preferred without being asked for.
+    `can` and `pays` receive the arguments of `choose` after the device. They return whether the
+    implementation supports these arguments, and whether it is preferred by default.
     """
 
     def register(code: Code) -> Code:
@@ -85,7 +83,7 @@ def implements(
 def choose(definition: Code, device: str, *arguments: Any) -> Code:
     """Return the code that computes the operation on this device for these arguments."""
     requested = _requested.get()
-    names = requested.get(definition) or requested.get(None)
+    names = requested.get(definition, requested.get(None, ()))
     for candidate in _registered.get(definition, ()):
         wanted = candidate.name in names if names else candidate.pays(*arguments)
         if wanted and device in candidate.devices and candidate.can(*arguments):
@@ -95,22 +93,34 @@ def choose(definition: Code, device: str, *arguments: Any) -> Code:
 
 @contextmanager
 def implementation(*names: str, of: Sequence[Callable] = ()) -> Iterator[None]:
-    """Compute by the implementations of these names inside this block: all operations, or only `of`.
+    """Use the implementations with these names inside this block, for all operations or only for `of`.
 
-    Where an operation has none of these names, or none that can compute what is asked, its definition runs;
-    "definition" therefore stands for all definitions, and "auto" for the choice that is made by default.
-    Raises ValueError for a name that no implementation has.
+    An operation without such an implementation, or whose implementation does not support the arguments, uses
+    its definition. "definition" therefore selects all definitions, and "auto" restores the default choice. A
+    block inside another replaces its choice, for all operations or for those of `of`. Raises ValueError for a
+    name that no implementation has.
     """
     known = ("auto", "definition", *sorted({i.name for group in _registered.values() for i in group}))
     for name in names:
         if name not in known:
             raise ValueError(f"unknown implementation {name!r}; choose from {', '.join(known)}")
     chosen = () if "auto" in names else names
-    token = _requested.set({**_requested.get(), **dict.fromkeys(of or (None,), chosen)})
+    requested = {**_requested.get(), **dict.fromkeys(of, chosen)} if of else {None: chosen}
+    token = _requested.set(requested)
     try:
         yield
     finally:
         _requested.reset(token)
+
+
+def name_of(code: Callable) -> str:
+    """Return the name of an implementation that `choose` returned; "definition" for a definition."""
+    return getattr(code, "implementation", "definition")
+
+
+def definitions() -> list[Callable]:
+    """Return the operations that have faster implementations."""
+    return list(_registered)
 
 
 def implementations(definition: Callable, device: str) -> list[str]:

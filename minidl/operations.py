@@ -9,28 +9,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from minidl import optim, recompute  # noqa: F401  (recompute defines an operation)
-from minidl.average import add_weighted
-from minidl.implementation import implementations
+from minidl import average, optim, recompute  # noqa: F401  (each defines operations)
+from minidl.implementation import definitions, implementations
 from minidl.tensor import Function
-
-# Definitions that are no operations of the graph, because nothing is differentiated.
-OTHERS: tuple[Callable, ...] = (add_weighted, optim.update_all, optim.scale_gradients)
 
 
 def every_function(base: type[Function] = Function) -> Iterator[type[Function]]:
-    """Yield the definition of every operation of this package; Python knows them all, so none is left out."""
+    """Yield the definition of every operation of this package, found among the subclasses of Function."""
     for kind in base.__subclasses__():
         if kind.__module__.partition(".")[0] == "minidl" and kind.implementation == "definition":
             yield kind
         yield from every_function(kind)
 
 
+def outside_the_graph() -> Iterator[Callable]:
+    """Yield the definitions that are plain functions, because nothing is differentiated."""
+    for definition in definitions():
+        if not isinstance(definition, type) and definition.__module__.partition(".")[0] == "minidl":
+            yield definition
+
+
 def table() -> str:
     """Return the table in Markdown."""
-    definitions = sorted(every_function(), key=lambda kind: (kind.__module__, kind.__qualname__))
+    functions = sorted(every_function(), key=lambda kind: (kind.__module__, kind.__qualname__))
     lines = ["| operation | definition | CPU | GPU |", "|---|---|---|---|"]
-    for definition in (*definitions, *OTHERS):
+    for definition in (*functions, *outside_the_graph()):
         cells = [", ".join(implementations(definition, device)) or "definition" for device in ("cpu", "cuda")]
         file = definition.__module__.replace(".", "/") + ".py"
         lines.append(f"| {definition.__name__} | {file} | {' | '.join(cells)} |")

@@ -1,10 +1,10 @@
 // Adam, AdamW and gradient clipping, each in one launch over all parameters of a network: a launch takes
 // microseconds, and a network has a hundred small arrays. The formulas are those of optim.py.
 //
-// p, g, ... are tables of addresses: parameter k begins at p[k], its gradient at g[k]. The numbers of all
-// parameters are numbered through, and those of parameter k are offsets[k] <= i < offsets[k + 1].
+// p, g, ... are tables of addresses: parameter k starts at p[k], its gradient at g[k]. The elements of all
+// parameters are numbered consecutively; those of parameter k are offsets[k] <= i < offsets[k + 1].
 
-// Return the parameter that number i belongs to: the last k with offsets[k] <= i, found by bisection.
+// Return the parameter that element i belongs to: the last k with offsets[k] <= i, found by bisection.
 __device__ int parameter_of(int i, const int* offsets, int parameters)
 {
     int k = 0;
@@ -16,7 +16,7 @@ __device__ int parameter_of(int i, const int* offsets, int parameters)
     return k;
 }
 
-// Thread i owns number i. m and v hold the running means of all parameters, one after the other; `updated` are new
+// Thread i owns element i. m and v hold the running means of all parameters, one after the other; `updated` are new
 // arrays, since a graph may still hold the old ones. a1 = 1 - b1, a2 = 1 - b2, c1 = 1 - b1^t, c2 = 1 - b2^t.
 extern "C" __global__ void adam(
     T* __restrict__ m, T* __restrict__ v, T* const* updated, const T* const* p, const T* const* g,
@@ -35,7 +35,7 @@ extern "C" __global__ void adam(
     updated[k][j] = weight - lr * decay_of_weight * weight - lr * (mean / c1) / (sqrt(square / c2) + eps);
 }
 
-// Thread i of the grid owns the numbers i, i + (threads of the grid), ... of all gradients; block b writes the
+// Thread i of the grid owns the elements i, i + (threads of the grid), ... of all gradients; block b writes the
 // sum of their squares to partial[b].
 extern "C" __global__ void sums_of_squares(
     T* __restrict__ partial, const T* const* g, const int* __restrict__ offsets, int parameters)
@@ -50,8 +50,8 @@ extern "C" __global__ void sums_of_squares(
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// Thread i owns number i of all gradients, and scales it so that their joint norm becomes max_norm, if it is larger;
-// a NaN stays visible. The norm stays on the GPU, so that nothing waits for it.
+// Thread i owns element i of all gradients. If their joint norm exceeds max_norm, it scales the element by
+// max_norm / norm; a NaN is not hidden. The norm stays on the GPU, so that the CPU need not wait for it.
 extern "C" __global__ void scale_to_norm(
     const T* __restrict__ norm, T* const* scaled, const T* const* g, const int* __restrict__ offsets,
     int parameters, T max_norm)

@@ -5,7 +5,7 @@
     Adam        m <- b1 m + (1 - b1) g                            momentum, as a running mean,
                 v <- b2 v + (1 - b2) g^2                          divided by the gradient's running size:
                 p <- p - lr m' / (sqrt(v') + eps)                 every weight has its own step size
-    AdamW       p <- p - lr weight_decay p, then Adam             decay separate from the gradient
+    AdamW       p <- p - lr weight_decay p, then Adam             decoupled weight decay
 
 m' = m / (1 - b1^t) and v' = v / (1 - b2^t) correct for m and v being initialised to zero (Kingma & Ba 2015).
 
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backend import (
+    GPU,
     Array,
     Kernels,
     address,
@@ -33,7 +34,7 @@ from minidl.backend import (
     to_device,
     to_numpy,
 )
-from minidl.implementation import GPU, choose, implements
+from minidl.implementation import choose, implements
 from minidl.tensor import Parameter
 
 kernels = Kernels(__file__)
@@ -81,14 +82,14 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient, once."""
         self.steps += 1
-        update_all(self)
+        choose(update_all, device_of(self.parameters[0].data), self)(self)
 
     def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
         """Update one parameter by its gradient; `memory` holds its state arrays, updated in place."""
         raise NotImplementedError(f"{type(self).__name__} does not define update")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a training needs to resume exactly where it stopped."""
+        """Return the state from which training resumes exactly."""
         arrays = {slot: [to_numpy(a).copy() for a in kept] for slot, kept in self.memory.items()}
         return {"lr": self.lr, "steps": self.steps, **arrays}
 
@@ -140,7 +141,7 @@ class Adam(Optimizer):
     """Adam (Kingma & Ba 2015, algorithm 1); weight decay is added to the gradient."""
 
     slots = ("mean", "square")
-    decay = 0.0  # of the weight itself: AdamW's
+    decay = 0.0  # applied to the weight itself, by AdamW
 
     def __init__(
         self,
@@ -152,11 +153,6 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
         self.betas, self.eps = betas, eps
-
-    def step(self) -> None:
-        """Update every parameter that has a gradient, once."""
-        self.steps += 1
-        choose(update_all, device_of(self.parameters[0].data))(self)
 
     def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
         if self.weight_decay:
@@ -191,11 +187,16 @@ class AdamW(Adam):
         super().update(p, g, memory)
 
 
-@implements(update_all, "kernels", devices=GPU)
-def update_all_by_kernel(adam: Adam) -> None:
+def is_adam(optimizer: Optimizer) -> bool:
+    """Return whether the optimizer's formula is the kernel's; a class derived from Adam may have another."""
+    return type(optimizer).update in (Adam.update, AdamW.update)
+
+
+@implements(update_all, "kernels", devices=GPU, can=is_adam)
+def update_all_by_kernels(adam: Adam) -> None:
     """Update all parameters of Adam or AdamW in one launch.
 
-    Raises ValueError if a parameter was converted or moved since the optimizer was made.
+    Raises ValueError if a parameter was converted or moved since the optimizer was created.
     """
     (m, v), (b1, b2), t = adam.rows.values(), adam.betas, adam.steps
     p = [contiguous(x.data) for x in adam.parameters]
@@ -211,11 +212,11 @@ def update_all_by_kernel(adam: Adam) -> None:
 
 
 def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float | Array:
-    """Scale all gradients so that their joint norm is at most `max_norm`; return the norm before.
+    """Scale all gradients so that their joint norm is at most `max_norm`; return the norm before scaling.
 
-    A bad batch then moves the weights no further than a good one, in the same direction (Pascanu, Mikolov,
-    Bengio 2013, algorithm 1). On a GPU the norm is returned as an array of one number there, because reading
-    it would wait for all work that the GPU has still to do.
+    This limits the step of an unusual batch without changing its direction (Pascanu, Mikolov, Bengio 2013,
+    algorithm 1). On a GPU the norm is returned as an array on the GPU, because reading the number would wait
+    for all queued work.
     """
     parameters = [p for p in parameters if p.grad is not None]
     if not parameters:
@@ -224,10 +225,10 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float | 
 
 
 def scale_gradients(parameters: list[Parameter], max_norm: float) -> float:
-    """Clip the gradients of parameters that all have one; the definition."""
+    """Clip the gradients, which all parameters must have; the definition."""
     squares = [np.vdot(p.grad, p.grad) for p in parameters]
     norm = math.sqrt(float(sum(squares)))
-    if norm > max_norm:  # not for NaN: a loss that is not finite should be seen, not hidden
+    if norm > max_norm:  # false for NaN: a loss that is not finite must stay visible
         for p in parameters:
             p.grad = p.grad * (max_norm / norm)  # a new array: gradients may share memory
     return norm
@@ -250,11 +251,11 @@ def scale_gradients_by_kernels(parameters: list[Parameter], max_norm: float) -> 
 
 
 def _tables(like: Array, *lists: list[Array | None]) -> tuple[Array | int, ...]:
-    """Return what a kernel needs to find number i of many arrays.
+    """Return the tables by which a kernel finds element i of many arrays.
 
-    These are the table of each list's addresses, with 0 for None; the table of the offsets at which each
-    array's numbers begin; and the number of arrays. Raises ValueError where the lists differ in shape, or an
-    array from `like` in dtype or device: a kernel would read beyond an array.
+    These are a table of addresses for each list, with 0 for None; a table of the index at which each array
+    starts; and the number of arrays. Raises ValueError if the shapes of two lists differ, or if the dtype or
+    the device of an array differs from that of `like`: a kernel would read beyond an array.
     """
     for arrays in zip(*lists, strict=True):
         kinds = {(a.shape, str(a.dtype), device_of(a)) for a in arrays if a is not None}

@@ -37,7 +37,7 @@ class Record:
     forward: float = 0.0
     backward: float = 0.0
     kept: int = 0  # after the forward passes: the outputs and what is saved for the backward passes
-    peak: int = 0  # the maximum that one pass had allocated at a time, including its results
+    peak: int = 0  # the maximum allocated at any time during one pass, including its results
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Profile:
     seconds: float = 0.0
 
     def table(self, steps: int = 1) -> str:
-        """Return a line for each record, the most expensive first; all numbers but the peaks are per step."""
+        """Return a line for each record, most expensive first; all numbers except the peaks are per step."""
         lines = [
             f"{'operation':<30}{'implementation':<17}{'calls':>6}{'forward':>12}{'backward':>12}{'share':>8}"
             f"{'kept':>12}{'peak':>12}"
@@ -72,7 +72,7 @@ def profiled() -> Iterator[Profile]:
     """Record every operation inside this block: its time, and on the CPU its memory."""
     profile = Profile()
     forward, backward = Function.__call__, Function._gradients
-    inside = [0.0]  # the seconds of the operations that ran inside each operation that is running now
+    inside = [0.0]  # for each running operation, the seconds of the operations that ran inside it
 
     def record_of(function: Function) -> Record:
         return profile.records.setdefault((function.operation(), function.implementation), Record())

@@ -2,12 +2,12 @@
 
 Python runs one thread at a time, but NumPy releases Python's lock while it computes on large arrays, so
 several images of a batch can be processed in parallel. The work is divided into tasks that do not depend on
-the number of threads, and each task writes to its own part of the output. Results are therefore the same bits
-for any number of threads.
+the number of threads, and each task writes to its own part of the output. Results are therefore
+bit-identical for any number of threads.
 
 BLAS has its own threads, which share a single matrix product. In a small network the products are small, and
 these threads spend more time waiting for each other than computing; here each thread computes whole products.
-Even this pays only if a product takes some tenths of a millisecond: between products a thread waits for
+This is faster only if a product takes some tenths of a millisecond: between products a thread waits for
 Python's lock, and waking up takes tens of microseconds. The caller therefore decides how many threads to use.
 """
 

@@ -1,8 +1,8 @@
 """Shared parts of all figures: an empty page, its file, the colours, and outlines of masks.
 
 The truth is always blue and the prediction always yellow. These colours differ in hue and in brightness, so
-they can be distinguished with any kind of colour blindness, and neither is common in skin. A line on a
-photograph has a dark edge, because the photograph may be as bright as the line.
+they can be distinguished with any kind of colour blindness, and neither is common in skin. A line on an
+image has a dark edge, because the image may be as bright as the line.
 
 Figures are drawn with matplotlib's objects and never with pyplot, whose list of open figures is global state
 that grows with every call and needs a display.

@@ -25,9 +25,7 @@ def output_file(path: str | Path) -> Iterator[BinaryIO]:
         with atomic_write(path) as file:
             yield file
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}): choose another place"
-        ) from None
+        raise _write_error(path, error) from None
 
 
 def visible_files(folder: Path, folders: bool = False) -> list[Path]:
@@ -38,12 +36,12 @@ def visible_files(folder: Path, folders: bool = False) -> list[Path]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise InputError(f"{folder}: cannot be listed ({error.strerror}): check the folder") from None
+        raise InputError(f"{folder}: cannot be listed ({error.strerror}); check the folder") from None
     return [entry for entry in entries if not entry.name.startswith(".") and os.path.isdir(entry) == folders]
 
 
 def copy_folder(source: Path, destination: Path) -> None:
-    """Copy a folder to a place where none is, atomically: an interrupted copy leaves no `destination`.
+    """Copy a folder to a new path, atomically: an interrupted copy leaves no `destination`.
 
     Raises InputError if it cannot be copied (no space, no permission).
     """
@@ -53,6 +51,9 @@ def copy_folder(source: Path, destination: Path) -> None:
         shutil.copytree(source, temporary)
         temporary.rename(destination)
     except OSError as error:
-        raise InputError(
-            f"{destination}: cannot be written ({error.strerror or error}): choose another place"
-        ) from None
+        raise _write_error(destination, error) from None
+
+
+def _write_error(path: Path, error: OSError) -> InputError:
+    reason = error.strerror or error
+    return InputError(f"{path}: cannot be written ({reason}); free space or choose another folder")

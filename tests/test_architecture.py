@@ -1,6 +1,7 @@
-"""The arrows point one way: r2unet stands on minidl, and in each the higher files on the lower, never back.
+"""Imports point one way: from r2unet to minidl, and within each from higher to lower files.
 
-Imports are read from the source, also those inside functions, so nothing is hidden by importing it late.
+Imports are read from the source, also those inside functions, so that a late import does not escape the
+check.
 """
 
 import ast
@@ -13,14 +14,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# What each module of the engine may import of this project.
+# The modules of this project that each module of the engine may import.
 ENGINE = {
     "minidl.backend": ["minidl.backend.*"],
     "minidl.backend.devices": ["minidl.cuda_on_cpu"],
     "minidl.backend.arrays": ["minidl.cuda_on_cpu.array"],
     "minidl.backend.transfers": ["minidl.backend.arrays", "minidl.backend.devices"],
     "minidl.backend.kernels": ["minidl.backend.arrays", "minidl.backend.devices", "minidl.cuda_on_cpu"],
-    "minidl.cuda_on_cpu": ["minidl.cuda_on_cpu.*"],  # it knows CUDA and NumPy, and nothing of the engine
+    "minidl.cuda_on_cpu": ["minidl.cuda_on_cpu.*"],  # it depends on CUDA and NumPy, not on the engine
     "minidl.cuda_on_cpu.*": ["minidl.cuda_on_cpu.*", "minidl.files"],
     "minidl.files": [],
     "minidl.init": [],
@@ -78,8 +79,8 @@ ENGINE = {
     "minidl": ["minidl.tensor"],
 }
 
-# The rooms of r2unet, and what each may import besides itself, the engine and the files in BASE.
-ROOMS = {
+# The packages of r2unet, and what each may import in addition to itself, the engine and the files in BASE.
+PACKAGES = {
     "data": set(),
     "network": set(),
     "prediction": {"data", "network"},
@@ -88,7 +89,7 @@ ROOMS = {
     "study": {"data", "network", "prediction", "scores", "training"},
     "commands": {"data", "network", "prediction", "scores", "training", "study"},
 }
-# Files outside of any room, which every room may import.
+# Files outside the packages below, which all of them may import.
 BASE = {"r2unet", "r2unet.errors", "r2unet.files", "r2unet.figures"}
 
 LIBRARIES = {"minidl": {"numpy"}, "r2unet": {"numpy", "PIL", "matplotlib", "tqdm"}}
@@ -113,15 +114,15 @@ def imports(source: str) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: write the package's name out"
+            assert node.level == 0, f"line {node.lineno}: write the package's name in full"
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             modules = names & SOURCES.keys()
             found |= modules | ({node.module} if names - modules else set())
     return found
 
 
-def own(source: str) -> set[str]:
-    """The modules of this project that a source imports."""
+def project_imports(source: str) -> set[str]:
+    """Return the modules of this project that a source imports."""
     return {name for name in imports(source) if name.partition(".")[0] in LIBRARIES}
 
 
@@ -130,7 +131,7 @@ def modules_of(package: str) -> list[str]:
 
 
 def run_at_import(tree: ast.Module) -> Iterator[ast.AST]:
-    """Every node of a module but the bodies of its functions."""
+    """Yield every node of a module except the bodies of its functions."""
     waiting = list(tree.body)
     while waiting:
         node = waiting.pop()
@@ -140,10 +141,11 @@ def run_at_import(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 @pytest.mark.parametrize("module", modules_of("minidl"))
-def test_the_engine_s_files_import_what_its_table_allows(module):
+def test_the_files_of_the_engine_import_only_what_the_table_allows(module):
     rows = [row for row in ENGINE if fnmatchcase(module, row)]
-    assert len(rows) == 1, f"{module}: give it a row in the table ENGINE"
-    forbidden = {n for n in own(SOURCES[module]) if not any(fnmatchcase(n, p) for p in ENGINE[rows[0]])}
+    assert len(rows) == 1, f"{module}: add it to the table ENGINE"
+    allowed = [*ENGINE[rows[0]], module]  # a program may import its own module by name
+    forbidden = {n for n in project_imports(SOURCES[module]) if not any(fnmatchcase(n, p) for p in allowed)}
     assert not forbidden, f"{module} imports {sorted(forbidden)}"
 
 
@@ -151,36 +153,38 @@ def test_tensor_imports_the_operations_once_and_last():
     tree = ast.parse(SOURCES["minidl.tensor"])
     assert ast.unparse(tree.body[-1]) == "from minidl import ops"
     before = ast.unparse(ast.Module(tree.body[:-1], type_ignores=[]))
-    assert own(before) == {"minidl.backend"}
+    assert project_imports(before) == {"minidl.backend"}
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     return module.split(".")[1]
 
 
-def room_modules() -> list[str]:
+def modules_in_packages() -> list[str]:
     return [name for name in modules_of("r2unet") if name not in {*BASE, "r2unet.__main__"}]
 
 
-@pytest.mark.parametrize("module", room_modules())
-def test_the_rooms_of_r2unet_import_only_from_lower_rooms(module):
-    room = room_of(module)
-    assert room in ROOMS, (
-        f"{module}: put it into one of the rooms {', '.join(ROOMS)}, or give the test a new one"
+@pytest.mark.parametrize("module", modules_in_packages())
+def test_the_packages_of_r2unet_import_only_from_lower_packages(module):
+    package = package_of(module)
+    assert package in PACKAGES, (
+        f"{module}: move it into one of {', '.join(PACKAGES)}, or add a package to this test"
     )
-    found = {name for name in own(SOURCES[module]) if name.startswith("r2unet") and name not in BASE}
-    forbidden = {name for name in found if room_of(name) not in ROOMS[room] | {room}}
+    found = {
+        name for name in project_imports(SOURCES[module]) if name.startswith("r2unet") and name not in BASE
+    }
+    forbidden = {name for name in found if package_of(name) not in PACKAGES[package] | {package}}
     assert not forbidden, f"{module} imports {sorted(forbidden)}"
 
 
-def test_the_rooms_stand_in_an_order_without_circles():
-    names = list(ROOMS)
-    for i, room in enumerate(names):
-        assert ROOMS[room] <= set(names[:i]), f"{room} imports a room that stands after it in ROOMS"
+def test_the_packages_of_r2unet_are_in_an_order_without_cycles():
+    names = list(PACKAGES)
+    for i, package in enumerate(names):
+        assert PACKAGES[package] <= set(names[:i]), f"{package} imports a package that follows it in PACKAGES"
 
 
-def test_no_files_of_r2unet_import_each_other_in_a_circle():
-    imported = {name: own(SOURCES[name]) & SOURCES.keys() for name in modules_of("r2unet")}
+def test_the_imports_of_r2unet_have_no_cycle():
+    imported = {name: project_imports(SOURCES[name]) & SOURCES.keys() for name in modules_of("r2unet")}
     while leaves := [name for name, others in imported.items() if not others & imported.keys()]:
         for name in leaves:
             del imported[name]
@@ -194,7 +198,7 @@ def test_the_package_r2unet_itself_imports_nothing_until_a_name_is_used():
 
 
 def test_r2unet_s_own_files_import_names_from_their_modules_and_only_the_version_from_the_package():
-    """A name from the top of the package would hide the room that it is in from these tests."""
+    """A name imported from the top level of the package would hide its module from these tests."""
     for module in modules_of("r2unet"):
         for node in ast.walk(ast.parse(SOURCES[module])):
             if isinstance(node, ast.ImportFrom) and node.module == "r2unet":
@@ -202,13 +206,15 @@ def test_r2unet_s_own_files_import_names_from_their_modules_and_only_the_version
                 assert names <= {"r2unet.__version__", *SOURCES}, f"{module}, line {node.lineno}"
 
 
-@pytest.mark.parametrize("module", [name for name in room_modules() if room_of(name) == "data"])
-def test_the_data_know_nothing_of_the_engine(module):
-    assert not [name for name in own(SOURCES[module]) if name.startswith("minidl")]
+@pytest.mark.parametrize("module", [name for name in modules_in_packages() if package_of(name) == "data"])
+def test_the_data_package_does_not_import_the_engine(module):
+    assert not [name for name in project_imports(SOURCES[module]) if name.startswith("minidl")]
 
 
-def test_nobody_imports_the_commands():
-    users = {n for n, source in SOURCES.items() for m in own(source) if m.startswith("r2unet.commands")}
+def test_no_other_package_imports_the_commands():
+    users = {
+        n for n, source in SOURCES.items() for m in project_imports(source) if m.startswith("r2unet.commands")
+    }
     assert {name for name in users if not name.startswith("r2unet.commands")} == {"r2unet.__main__"}
 
 
@@ -219,7 +225,7 @@ def test_only_the_backend_imports_cupy():
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_nothing_is_needed_but_the_libraries_agreed_on(module):
+def test_only_the_allowed_libraries_are_imported(module):
     packages = {name.partition(".")[0] for name in imports(SOURCES[module])}
     allowed = LIBRARIES[module.partition(".")[0]] | set(LIBRARIES) | sys.stdlib_module_names
     if module.startswith("minidl.backend."):
@@ -228,7 +234,7 @@ def test_nothing_is_needed_but_the_libraries_agreed_on(module):
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_every_file_begins_by_saying_what_it_is_about(module):
+def test_every_file_has_a_docstring(module):
     docstring = ast.get_docstring(ast.parse(SOURCES[module]))
     assert docstring, f"{module} has no docstring"
 
@@ -239,7 +245,7 @@ def test_nothing_is_printed_at_import(module):
     assert not [n.lineno for n in calls if isinstance(n.func, ast.Name) and n.func.id == "print"]
 
 
-def test_every_file_is_named_on_the_page_about_the_architecture():
+def test_every_file_is_named_on_the_architecture_page():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     names = [
         name.rpartition(".")[2] for name in SOURCES if name not in {"r2unet", "r2unet.__main__", "minidl"}
@@ -251,8 +257,8 @@ def test_every_file_is_named_on_the_page_about_the_architecture():
     ] == []
 
 
-class TestTheReading:
-    """The rules are worth what the reading of the sources is worth."""
+class TestTheParsing:
+    """Tests of the code above: the rules are only as reliable as the parsing of the imports."""
 
     @pytest.mark.parametrize(
         ("source", "expected"),
@@ -267,15 +273,15 @@ class TestTheReading:
             ("x = 'import minidl'", set()),
         ],
     )
-    def test_imports_are_found_wherever_they_stand(self, source, expected):
-        assert own(source) == expected
+    def test_imports_are_found_anywhere_in_a_file(self, source, expected):
+        assert project_imports(source) == expected
 
-    def test_what_runs_at_import_is_told_from_what_does_not(self):
+    def test_code_that_runs_at_import_is_distinguished_from_the_rest(self):
         source = (
             "print(1)\ndef f():\n    print(2)\nclass C:\n    print(3)\n    def g(self):\n        print(4)\n"
         )
         lines = [n.lineno for n in run_at_import(ast.parse(source)) if isinstance(n, ast.Call)]
         assert sorted(lines) == [1, 5]
 
-    def test_all_files_are_read(self):
+    def test_all_files_are_parsed(self):
         assert {"minidl", "minidl.ops", "minidl.ops.conv", "r2unet", "r2unet.commands.main"} <= SOURCES.keys()

@@ -123,8 +123,26 @@ class TestCommandLine:
     def test_an_unknown_part_is_rejected(self):
         done = run("-m", "benchmarks.cpu", "--only", "speed")
         assert done.returncode == 2
-        assert "unknown part 'speed'; choose from block, train_step" in done.stderr
+        assert "must be one of block, train_step" in done.stderr
 
     def test_numbers_are_printed_with_three_digits(self):
         assert report.seconds((0.0123456, 0.01, 1.23456)) == "12.3 [10, 1230]"
         assert report.ratio(None) == ""
+
+
+class TestIdeas:
+    @pytest.mark.parametrize(
+        "idea, expected", [("all", "rows"), ("definitions", "definition"), ("rows", "definition")]
+    )
+    def test_an_idea_about_the_implementation_holds_for_the_whole_process(self, idea, expected):
+        program = f"""
+import gc
+from benchmarks.ideas import IDEAS
+from minidl.implementation import choose, name_of
+from minidl.ops.conv import Conv2d
+IDEAS[{idea!r}][1]()
+gc.collect()
+print(name_of(choose(Conv2d, "cpu", (8, 8, 3, 3), (1, 1), (1, 1))))
+"""
+        result = run("-c", program)
+        assert (result.returncode, result.stdout) == (0, f"{expected}\n")

@@ -218,7 +218,7 @@ class TestTheCheck:
         assert float_literals(text) == literals
 
     def test_kernel_names_are_found_in_every_form_of_declaration(self):
-        written = self.REVERSE + self.ADD + "__device__ T f(T x);\n// __global__ void gone()\n"
+        written = self.REVERSE + self.ADD + "__device__ T f(T x);\n// __global__ void removed()\n"
         annotated = "__global__ __launch_bounds__(256) void\nbefore(int n) {}\n"
         macro = "#define COPY(NAME, N) \\\n  __global__ void NAME(int n) {}\nCOPY(two, 2)\nCOPY(four, 4)\n"
         assert kernel_names(written + annotated + macro) == ["add", "before", "four", "reverse", "two"]

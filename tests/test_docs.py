@@ -56,7 +56,7 @@ def read_blocks(text: str) -> list[Block]:
 
 
 def runs_kernels(text: str) -> bool:
-    """Whether a page's code uses the device that needs g++."""
+    """Return whether a page's code uses the device that needs g++."""
     return any('"cuda-on-cpu"' in block.code for block in read_blocks(text))
 
 
@@ -86,7 +86,7 @@ def difference(expected: str, printed: str) -> str | None:
 
 
 def agree(a: str, b: str) -> bool:
-    """Whether two pieces of text are equal, or two measured numbers approximately equal."""
+    """Return whether two pieces of text are equal, or two measured numbers approximately equal."""
     measured = all(NUMBER.fullmatch(text) and not text.lstrip("-").isdigit() for text in (a, b))
     return float(a) == pytest.approx(float(b), rel=0.01, abs=1e-6) if measured else a == b
 

@@ -12,7 +12,17 @@ from benchmarks import gpu_check
 from benchmarks.gpu import Benchmark, relative_difference
 from benchmarks.gpu_agreement import FLOAT64, largest_error, one_step, step_results
 from benchmarks.gpu_clock import HostClock, rounds
-from benchmarks.gpu_kernels import Record, bytes_moved, measure, operations, recorded_launches, row
+from benchmarks.gpu_kernels import (
+    BYTES,
+    COMPUTE_BOUND,
+    OPERATIONS,
+    Record,
+    bytes_moved,
+    measure,
+    operations,
+    recorded_launches,
+    row,
+)
 from benchmarks.gpu_networks import OwnNetwork, draw
 from benchmarks.gpu_report import as_markdown
 from benchmarks.timing import Spread
@@ -51,14 +61,20 @@ class TestCounting:
         return sum(2 * 3 * 3 * 2 for _ in np.ndindex(self.y.shape))
 
     def test_operations_of_the_forward_pass(self):
-        assert operations("direct_forward_8", [self.x, self.w, self.b, self.y]) == self.count()
+        assert operations("implicit_gemm_forward_8", [self.x, self.w, self.b, self.y]) == self.count()
 
     def test_operations_of_the_adjoint_which_maps_y_to_x(self):
-        assert operations("direct_adjoint_8", [self.y, self.w, self.b, self.x]) == self.count()
+        assert operations("implicit_gemm_adjoint_8", [self.y, self.w, self.b, self.x]) == self.count()
 
     def test_operations_of_the_weight_gradient_do_not_depend_on_the_number_of_partial_sums(self):
         parts = np.zeros((7, *self.w.shape))
-        assert operations("direct_weight_gradient", [self.x, self.y, parts]) == self.count()
+        assert operations("implicit_gemm_weight_gradient", [self.x, self.y, parts]) == self.count()
+
+    @pytest.mark.parametrize("name", [*OPERATIONS, *COMPUTE_BOUND, *BYTES])
+    def test_every_rule_is_for_a_kernel_that_exists(self, name):
+        sources = [path.read_text(encoding="utf-8") for path in (ROOT / "minidl").rglob("*.cu")]
+        kernels = [f"void {name}", f"IMPLICIT_GEMM({name}"]
+        assert any(kernel in source for source in sources for kernel in kernels)
 
     def test_other_kernels_need_one_operation_per_element(self):
         assert operations("relu_forward", [self.x, self.x]) == self.x.size
@@ -91,7 +107,7 @@ class TestRow:
             ("relu_forward", 16e6, False),
             ("relu_forward", 9e6, True),  # 45 % of the rate of the copy
             ("relu_forward", 1e6, False),  # too small to judge
-            ("direct_forward_8", 9e6, False),  # limited by arithmetic
+            ("implicit_gemm_forward_8", 9e6, False),  # limited by arithmetic
             ("scale_to_norm", None, False),
         ],
     )
@@ -198,7 +214,7 @@ class TestGpuCheck:
     def test_without_cuda_it_prints_the_reason_in_one_line(self, tmp_path):
         done = self.run("--out", str(tmp_path))
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == f"gpu-check: cuda does not work here: {cuda_problem()}\n"
+        assert done.stderr == f"gpu-check: error: cuda: {cuda_problem()}\n"
         assert list(tmp_path.iterdir()) == []
 
     @with_kernels

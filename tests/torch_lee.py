@@ -1,6 +1,6 @@
 """LeeJunHyun's four networks in PyTorch: the reference for reading their weights.
 
-Written after github.com/LeeJunHyun/Image_Segmentation, with the attribute names of its state_dicts, but for
+Modelled on github.com/LeeJunHyun/Image_Segmentation, with the attribute names of its state_dicts, but with
 any widths. It shares no code with the library. Run as a program it writes `lee_reference.npz`, with which the
 tests compare where PyTorch is not installed:
 

@@ -1,8 +1,8 @@
 """Arrays on the CPU or on a GPU, and the CUDA kernels that run on them.
 
-CuPy repeats NumPy's interface on the GPU. One line of array code therefore runs on both, if it asks the array
+CuPy provides NumPy's interface on the GPU. The same array code therefore runs on both, if it asks the array
 for its library: `xp = array_module(x)`, then `xp.exp(x)`. Where CuPy has no fast function, the operation is
-written in CUDA C in a file beside the Python (`im2col.cu` beside `im2col.py`) and launched from there:
+written in CUDA C in a file next to the Python file (`im2col.cu` next to `im2col.py`) and launched from there:
 
     kernels = Kernels(__file__)                                       # in im2col.py: finds im2col.cu
     kernels.launch("im2col", *cover(threads), x, col, threads, ...)   # compiled at the first launch
@@ -11,9 +11,9 @@ There are three devices:
 
 | device | arrays | kernels |
 |---|---|---|
-| "cpu" | NumPy | none: the Python code beside the kernel computes the result |
+| "cpu" | NumPy | none: array code computes the result |
 | "cuda" | CuPy | compiled by NVIDIA's compiler, run on the GPU |
-| "cuda-on-cpu" | NumPy memory, in a type of its own | the same source, compiled by g++, run by an emulator |
+| "cuda-on-cpu" | NumPy memory, in a separate type | the same source, compiled by g++, run by an emulator |
 
 The emulator (`minidl.cuda_on_cpu`) is slow, but with it every line of CUDA can be run, tested and debugged
 without a GPU.
@@ -29,8 +29,10 @@ project needs no CUDA and compiles nothing.
 
 from minidl.backend.arrays import Array, address, array_module, contiguous, device_of, is_array, library
 from minidl.backend.devices import (
+    CPU,
     DEVICE_CHOICES,
     DEVICES,
+    GPU,
     DeviceError,
     cuda_problem,
     describe,
@@ -48,7 +50,6 @@ from minidl.backend.kernels import (
     cover,
     cover_planes,
     kernel_source,
-    runs_kernels,
 )
 from minidl.backend.transfers import (
     Copy,
@@ -62,9 +63,11 @@ from minidl.backend.transfers import (
 
 __all__ = [
     "COMMON",
+    "CPU",
     "C_TYPES",
     "DEVICES",
     "DEVICE_CHOICES",
+    "GPU",
     "LARGEST",
     "THREADS",
     "Array",
@@ -88,7 +91,6 @@ __all__ = [
     "problem_of",
     "require",
     "resolve_device",
-    "runs_kernels",
     "synchronize",
     "to_device",
     "to_floats",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 
-DEVICES = ("cpu", "cuda", "cuda-on-cpu")  # where an array can be stored
+CPU, GPU = ("cpu",), ("cuda", "cuda-on-cpu")  # the devices for array code only, and for CUDA kernels too
+DEVICES = (*CPU, *GPU)  # where an array can be stored
 DEVICE_CHOICES = ("auto", *DEVICES)  # what a user can ask for
 # A part of CUDA that is not installed, by a fragment of CuPy's error message.
 MISSING_PARTS = {"libnvrtc": "compiler", "cannot open source file": "headers", "libcublas": "cuBLAS"}
@@ -29,7 +30,7 @@ def cuda_problem() -> str | None:
             return "a small product on the GPU came out wrong; check the driver with `nvidia-smi`"
     except ModuleNotFoundError:
         return "CuPy is not installed; pip install -e '.[cuda13]', or '.[cuda12]' for older drivers"
-    except Exception as error:  # CuPy raises many types of its own; only their messages tell them apart
+    except Exception as error:  # CuPy raises many types; only their messages distinguish them
         return _explain(str(error.__cause__ or error).strip() or type(error).__name__)
     return None
 
@@ -50,7 +51,7 @@ def _explain(message: str) -> str:
 
 
 def _driver_problem() -> str:
-    """Tell a missing driver from one that is too old; CUDA's error is the same for both."""
+    """Distinguish a missing driver from one that is too old; CUDA raises the same error for both."""
     from cupy.cuda import runtime
 
     driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()  # 12040 is CUDA 12.4

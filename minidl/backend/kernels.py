@@ -1,4 +1,4 @@
-"""Compiling and launching CUDA kernels, each in a `.cu` file beside the Python file that launches it."""
+"""Compiling and launching CUDA kernels, each in a `.cu` file next to the Python file that launches it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ C_TYPES = {"float32": "float", "float64": "double"}
 COMMON = Path(__file__).parents[1] / "common.cuh"  # functions that several kernels need
 THREADS = 256  # per block, in kernels whose threads do not cooperate
 TILE = (32, 8)  # threads of a block that covers a part of an image: along a row, and down the columns
-# The largest number that a kernel can count to in 32 bits. A thread strides by the size of the grid and so
+# The largest index that a kernel can use in 32 bits. A thread strides by the size of the grid and so
 # overshoots the last number before it stops, by less than 2^20.
 LARGEST = 2**31 - 2**20
 
@@ -24,13 +24,8 @@ LARGEST = 2**31 - 2**20
 class TooLargeError(OverflowError):
     """An array has more numbers than a kernel can count; the message says how many and what to do.
 
-    This is no ValueError, because an operation reports a ValueError as a mismatch of shapes.
+    It is not a ValueError, because an operation reports a ValueError as a mismatch of shapes.
     """
-
-
-def runs_kernels(array: Array) -> bool:
-    """Return whether the array's device runs CUDA kernels; on the others the Python code computes."""
-    return device_of(array) != "cpu"
 
 
 def cover(threads: int, block: int = THREADS) -> tuple[tuple[int], tuple[int]]:
@@ -48,7 +43,7 @@ def cover_planes(shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple[in
 
 
 class Kernels:
-    """The CUDA kernels in the `.cu` file beside a Python file, compiled at the first launch for each dtype.
+    """The CUDA kernels in the `.cu` file next to a Python file, compiled at the first launch for each dtype.
 
     The type of a number is called `T` in the file. It becomes float or double, so that the same source serves
     training in float32 and gradient checks in float64.

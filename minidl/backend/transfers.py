@@ -71,7 +71,7 @@ class Copy(NamedTuple):
     event: Any  # cupy.cuda.Event, reached when the copy is complete
 
     def delay_kernels(self) -> None:
-        """Let the kernels launched from now on wait for the copy; Python continues at once."""
+        """Make the kernels launched from now on wait for the copy; Python continues at once."""
         import cupy
 
         cupy.cuda.get_current_stream().wait_event(self.event)
@@ -82,7 +82,7 @@ class Copy(NamedTuple):
 
 
 class CopyStream:
-    """A stream of copies to the GPU, beside the stream in which the GPU computes."""
+    """A stream of copies to the GPU, separate from the stream in which the GPU computes."""
 
     def __init__(self) -> None:
         import cupy

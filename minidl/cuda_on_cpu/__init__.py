@@ -14,7 +14,7 @@ processor's registers are saved and those of another thread are restored (`block
 
 Errors that a GPU ignores are reported with the line, the block and the thread: a read or write outside an
 array (`checks.cpp`), a barrier that some threads never reach, an argument of the wrong type (`arguments.py`).
-Shared memory and new arrays are filled with NaN, so that a value that no thread wrote is noticed.
+Shared memory and new arrays are filled with NaN, so that a value that no thread wrote is detected.
 `thread_order` runs the threads in a different order, which reveals missing barriers.
 
     kernel = load(Path("saxpy.cu"), "float32").get_function("saxpy")

@@ -4,7 +4,7 @@ The memory is NumPy's, but the rules are CuPy's. An `Array` is "on the device", 
 and no operation accepts a mixture of the two. The sum of an array is an array without axes, because reading
 the number would mean waiting for the device. Code that runs on these arrays therefore makes all necessary
 copies. In one respect this module is stricter than CuPy: `xp.empty` fills floating-point arrays with NaN and
-integer arrays with their largest value, so that an element that no thread writes is noticed.
+integer arrays with their largest value, so that an element that no thread writes is detected.
 
 One rule cannot be enforced: `np.asarray(x)` silently returns the memory, where CuPy raises an error. Use
 `x.get()`.

@@ -30,7 +30,8 @@ struct Thread {
     Fiber* fiber;
     // Where it waits, and the values it sends and receives in a shuffle.
     const char* name;
-    int line, source;
+    Place place;
+    int source;
     unsigned mask, ballot;
     uint64_t value, received;
 };
@@ -47,17 +48,19 @@ Visible* visible;
 jmp_buf failure;
 alignas(16) char dynamic_shared[MAX_SHARED];
 
+bool same(Place a, Place b) { return a.line == b.line && !strcmp(a.file, b.file); }
+
 uint3 index_of(unsigned i, uint3 size) { return {i % size.x, i / size.x % size.y, i / size.x / size.y}; }
 
 }  // namespace
 
 // Aborts the kernel: all fibers are reset before the next launch.
-[[noreturn]] void fail(int line, const char* format, ...) {
+[[noreturn]] void fail(Place place, const char* format, ...) {
     va_list values;
     va_start(values, format);
     vsnprintf(running->message, sizeof running->message, format, values);
     va_end(values);
-    running->line = line;
+    running->place = place;
     running->failed_block = visible->block;
     running->failed_thread = visible->thread;
     _longjmp(failure, 1);
@@ -110,7 +113,7 @@ const char* status_of(int t) {
     static char written[128];
     if (t >= thread_count) return "is not in the block";
     if (threads[t].state == State::exited) return "has exited the kernel";
-    snprintf(written, sizeof written, "waits at %s in line %d", threads[t].name, threads[t].line);
+    snprintf(written, sizeof written, "waits at %s in line %d", threads[t].name, threads[t].place.line);
     return written;
 }
 
@@ -126,7 +129,7 @@ void open_barrier() {
             bool arrived = other < thread_count && threads[other].state == State::waiting &&
                         threads[other].name == thread.name && threads[other].mask == thread.mask;
             if (thread.mask >> i & 1 && !arrived)
-                fail(thread.line, "%s with mask 0x%08x waits for %s, which %s", thread.name, thread.mask,
+                fail(thread.place, "%s with mask 0x%08x waits for %s, which %s", thread.name, thread.mask,
                      name_of(other), status_of(other));
         }
     }
@@ -134,8 +137,8 @@ void open_barrier() {
         if (threads[t].state == State::waiting) first = t;
     visible->thread = indices[first];
     for (int t = 0; t < thread_count; t++)
-        if (threads[t].state == State::exited || threads[t].line != threads[first].line)
-            fail(threads[first].line, "__syncthreads() waits for all threads of the block, but %s %s", name_of(t),
+        if (threads[t].state == State::exited || !same(threads[t].place, threads[first].place))
+            fail(threads[first].place, "__syncthreads() waits for all threads of the block, but %s %s", name_of(t),
                  status_of(t));
     for (int t = 0; t < thread_count; t++) threads[t].state = State::released;
 }
@@ -184,11 +187,11 @@ void run_block() {
 }
 
 // Records where the running thread waits; a mask of 0 means the whole block.
-void wait(const char* name, int line, unsigned mask) {
+void wait(const char* name, Place place, unsigned mask) {
     Thread& thread = threads[self];
     thread.state = State::waiting;
     thread.name = name;
-    thread.line = line;
+    thread.place = place;
     thread.mask = mask;
 }
 
@@ -221,18 +224,18 @@ char* cuda_on_cpu_dynamic_shared() { return dynamic_shared; }
 
 int cuda_on_cpu_lane() { return self % WARP; }
 
-void cuda_on_cpu_barrier(int line) {
-    wait("__syncthreads()", line, 0);
+void cuda_on_cpu_barrier(Place place) {
+    wait("__syncthreads()", place, 0);
     suspend();
 }
 
 // A shuffle, a vote or __syncwarp: the last lane of `mask` to arrive exchanges the values of all.
-uint64_t cuda_on_cpu_warp(const char* name, int line, unsigned mask, uint64_t value, int source,
+uint64_t cuda_on_cpu_warp(const char* name, Place place, unsigned mask, uint64_t value, int source,
                           unsigned* ballot) {
     int lane = self % WARP, first = self - lane;
     Thread& thread = threads[self];
-    if (!(mask >> lane & 1)) fail(line, "%s with mask 0x%08x, which does not include the calling thread", name, mask);
-    wait(name, line, mask);
+    if (!(mask >> lane & 1)) fail(place, "%s with mask 0x%08x, which does not include the calling thread", name, mask);
+    wait(name, place, mask);
     thread.value = value;
     thread.source = source;
     unsigned& arrived = waiting[first / WARP];

@@ -47,7 +47,7 @@ inline void check(uint64_t address, uint64_t bytes, const char* verb, void* inst
     dladdr(instruction, &file);
     running->instruction = uint64_t(instruction) - uint64_t(file.dli_fbase) - 1;
     running->address = address;
-    fail(0, "%s %d bytes", verb, int(bytes));
+    fail({}, "%s %d bytes", verb, int(bytes));
 }
 
 }  // namespace
@@ -68,17 +68,16 @@ void __asan_loadN_noabort(uint64_t a, uint64_t n) { check(a, n, "reads", __built
 void __asan_storeN_noabort(uint64_t a, uint64_t n) { check(a, n, "writes", __builtin_return_address(0)); }
 
 // The records of the undefined-behaviour sanitizer start with the location in the source.
-struct Place { const char* file; uint32_t line, column; };
 void __ubsan_handle_out_of_bounds(Place* place, uint64_t index) {
-    fail(place->line, "index %lld is outside its array", static_cast<long long>(index));
+    fail(*place, "index %lld is outside its array", static_cast<long long>(index));
 }
 void __ubsan_handle_type_mismatch_v1(Place* place, uint64_t address) {
-    fail(place->line, "address %#llx is not aligned for its type", static_cast<long long>(address));
+    fail(*place, "address %#llx is not aligned for its type", static_cast<long long>(address));
 }
-void __ubsan_handle_divrem_overflow(Place* place, uint64_t, uint64_t) { fail(place->line, "divides by zero"); }
+void __ubsan_handle_divrem_overflow(Place* place, uint64_t, uint64_t) { fail(*place, "divides by zero"); }
 #define OVERFLOW(name, operation)                                                                               \
     void __ubsan_handle_##name##_overflow(Place* place, uint64_t, uint64_t) {                                   \
-        fail(place->line, operation " overflows its integer type");                                             \
+        fail(*place, operation " overflows its integer type");                                             \
     }
 OVERFLOW(add, "an addition")
 OVERFLOW(sub, "a subtraction")

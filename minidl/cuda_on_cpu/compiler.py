@@ -166,7 +166,7 @@ def cached(name: str, parts: list[str], build: Callable[[Path], None]) -> Path:
             library.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as folder:
                 build(Path(folder))
-                with atomic_write(library) as file:
+                with atomic_write(library, f".{os.getpid()}.part") as file:  # several processes may compile
                     file.write((Path(folder) / "library.so").read_bytes())
         except OSError as error:
             raise KernelError(f"cannot cache compiled kernels: {error}; set XDG_CACHE_HOME") from error

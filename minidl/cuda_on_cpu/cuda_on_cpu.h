@@ -117,54 +117,56 @@ static inline V atomicCAS(V* address, typename cuda_on_cpu_same<V>::type expecte
 
 // --- barriers and shuffles ----------------------------------------------------------------------------------
 
-// The default argument is the line of the caller, for error messages.
-static inline void __syncthreads(int line = __builtin_LINE()) { cuda_on_cpu_barrier(line); }
-static inline void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE()) {
+// The file and line of the call as default arguments, for error messages.
+#define CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
+#define PLACE Place{file, line, 0}
+static inline void __syncthreads(CALLER) { cuda_on_cpu_barrier(PLACE); }
+static inline void __syncwarp(unsigned mask = 0xffffffffu, CALLER) {
     unsigned ballot;
-    cuda_on_cpu_warp("__syncwarp", line, mask, 0, -1, &ballot);
+    cuda_on_cpu_warp("__syncwarp", PLACE, mask, 0, -1, &ballot);
 }
-static inline unsigned __ballot_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
+static inline unsigned __ballot_sync(unsigned mask, int predicate, CALLER) {
     unsigned ballot;
-    cuda_on_cpu_warp("__ballot_sync", line, mask, predicate != 0, -1, &ballot);
+    cuda_on_cpu_warp("__ballot_sync", PLACE, mask, predicate != 0, -1, &ballot);
     return ballot;
 }
-static inline int __any_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
-    return __ballot_sync(mask, predicate, line) != 0;
+static inline int __any_sync(unsigned mask, int predicate, CALLER) {
+    return __ballot_sync(mask, predicate, file, line) != 0;
 }
-static inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
-    return __ballot_sync(mask, predicate, line) == mask;
+static inline int __all_sync(unsigned mask, int predicate, CALLER) {
+    return __ballot_sync(mask, predicate, file, line) == mask;
 }
 
 template <class V>
-static inline V cuda_on_cpu_shuffle(const char* name, unsigned mask, V value, int source, int line) {
+static inline V cuda_on_cpu_shuffle(const char* name, unsigned mask, V value, int source, Place place) {
     static_assert(sizeof(V) <= 8, "shuffles exchange numbers of 4 or 8 bytes");
     uint64_t sent = 0;
     unsigned ballot;
     memcpy(&sent, &value, sizeof value);
-    uint64_t received = cuda_on_cpu_warp(name, line, mask, sent, source, &ballot);
+    uint64_t received = cuda_on_cpu_warp(name, place, mask, sent, source, &ballot);
     memcpy(&value, &received, sizeof value);
     return value;
 }
 // A warp can be divided into groups of `width` lanes; a lane whose source is outside its group keeps its own value.
 template <class V>
-static inline V __shfl_sync(unsigned mask, V value, int source, int width = 32, int line = __builtin_LINE()) {
+static inline V __shfl_sync(unsigned mask, V value, int source, int width = 32, CALLER) {
     int first = cuda_on_cpu_lane() / width * width;
-    return cuda_on_cpu_shuffle("__shfl_sync", mask, value, first + (source & (width - 1)), line);
+    return cuda_on_cpu_shuffle("__shfl_sync", mask, value, first + (source & (width - 1)), PLACE);
 }
 template <class V>
-static inline V __shfl_up_sync(unsigned mask, V value, unsigned delta, int width = 32,
-                               int line = __builtin_LINE()) {
+static inline V __shfl_up_sync(unsigned mask, V value, unsigned delta, int width = 32, CALLER) {
     int lane = cuda_on_cpu_lane(), source = lane - int(delta);
-    return cuda_on_cpu_shuffle("__shfl_up_sync", mask, value, source < lane / width * width ? lane : source, line);
+    return cuda_on_cpu_shuffle("__shfl_up_sync", mask, value, source < lane / width * width ? lane : source, PLACE);
 }
 template <class V>
-static inline V __shfl_down_sync(unsigned mask, V value, unsigned delta, int width = 32,
-                                 int line = __builtin_LINE()) {
+static inline V __shfl_down_sync(unsigned mask, V value, unsigned delta, int width = 32, CALLER) {
     int lane = cuda_on_cpu_lane(), source = lane + int(delta), end = (lane / width + 1) * width;
-    return cuda_on_cpu_shuffle("__shfl_down_sync", mask, value, source < end ? source : lane, line);
+    return cuda_on_cpu_shuffle("__shfl_down_sync", mask, value, source < end ? source : lane, PLACE);
 }
 template <class V>
-static inline V __shfl_xor_sync(unsigned mask, V value, int bits, int width = 32, int line = __builtin_LINE()) {
+static inline V __shfl_xor_sync(unsigned mask, V value, int bits, int width = 32, CALLER) {
     int lane = cuda_on_cpu_lane(), source = lane ^ bits, end = (lane / width + 1) * width;
-    return cuda_on_cpu_shuffle("__shfl_xor_sync", mask, value, source < end ? source : lane, line);
+    return cuda_on_cpu_shuffle("__shfl_xor_sync", mask, value, source < end ? source : lane, PLACE);
 }
+#undef CALLER
+#undef PLACE

@@ -14,13 +14,15 @@ PAGE = 4096  # bytes: no array is in the page of address 0
 
 def explain(kernel: str, source: Path, library: Path, launch: Launch, regions: list[Region]) -> str:
     """Return the error message of a failed launch, one line."""
-    line = launch.line or line_of(source, library, launch.instruction)
-    where = f"{source.name}, line {line}: kernel {kernel}, " if line else f"{source.name}: kernel {kernel}, "
+    if launch.place.line:
+        where = f"{Path(launch.place.file.decode()).name}, line {launch.place.line}"
+    else:
+        where = place_of(library, launch.instruction) or source.name
     block, thread = tuple(launch.failed_block), tuple(launch.failed_thread)
     message = launch.message.decode()
     if launch.instruction:
         message += f" {place(launch.address, regions)}"
-    return f"{where}block {block}, thread {thread}: {message}"
+    return f"{where}: kernel {kernel}, block {block}, thread {thread}: {message}"
 
 
 def place(address: int, regions: list[Region]) -> str:
@@ -43,13 +45,13 @@ def distance(address: int, region: Region) -> int:
     return max(region.begin - address, address - region.end, 0)
 
 
-def line_of(source: Path, library: Path, instruction: int) -> int | None:
-    """Return the source line of a machine instruction, also in an inlined function; None if it is unknown."""
+def place_of(library: Path, instruction: int) -> str | None:
+    """Return the file and line of a machine instruction, also in an inlined function; None if unknown."""
     command = ["addr2line", "-i", "-e", str(library), hex(instruction)]
     output = subprocess.run(command, capture_output=True, text=True).stdout
-    for frame in output.splitlines():
+    for frame in output.splitlines():  # the innermost function first; some are functions of cuda_on_cpu.h
         file, _, line = frame.rpartition(":")
         number = line.split()[0] if line else ""
-        if file == str(source) and number.isdigit():
-            return int(number)
+        if Path(file).suffix in (".cu", ".cuh") and number.isdigit():
+            return f"{Path(file).name}, line {number}"
     return None

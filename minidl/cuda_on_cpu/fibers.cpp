@@ -35,7 +35,7 @@ char* stack_of(Fiber* fiber) {
     // Only reserved: the system provides the memory page by page when it is used.
     static void* stacks = mmap(nullptr, COUNT * STACK_BYTES, PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (stacks == MAP_FAILED) fail(0, "no memory for the stacks of %d threads", COUNT);
+    if (stacks == MAP_FAILED) fail({}, "no memory for the stacks of %d threads", COUNT);
     return static_cast<char*>(stacks) + (fiber - fibers) * STACK_BYTES;
 }
 

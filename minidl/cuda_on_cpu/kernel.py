@@ -46,7 +46,7 @@ def thread_order(order: str) -> Iterator[None]:
 
 
 class Module:
-    """The kernels of one file, compiled for one dtype; the text of `common` is put in front of it."""
+    """The kernels of one file, compiled for one dtype; the text of `common` precedes it."""
 
     def __init__(self, source: Path, dtype: str, common: Path | None = None) -> None:
         self.source, self.path = source, compile_kernels(source, dtype, common)

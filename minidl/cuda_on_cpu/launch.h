@@ -6,6 +6,9 @@
 
 struct uint3 { unsigned x, y, z; };
 
+// A place in a source file, as GCC records it.
+struct Place { const char* file; int32_t line, column; };
+
 struct Memory { uint64_t begin, end; };
 
 // A __shared__ array and the red zone after it, unused memory in which an access past the end is detected.
@@ -16,7 +19,7 @@ struct Variable {
     uint64_t begin, size, size_with_red_zone;
     const char *name, *file;
     uint64_t has_constructor;
-    const struct Place { const char* file; int line, column; } * place;
+    const Place* place;
     uint64_t unused;
 };
 
@@ -39,14 +42,13 @@ struct Launch {
 
     // Filled in by blocks.cpp and checks.cpp if the kernel fails.
     uint3 failed_block, failed_thread;
-    int32_t line;                // of the .cu file, or 0 if only the machine instruction is known:
-    int32_t unused;
+    Place place;                 // its line is 0 if only the machine instruction is known
     uint64_t instruction;        // of an illegal access, or 0: its offset in the compiled file
     uint64_t address;            // of an illegal access
     char message[400];
 };
 
-// What a kernel sees besides its arrays. It is part of the compiled file, and blocks.cpp writes to it.
+// The variables that a kernel sees in addition to its arrays. The structure is part of the compiled file, and blocks.cpp writes to it.
 struct Visible {
     uint3 thread, block, block_size, grid_size;
     alignas(8) char arguments[1024];
@@ -56,8 +58,8 @@ extern "C" {
 #pragma GCC visibility push(default)
 int cuda_on_cpu_run(Launch* launch);
 char* cuda_on_cpu_dynamic_shared();
-void cuda_on_cpu_barrier(int line);
-uint64_t cuda_on_cpu_warp(const char* name, int line, unsigned mask, uint64_t value, int source, unsigned* ballot);
+void cuda_on_cpu_barrier(Place place);
+uint64_t cuda_on_cpu_warp(const char* name, Place place, unsigned mask, uint64_t value, int source, unsigned* ballot);
 int cuda_on_cpu_lane();
 #pragma GCC visibility pop
 }

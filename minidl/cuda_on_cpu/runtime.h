@@ -8,7 +8,7 @@ struct Fiber;
 extern Launch* running;  // null between launches
 void run_threads(Fiber* fiber);
 Memory dynamic_shared_memory();
-[[noreturn]] void fail(int line, const char* format, ...);  // ends the launch
+[[noreturn]] void fail(Place place, const char* format, ...);  // ends the launch
 
 // fibers.cpp
 void resume_idle_fiber();    // runs run_threads on an idle fiber until it returns or must wait

@@ -10,8 +10,8 @@ so e = exp(-|x|) <= 1 is computed instead: y = 1 / (1 + e) for x >= 0, and e / (
 
 from __future__ import annotations
 
-from minidl.backend import Array, Kernels, array_module, contiguous, cover
-from minidl.implementation import GPU, choose, implements
+from minidl.backend import GPU, Array, Kernels, array_module, contiguous, cover
+from minidl.implementation import choose, implements
 from minidl.tensor import Function, Tensor
 
 kernels = Kernels(__file__)

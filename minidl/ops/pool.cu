@@ -1,4 +1,4 @@
-// Max-pooling, forward and backward: derived in pool.py; the letters are explained in conv/definition.py.
+// Max-pooling, forward and backward, as derived in pool.py; conv/definition.py explains the notation.
 // x, dx (N, C, H, W) and y, dy, winner (N, C, OH, OW) are N C contiguous planes. A block works on a tile of one
 // plane (blockIdx.x): the 32 threads of a warp read and write neighbouring pixels of a row (coalesced access).
 
@@ -15,9 +15,9 @@ extern "C" __global__ void max_pool2d_forward(
     for (int kh = 0; kh < KH; kh++)
         for (int kw = 0; kw < KW; kw++) {
             int h = SH * i + kh - PH, w = SW * j + kw - PW;
-            if (h < 0 || h >= H || w < 0 || w >= W) continue;  // the border is never the largest
+            if (h < 0 || h >= H || w < 0 || w >= W) continue;  // padding is never the maximum
             T candidate = x[h * W + w];
-            if (number < 0 || candidate > largest || candidate != candidate) {  // not >=; a NaN is kept
+            if (number < 0 || candidate > largest || candidate != candidate) {  // not >=; NaN propagates
                 largest = candidate;
                 number = kh * KW + kw;
             }
@@ -27,8 +27,8 @@ extern "C" __global__ void max_pool2d_forward(
     winner[own] = number;
 }
 
-// Thread (row, column) of a plane owns the input pixel there, and sums dy over the windows whose largest pixel it is.
-// The last window over row h begins at or above it: SH i - PH <= h; earlier windows cover h while
+// Thread (row, column) of a plane owns the input pixel there, and sums dy over the windows whose maximum it is.
+// The last window that covers row h starts at or above it: SH i - PH <= h; earlier windows cover h while
 // kh = h + PH - SH i < KH.
 extern "C" __global__ void max_pool2d_backward(
     const T* __restrict__ dy, const unsigned char* __restrict__ winner, T* __restrict__ dx,

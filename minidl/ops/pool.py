@@ -3,11 +3,11 @@
     y[n,c,i,j] = max over kh,kw of x[n,c, SH i + kh - PH, SW j + kw - PW]
 
 The output depends on only one pixel of each window, the largest, so this pixel receives the whole gradient
-and the others none. If several are equal, the first in reading order counts as the largest; where windows
-overlap, a pixel that is the largest of several sums their gradients. The border is padded with minus
+and the others receive none. If several are equal, the first in reading order counts as the largest; where
+windows overlap, a pixel that is the largest of several sums their gradients. The border is padded with minus
 infinity, which is never the largest: zeros would be, wherever the image is negative.
 
-For the backward pass, only the number kh KW + kw of the largest pixel is kept for each window.
+For the backward pass, only the index kh KW + kw of the largest pixel of each window is stored.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import math
 
 import numpy as np
 
-from minidl.backend import Array, Kernels, array_module, contiguous, cover_planes, device_of
-from minidl.implementation import CPU, GPU, choose, implements
+from minidl.backend import CPU, GPU, Array, Kernels, array_module, contiguous, cover_planes, device_of
+from minidl.implementation import choose, implements
 from minidl.ops.window import Pair, as_pair, output_size, windows
 from minidl.tensor import Function, Tensor
 
@@ -25,7 +25,7 @@ kernels = Kernels(__file__)
 
 
 class MaxPool2d(Function):
-    """The largest pixel of each window, and which of its pixels it was."""
+    """The largest pixel of each window; its index in the window is stored for the backward pass."""
 
     def __init__(self, kernel: Pair, stride: Pair, padding: Pair) -> None:
         self.kernel, self.stride, self.padding = kernel, stride, padding
@@ -56,7 +56,7 @@ class MaxPool2d(Function):
 
 @implements(MaxPool2d, "running maximum", devices=CPU)
 class RunningMaxPool2d(MaxPool2d):
-    """Max-pooling that compares the places of the window one after the other, and keeps a byte per window."""
+    """Max-pooling that compares the pixels of a window one by one; an index usually takes one byte."""
 
     def forward(self, x: Array) -> Array:
         self.shape, padded = x.shape, self.padded(x)
@@ -67,9 +67,9 @@ class RunningMaxPool2d(MaxPool2d):
             candidate = padded[:, :, rows, columns].copy()  # (N, C, OH, OW), contiguous: it is read twice
             larger = candidate > y  # not >=: the first of equal pixels stays the largest
             number = self.winner.dtype.type(kh * self.kernel[1] + kw)
-            # The numbers rise, so the last one that was larger is their maximum. This has no branch, which
-            # the processor would mispredict at every other pixel, and is four times as fast as
-            # `winner[larger] = number`.
+            # The index increases, so the last index at which `larger` was true is the maximum. Unlike
+            # `winner[larger] = number`, this has no branch, which the processor would mispredict at every
+            # other pixel; it is four times as fast.
             np.maximum(self.winner, larger * number, out=self.winner)
             np.maximum(y, candidate, out=y)
         return y
@@ -77,7 +77,7 @@ class RunningMaxPool2d(MaxPool2d):
 
 @implements(MaxPool2d, "kernels", devices=GPU)
 class MaxPool2dKernels(MaxPool2d):
-    """Max-pooling by CUDA kernels, which keep a byte per window."""
+    """Max-pooling by CUDA kernels, which store one byte per window."""
 
     def forward(self, x: Array) -> Array:
         if math.prod(self.kernel) > 255:
@@ -109,7 +109,7 @@ def max_pool2d(
 
     The default stride is the size of the window. Raises ValueError if the image is smaller than the
     window, or if the padding is more than half of it: a window could then consist of padding alone. On a GPU
-    also for windows of more than 255 pixels, whose number would not fit into a byte.
+    it also raises ValueError for windows of more than 255 pixels, whose index would not fit into a byte.
     """
     kernel, padding = as_pair(kernel_size), as_pair(padding)
     stride = kernel if stride is None else as_pair(stride)

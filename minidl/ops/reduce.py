@@ -2,7 +2,7 @@
 
 A sum gives every element the same weight, so its gradient is dy, copied along the axes that were summed. A
 mean is the sum of n elements divided by n. A maximum depends on only one element, which receives the whole
-gradient. If several are equal it is the first, so that the result is always the same.
+gradient. If several are equal, the first of them receives it, so that the result is deterministic.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Operations that move elements without changing them: reshape, transpose, concat, pad, slice.
 
 Each is a linear map that copies elements to new places, y = P x, where P consists of zeros and ones. Its
-gradient is the transpose, dx = P^T dy, which moves them back. So these operations come in pairs of adjoints:
-concat and split (here a slice for each part), pad and crop, a transpose and its inverse. `check_adjoint` in
-`minidl.gradcheck` tests this: <P x, y> = <x, P^T y>.
+gradient is the transpose, dx = P^T dy, which moves them back. These operations therefore come in pairs of
+adjoints: concat and split (here a slice for each part), pad and crop, a transpose and its inverse.
+`check_adjoint` in `minidl.gradcheck` tests this: <P x, y> = <x, P^T y>.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def concat(tensors: Sequence[Tensor], axis: int = 1) -> Tensor:
 
 
 def pad(x: Tensor, height: tuple[int, int], width: tuple[int, int]) -> Tensor:
-    """Put zeros around an image, x (..., H, W) -> y (..., top + H + bottom, left + W + right)."""
+    """Pad an image with zeros, x (..., H, W) -> y (..., top + H + bottom, left + W + right)."""
     return Pad(height, width)(x)
 
 

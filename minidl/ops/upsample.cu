@@ -12,7 +12,7 @@ extern "C" __global__ void upsample_forward(const T* __restrict__ x, T* __restri
     y[i * s * W + j] = x[i / s * W + j / s];
 }
 
-// Thread (row, column) of a plane owns the input pixel there, and sums over the square that it became.
+// Thread (row, column) of a plane owns the input pixel there, and sums dy over its s x s square.
 extern "C" __global__ void upsample_backward(const T* __restrict__ dy, T* __restrict__ dx, int H, int W, int s)
 {
     int h = blockIdx.y * blockDim.y + threadIdx.y, w = blockIdx.z * blockDim.x + threadIdx.x;

@@ -1,12 +1,12 @@
 """Nearest-neighbour up-sampling: every pixel becomes a square of s x s equal pixels.
 
-y[i, j] = x[i // s, j // s]    =>    dx[i, j] = sum of dy over the square that pixel (i, j) became.
+y[i, j] = x[i // s, j // s]    =>    dx[i, j] = sum of dy over the square of pixel (i, j).
 """
 
 from __future__ import annotations
 
-from minidl.backend import Array, Kernels, array_module, contiguous, cover_planes
-from minidl.implementation import GPU, choose, implements
+from minidl.backend import GPU, Array, Kernels, array_module, contiguous, cover_planes
+from minidl.implementation import choose, implements
 from minidl.tensor import Function, Tensor
 
 kernels = Kernels(__file__)

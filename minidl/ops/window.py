@@ -1,7 +1,7 @@
 """The geometry of a sliding window, which convolution and pooling share.
 
 A window of KH x KW pixels moves over an image of H x W, SH rows and SW columns at a time, and the image has
-PH rows and PW columns of padding on each side. Window number i begins at row SH i of the padded image, which
+PH rows and PW columns of padding on each side. Window number i starts at row SH i of the padded image, which
 is row SH i - PH of the image itself, and the last window must still fit:
 
     SH (OH - 1) + KH <= H + 2 PH    =>    OH = (H + 2 PH - KH) // SH + 1
@@ -15,7 +15,7 @@ Pair = tuple[int, int]
 
 
 def as_pair(value: int | Pair) -> Pair:
-    """Turn 3 into (3, 3), and leave (3, 1) as it is."""
+    """Return 3 as (3, 3), and (3, 1) unchanged."""
     return (int(value),) * 2 if hasattr(value, "__index__") else tuple(value)
 
 
@@ -26,7 +26,7 @@ def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
 
 
 def transposed_output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, extra: Pair) -> Pair:
-    """Return the (H, W) whose `output_size` is `size`; of the several for a stride, `extra` selects one."""
+    """Return the (H, W) whose `output_size` is `size`; with a stride, `extra` selects one of several."""
     settings = zip(size, kernel, stride, padding, extra, strict=True)
     return tuple((n - 1) * s - 2 * p + k + e for n, k, s, p, e in settings)
 

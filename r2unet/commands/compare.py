@@ -10,7 +10,7 @@ from typing import NoReturn
 from minidl.backend import resolve_device
 from r2unet.commands.messages import line_printer, print_error
 from r2unet.commands.options import (
-    MOST_THREADS,
+    MAX_THREADS,
     add_cache,
     add_data,
     add_device,
@@ -27,8 +27,8 @@ from r2unet.training.settings import as_text
 
 HELP = "train variants of a network and compare their scores"
 DETAILS = (
-    "All rows share the data, the epochs and the seeds. Every row uses the settings given here, except the "
-    "setting that it varies. Ctrl-C saves the trainings; the same command resumes them."
+    "All rows share the data, the seeds and the settings given here, except the settings that a row changes. "
+    "Ctrl-C saves the training runs; the same command resumes them."
 )
 
 
@@ -38,7 +38,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
         "study", choices=STUDIES, metavar="|".join(STUDIES), help=f"{about} own: the rows of --variant"
     )
     p.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="folder for the trainings and the results"
+        "--out", required=True, type=Path, metavar="DIR", help="folder for the training runs and the results"
     )
     text = f"train every row with each of these seeds (default {as_text(SEEDS)})"
     p.add_argument("--seeds", type=seeds, metavar="A,B,...", help=text)
@@ -56,11 +56,9 @@ def add_options(p: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="folder of another study: copy its trainings that have the same settings; may be repeated",
+        help="folder of another study, from which to copy runs with the same settings; may be repeated",
     )
-    p.add_argument(
-        "--only-report", action="store_true", help="train nothing; report on the finished trainings"
-    )
+    p.add_argument("--only-report", action="store_true", help="train nothing; report on the finished runs")
     add_execution(p)
     add_data(p)
     add_training(p)
@@ -69,13 +67,13 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 
 def add_execution(p: argparse.ArgumentParser) -> None:
-    """Add how the trainings of a study are run and reported."""
+    """Add the options for running a study and for its report."""
     p.add_argument(
         "--jobs",
-        type=number(int, 1, MOST_THREADS),
+        type=number(int, 1, MAX_THREADS),
         default=1,
         metavar="N",
-        help="trainings to run in parallel, each in a process with its own images (default %(default)s)",
+        help="training runs in parallel, each in its own process with its own images (default %(default)s)",
     )
     p.add_argument("--originals", action="store_true", help="score at the original size of the images")
     add_pictures(p)
@@ -94,7 +92,7 @@ def variant(text: str) -> Variant:
 
 
 class _VariantParser(argparse.ArgumentParser):
-    """Raises its errors, so that the parser of --variant reports them."""
+    """Raises its errors, so that argparse reports them as errors of --variant."""
 
     def error(self, message: str) -> NoReturn:
         raise argparse.ArgumentTypeError(message)
@@ -130,5 +128,5 @@ def run(options: argparse.Namespace) -> int:
     for error in errors:
         print_error(error)
     print(write_report(out, plan, resources, options.originals, options.pictures, log))
-    print(f"the tables and pictures are in {out}")
+    print(f"the tables and figures are in {out}")
     return 2 if errors else 0

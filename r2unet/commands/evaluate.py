@@ -96,12 +96,12 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     if isinstance(options.json, Path):
         check_writable("--json", options.json.parent)
     if options.worst and not options.overlays:
-        raise InputError("--worst: has no effect without --overlays F.png; give both or neither")
+        raise InputError("--worst: has no effect without --overlays F.png; add it, or omit --worst")
     model, settings, state = load_model(options.checkpoint)
     if options.data is None and settings.data is not None:
         raise InputError(
-            "--data: which photographs? The weights were trained on photographs, and scores on generated "
-            "lesions would say nothing about them; give a folder of images and masks"
+            "--data: is missing; the weights were trained on real images, not on generated lesions, so give "
+            "a folder of images and masks"
         )
     images = settings.batch_size if options.data is None else 1
     option, remedy = f"--checkpoint {options.checkpoint}", memory_remedy(device)
@@ -152,8 +152,8 @@ def _generated(settings: Settings, split: str) -> Sequence[Sample]:
     """Return the generated lesions of a split."""
     if split not in ("training", "validation"):
         raise InputError(
-            f"--split {split}: generated lesions have only training and validation; give one of them, or "
-            "give --data"
+            f"--split {split}: generated lesions have only training and validation; choose one of the "
+            "two, or give --data"
         )
     training, validation = load_datasets(dataclasses.replace(settings, data=None))
     return training if split == "training" else validation

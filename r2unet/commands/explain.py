@@ -13,8 +13,8 @@ from r2unet.training.run_folder import check_writable, load_model
 
 HELP = "draw the features that the network computes from an image"
 DETAILS = (
-    "The figure shows features of every encoder level, of every recurrent step, and of the two inputs of the "
-    "decoder blocks."
+    "The figure shows features of every encoder level, of every step of the first recurrent convolution, and "
+    "of the inputs and the output of every decoder block."
 )
 
 

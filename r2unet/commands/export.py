@@ -1,4 +1,4 @@
-"""`r2unet export`: write the weights of a training or of a PyTorch network to a small file for prediction."""
+"""`r2unet export`: write the weights of a run or of a PyTorch network to a small file for prediction."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from r2unet.training.settings import LIMITS, flag
 
 HELP = "write weights to a small file for prediction"
 DETAILS = (
-    "From a training's checkpoint it copies only what prediction needs; with --pytorch it converts a network "
-    "of PyTorch."
+    "Without --pytorch, it copies only what prediction needs from a checkpoint; with --pytorch, it converts "
+    "a PyTorch network."
 )
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
-    text = "best.npz of a training; with --pytorch, a state_dict"
+    text = "best.npz of a training run; with --pytorch, a state_dict"
     p.add_argument("source", type=Path, metavar="SOURCE", help=text)
     p.add_argument("--out", required=True, type=new_file, metavar="F.npz", help="the file to write")
-    p.add_argument("--half", action="store_true", help="store the weights in half precision, half the size")
+    p.add_argument("--half", action="store_true", help="store the weights in half precision: half the size")
     add_post_processing(
         p, "stored as the default for predict and evaluate; default: as in SOURCE, otherwise no"
     )
@@ -38,7 +38,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
         "--steps",
         type=number(int, *LIMITS["steps"]),
         metavar="N",
-        help="with --pytorch: the recurrent steps t of the network's training",
+        help="with --pytorch: the recurrent steps t that the network was trained with",
     )
     p.add_argument(
         "--size",
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         for name in ("steps", "size"):
             if getattr(options, name) is not None:
-                raise InputError(f"{flag(name)}: only for --pytorch; a training's checkpoint has its own")
+                raise InputError(f"{flag(name)}: has no effect without --pytorch; omit the option")
         state = from_training(options.source)
     state = {**(to_half(state) if options.half else state), "prediction": post_processing(options, state)}
     write(state, options.source, options.out)

@@ -52,7 +52,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    warnings.filterwarnings("ignore", module="PIL")  # an image that Pillow warns about is an error here
+    warnings.filterwarnings("ignore", module="PIL")  # r2unet.data.images raises an error instead
     try:
         try:
             return _run(build_parser().parse_args(argv))
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, DeviceError, TooLargeError) as error:
         return print_error(error)
     except MemoryError:
-        return print_error("not enough memory; use a smaller --size or fewer --widths")
+        return print_error("not enough memory; lower --size or --widths")
     except BrokenPipeError:
         _discard_output()
         return 141
@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _discard_output() -> None:
-    """Point stdout at the null device, because Python flushes it once more at exit."""
+    """Point stdout at the null device, because Python flushes it again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

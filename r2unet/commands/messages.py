@@ -21,7 +21,7 @@ DISCLAIMER = "For learning and research; not a medical device."
 
 
 def print_error(error: object, code: int = 2) -> int:
-    """Print an error on stderr in one line, even if a file name has two, and return the exit code."""
+    """Print an error on stderr in one line, even if a file name has a line break; return the exit code."""
     print("r2unet: error:", " ".join(str(error).splitlines()), file=sys.stderr)
     return code
 
@@ -51,7 +51,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def training_memory(settings: Settings) -> str:
-    """Return a line that says how much memory a training step takes on the CPU."""
+    """Return one line with the memory that a training step takes on the CPU."""
     from r2unet.network.losses import LOSSES
     from r2unet.training.cost import describe_memory, estimate_memory, resident_bytes
 
@@ -62,7 +62,7 @@ def training_memory(settings: Settings) -> str:
 
 @contextmanager
 def explain_memory_error(option: str, images: int, size: int, device: str, remedy: str) -> Iterator[None]:
-    """Turn a MemoryError, of the computer or the GPU, into an InputError that says what needed the memory."""
+    """Convert a MemoryError, on the CPU or the GPU, into an InputError that names what needed the memory."""
     try:
         yield
     except MemoryError:
@@ -76,5 +76,5 @@ def explain_memory_error(option: str, images: int, size: int, device: str, remed
 
 
 def memory_remedy(device: str) -> str:
-    """Return what helps against a lack of memory when the checkpoint determines the size and the network."""
+    """Return the remedy for a MemoryError where the checkpoint determines the image size and the network."""
     return "use --device cpu" if device == "cuda" else "close other programs, or train a smaller network"

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what the given options mean.
+"""Options that several commands share, and the values that follow from them.
 
 An invalid value is refused while the command line is parsed, before anything is read or computed. An option
 of a training setting is absent from the parsed options unless it is given: --resume must distinguish a
@@ -20,7 +20,7 @@ from r2unet.commands.values import number, widths
 from r2unet.training.run_folder import POST_PROCESSING, PRETRAINED
 from r2unet.training.settings import CHOICES, LIMITS, Settings, as_text, flag
 
-MOST_THREADS = 64
+MAX_THREADS = 64
 DATA = "an ISIC 2016, 2017 or 2018 folder, or a folder with images/ and masks/"
 
 
@@ -35,13 +35,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_data(p: argparse.ArgumentParser) -> None:
-    """Add --data, the images of a training."""
+    """Add --data, the images of a training run."""
     text = f"{DATA} (default: generated lesions)"
     p.add_argument("--data", default=argparse.SUPPRESS, metavar="DIR", help=text)
 
 
 def add_training(p: argparse.ArgumentParser) -> None:
-    """Add the settings of a training, except its data and its seed."""
+    """Add the settings of a training run, except its data and its seed."""
     add_setting(p, "size", int, "N", "image size: images are resized to N x N pixels")
     add_network(p)
     add_choice(p, "loss", "loss function")
@@ -49,8 +49,8 @@ def add_training(p: argparse.ArgumentParser) -> None:
     add_setting(p, "batch_size", int, "N", "images per step")
     add_setting(p, "lr", float, "X", "learning rate")
     add_setting(p, "weight_decay", float, "X", "weight decay of AdamW")
-    add_setting(p, "warmup_epochs", float, "X", "epochs of learning rate warm-up")
-    add_setting(p, "clip", float, "X", "maximum gradient norm (gradient clipping)")
+    add_setting(p, "warmup_epochs", float, "X", "epochs of learning-rate warm-up")
+    add_setting(p, "clip", float, "X", "gradient clipping: maximum norm of the gradient")
     add_setting(p, "augment", float, "X", "strength of the augmentation, from 0 (none) to 2")
     add_setting(
         p, "ema", float, "X", "decay of the exponential moving average of the weights, such as 0.999; 0: none"
@@ -65,11 +65,11 @@ def add_network(p: argparse.ArgumentParser) -> None:
     add_setting(p, "widths", widths, "A,B,...", "channels of each level")
     add_setting(p, "steps", int, "N", "recurrent steps t; each recurrent convolution is applied t + 1 times")
     add_choice(p, "share_weights", "whether all recurrent steps share one convolution")
-    text = "whether the recurrent convolution shares its weights w_r with the feed-forward convolution's w_f"
+    text = "whether the recurrent weights w_r equal the feed-forward weights w_f"
     add_choice(p, "tie_weights", text)
-    add_choice(p, "skips", "how a skip connection joins the up-sampled features")
-    add_choice(p, "up", "up-sampling: transposed convolution, or nearest neighbour and convolution")
-    add_choice(p, "norm", "batch norm with statistics for each step or shared by all steps, or group norm")
+    add_choice(p, "skips", "how a skip connection is joined with the upsampled features")
+    add_choice(p, "up", "upsampling: transposed convolution, or nearest neighbour and convolution")
+    add_choice(p, "norm", "normalisation: batch norm with statistics per step or shared, or group norm")
     text = (
         "activation checkpointing (writes no file): recompute a block's activations in the backward pass "
         "instead of storing them; half the memory, a third slower"
@@ -101,7 +101,7 @@ def add_setting(
 
 
 def settings_given(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the training settings that the command line gives."""
+    """Return the training settings given on the command line."""
     names = {field.name for field in fields(Settings)}
     return {name: value for name, value in vars(options).items() if name in names}
 
@@ -111,7 +111,7 @@ def settings_given(options: argparse.Namespace) -> dict[str, Any]:
 
 def add_checkpoint(p: argparse.ArgumentParser) -> None:
     """Add --checkpoint, the trained network."""
-    text = "best.npz of a training, or a file that export wrote (default: the pretrained weights)"
+    text = "best.npz of a training run, or a file that export wrote (default: the pretrained weights)"
     p.add_argument("--checkpoint", type=Path, default=PRETRAINED, metavar="F", help=text)
 
 
@@ -154,14 +154,14 @@ def add_device(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--device", choices=DEVICE_CHOICES, default="auto", help=text)
     text = (
-        "convolution algorithm; results differ only by rounding. auto: on a GPU, direct up to 64 channels "
-        "and im2col beyond (which is faster there is not measured); on the CPU, direct for stride 1 (default "
+        "convolution algorithm; results differ only by rounding. auto: on a GPU, direct for up to 64 "
+        "channels and im2col for more (this limit is an estimate); on the CPU, direct for stride 1 (default "
         "%(default)s)"
     )
     p.add_argument("--conv", choices=METHODS, default="auto", help=text)
     p.add_argument(
         "--threads",
-        type=number(int, 1, MOST_THREADS),
+        type=number(int, 1, MAX_THREADS),
         default=1,
         metavar="N",
         help="threads for the preparation of training batches and for wide layers (default %(default)s)",
@@ -171,8 +171,8 @@ def add_device(p: argparse.ArgumentParser) -> None:
 def resources_given(options: argparse.Namespace, *groups: Callable[[argparse.ArgumentParser], None]) -> str:
     """Return the options of these groups that differ from their defaults, as text for a command line.
 
-    A training resumes bit for bit only on the same device, with the same convolution algorithm and threads.
-    Its settings need not be repeated: its folder stores them.
+    A run resumes bit for bit only on the same device, with the same convolution algorithm and threads. Its
+    settings need not be repeated: its folder stores them.
     """
     parser = Parser()
     for add in groups:

@@ -16,8 +16,7 @@ from r2unet.training.settings import LIMITS
 
 HELP = "write a mask for every image"
 DETAILS = (
-    "A file that is not a readable image does not stop the others: it is reported at the end, with exit "
-    f"code 2. {DISCLAIMER}"
+    f"An unreadable file does not stop the others: it is reported at the end, with exit code 2. {DISCLAIMER}"
 )
 
 
@@ -32,7 +31,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
         "--size",
         type=number(int, *LIMITS["size"]),
         metavar="N",
-        help="resize images to N x N pixels for the network (default: as in its training)",
+        help="resize images to N x N pixels for the network (default: the size it was trained at)",
     )
     add_device(p)
 

@@ -16,7 +16,10 @@ DETAILS = "The scores are those of the official tool, isic-challenge-scoring."
 def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("truth", type=Path, metavar="TRUTH_DIR", help="folder of true masks, ISIC_0000000*.png")
     p.add_argument(
-        "predictions", type=Path, metavar="PREDICTION_DIR", help="folder of masks that predict wrote"
+        "predictions",
+        type=Path,
+        metavar="PREDICTION_DIR",
+        help="folder of masks written by predict",
     )
     p.add_argument(
         "--json", type=new_file, metavar="F", help="also write JSON, with the scores of every image, to F"

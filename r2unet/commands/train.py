@@ -1,4 +1,4 @@
-"""`r2unet train`: train a network, or resume a training."""
+"""`r2unet train`: train a network, or resume a training run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from r2unet.errors import InputError
 from r2unet.training.run_folder import BEST, check_writable, load_datasets, start_or_resume
 
 HELP = "train a network on ISIC images or on generated lesions"
-DETAILS = "Ctrl-C saves the training; --resume with the same --out continues it, bit for bit."
+DETAILS = "Ctrl-C saves the run; --resume with the same --out resumes it, bit for bit."
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
@@ -34,9 +34,9 @@ def add_options(p: argparse.ArgumentParser) -> None:
     add_device(p)
     add_cache(p)
     p.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for checkpoints and pictures (default runs/DATE)"
+        "--out", type=Path, metavar="DIR", help="folder for checkpoints and figures (default runs/DATE)"
     )
-    p.add_argument("--resume", action="store_true", help="resume the training in --out, if there is one")
+    p.add_argument("--resume", action="store_true", help="resume the training run in --out, if there is one")
     p.add_argument(
         "--profile",
         action="store_true",
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     from r2unet.training.trainer import Trainer
 
     if options.resume and options.out is None:
-        raise InputError("--resume: which training? Give its folder with --out runs/NAME")
+        raise InputError("--resume: needs the folder of the training run; give it with --out runs/NAME")
     out = options.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
     settings, state = start_or_resume(out, settings_given(options), options.resume)
     device = resolve_device(options.device)
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     if options.device == "auto" and device == "cpu":
         log(f"not on a GPU: {cuda_problem()}")
     if options.resume and state is None:
-        log(f"{out} contains no training to resume: starting a new one")
+        log(f"{out} contains no training run to resume; starting a new one")
     option, remedy = f"--batch-size {settings.batch_size}", "lower it, or --size or --widths"
     try:
         with explain_memory_error(option, settings.batch_size, settings.size, device, remedy):

@@ -9,20 +9,20 @@ from typing import Any
 
 from r2unet.training.settings import LIMITS
 
-PICTURES = (".png", ".pdf", ".svg")
+FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
-def number(kind: type, least: float, most: float) -> Callable[[str], Any]:
-    """Return a converter to a number of type `kind` from `least` to `most`."""
+def number(kind: type, minimum: float, maximum: float) -> Callable[[str], Any]:
+    """Return a converter to a number of type `kind` from `minimum` to `maximum`."""
 
     def convert(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             value = None
-        if value is None or not least <= value <= most:
+        if value is None or not minimum <= value <= maximum:
             word = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"must be {word} from {least:g} to {most:g}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"must be {word} from {minimum:g} to {maximum:g}, got {text!r}")
         return value
 
     return convert
@@ -37,12 +37,12 @@ def seeds(text: str) -> tuple[int, ...]:
     """Convert "0,1,2" to (0, 1, 2); refuse a seed that appears twice."""
     values = _numbers(text, "seed", "0,1,2")
     if len(set(values)) < len(values):
-        raise argparse.ArgumentTypeError(f"{text}: a seed appears twice, and would repeat the same training")
+        raise argparse.ArgumentTypeError(f"must be different seeds, got {text!r}")
     return values
 
 
 def _numbers(text: str, setting: str, example: str) -> tuple[int, ...]:
-    """Convert whole numbers with commas between them, each within the limits of a setting."""
+    """Convert whole numbers separated by commas, each within the limits of a setting."""
     try:
         return tuple(map(number(int, *LIMITS[setting]), text.split(",")))
     except argparse.ArgumentTypeError as error:
@@ -50,9 +50,10 @@ def _numbers(text: str, setting: str, example: str) -> tuple[int, ...]:
 
 
 def picture(text: str) -> Path:
-    """Convert the name of a picture to write to its path; refuse a format that cannot be written."""
-    if Path(text).suffix.lower() not in PICTURES:
-        raise argparse.ArgumentTypeError(f"must be a name ending in {', '.join(PICTURES)}, got {text!r}")
+    """Convert the name of a figure to write to its path; refuse a format that cannot be written."""
+    if Path(text).suffix.lower() not in FIGURE_SUFFIXES:
+        endings = ", ".join(FIGURE_SUFFIXES)
+        raise argparse.ArgumentTypeError(f"must be a name ending in {endings}, got {text!r}")
     return Path(text)
 
 
@@ -60,5 +61,5 @@ def new_file(text: str) -> Path:
     """Convert the name of a file to write to its path; refuse a folder."""
     path = Path(text)
     if path.name in ("", "..") or path.is_dir():
-        raise argparse.ArgumentTypeError(f"must be the name of a file, got {text!r}, which is a folder")
+        raise argparse.ArgumentTypeError(f"must be the name of a file, got the folder {text!r}")
     return path

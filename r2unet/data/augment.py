@@ -1,9 +1,9 @@
 """Data augmentation: random changes of a sample under which the correct mask is known.
 
 Let g be a change of the scene that leaves a lesion the same lesion. Then its outline moves with it:
-outline(g image) = g outline(image). The network does not know this symmetry. It learns it if it is trained on
-(g image, g mask), with a new g every time, and this multiplies the 2,000 images of a data set. Every change
-below is a symmetry of dermoscopy:
+outline(g image) = g outline(image). The network does not know this symmetry, but learns it if it is
+trained on (g image, g mask) with a new g every time. This multiplies the 2,000 images of a data set. Every
+change below is a symmetry of dermoscopy:
 
 - Flips and quarter turns. Skin has no preferred direction, and a camera can be held in any orientation. Let r
   be the quarter turn and f the mirror image. From r^4 = 1, f^2 = 1 and f r f = r^-1, every product of them
@@ -16,7 +16,7 @@ below is a symmetry of dermoscopy:
 
       x = shift + A u,    A = 1/zoom * R(angle) * [1 shear; 0 1] * diag(sqrt(r), 1/sqrt(r)),
 
-  where r is the stretch. The stretch also covers the distortion of 4:3 photographs that are resized to
+  where r is the stretch. The stretch also covers the distortion of 4:3 images that are resized to
   squares. Outside the image, its reflection continues both image and mask: skin continues as skin, and a
   lesion at the border as lesion. Real images are not black there.
 - Colour. Lamps, filters, cameras and white balances differ between hospitals, but not the outline of a
@@ -26,7 +26,7 @@ below is a symmetry of dermoscopy:
 
   where m is the mean colour of the image and w are the luminance weights. The four changes together therefore
   cost one 3x3 product per pixel. The mask does not change.
-- Tone and focus. Cameras have different tone curves, y = x^gamma, and not every photograph is sharp. Both
+- Tone and focus. Cameras have different tone curves, y = x^gamma, and not every image is sharp. Both
   change the contrast at the edge of a lesion, where the network has to decide.
 
 Noise and drawn hairs are left out: downsampling to a few hundred pixels averages a sensor's noise away, and
@@ -68,7 +68,7 @@ def random_affine(
 ) -> Sample:
     """Turn, zoom, shift, shear and stretch by one affine map, (H, W) -> (H, W).
 
-    All settings are drawn uniformly: the angle in degrees from [-angle, angle], the logarithm of the zoom
+    All parameters are drawn uniformly: the angle in degrees from [-angle, angle], the logarithm of the zoom
     from [0, log(zoom)], the shift along each axis as a fraction of the side from [-shift, shift], the shear
     from [-shear, shear], and the width/height of a square from [1 - stretch, 1 + stretch]. The zoom is never
     below 1, because zooming out would surround every lesion with a frame of reflections. Interpolation is
@@ -98,9 +98,9 @@ def colour_jitter(
 ) -> Sample:
     """Change the colours as another dermoscope would, (H, W, 3) -> (H, W, 3); the mask is unchanged.
 
-    Each setting d draws a factor from [1 / (1 + d), 1 + d] with a uniform logarithm, so that twice the light
-    is as likely as half the light. `channel_gain` draws a factor for each of red, green and blue, which
-    changes the white balance. If all settings are 0, the image is unchanged.
+    For each parameter d, a factor is drawn from [1 / (1 + d), 1 + d] with a uniform logarithm, so that twice
+    the light is as likely as half the light. For `channel_gain`, red, green and blue have separate factors,
+    which changes the white balance. If all parameters are 0, the image is unchanged.
     """
     b, c, s = np.exp(rng.uniform(-1, 1, size=3) * np.log1p([brightness, contrast, saturation]))
     gains = b * np.exp(rng.uniform(-1, 1, size=3) * np.log1p(channel_gain))
@@ -149,9 +149,7 @@ def augment(sample: Sample, rng: np.random.Generator, strength: float = 1.0) -> 
     Raises InputError outside [0, 2]. Returns contiguous uint8 arrays of the sample's shapes.
     """
     if not 0 <= strength <= MAX_STRENGTH:
-        raise InputError(
-            f"augmentation strength is {strength}; choose a number from 0 (off) to {MAX_STRENGTH:g}"
-        )
+        raise InputError(f"augmentation strength {strength}: must be from 0 (none) to {MAX_STRENGTH:g}")
     if strength == 0:
         return sample
     sample = quarter_turn(flip(sample, rng), rng)

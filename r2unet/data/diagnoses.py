@@ -6,7 +6,7 @@
     2018  seven columns, of which one is 1  image,MEL,NV,BCC,AKIEC,BKL,DF,VASC
                                             ISIC_0000001,1.0,0.0,0.0,0.0,0.0,0.0,0.0
 
-A row belongs to the image with the same seven digits. A table with any other content is rejected, because
+A row belongs to the image with the same seven digits. Any other content is refused, because
 nobody can see in an image that its diagnosis is wrong.
 """
 
@@ -62,9 +62,9 @@ def read_diagnoses(path: Path) -> dict[str, str]:
                     raise ValueError(f"{row[0]} is listed a second time")
                 diagnoses[number] = diagnosis
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): check its permissions") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     except (ValueError, csv.Error) as error:
-        raise InputError(f"{path}: line {table.line_num}: {error}: download the table again") from None
+        raise InputError(f"{path}: line {table.line_num}: {error}; download the table again") from None
     return diagnoses
 
 

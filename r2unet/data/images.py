@@ -1,6 +1,6 @@
 """Reads, writes and resizes images and masks with Pillow.
 
-A dermoscopy photograph has up to 6,700 x 4,500 pixels, 90 MB once decoded. A network's input has about
+A dermoscopy image has up to 6,700 x 4,500 pixels, 90 MB once decoded. A network's input has about
 256 x 256. Images are therefore resized, by three rules:
 
 * The whole frame is resized to a square. Nothing is cropped, so no lesion is lost at the border, and a
@@ -48,7 +48,7 @@ DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib
 def read_image(path: str | Path, size: int | None = None, exif: bool = False) -> np.ndarray:
     """Read an image as RGB bytes (H, W, 3) uint8, or, with `size`, resized to (size, size, 3).
 
-    `exif` applies the orientation that the camera stored: right for a user's own photographs, wrong for ISIC,
+    `exif` applies the orientation that the camera stored: right for a user's own images, wrong for ISIC,
     whose masks were drawn on the pixels as stored. Grey, palette, CMYK, transparent and 16-bit images are
     converted to RGB. Raises InputError for a file that is missing, empty, damaged, too large or not an image.
     """
@@ -81,13 +81,13 @@ def image_size(path: str | Path) -> tuple[int, int]:
 def read_mask(path: str | Path, size: int | None = None) -> np.ndarray:
     """Read a mask as (H, W) uint8, 1 for lesion and 0 for skin, or, with `size`, resized to (size, size).
 
-    Lesion is where the grey value is above 128. By the rule "equal to the maximum", an empty mask would be
-    all lesion. Raises InputError for a file that is unreadable or not an 8-bit or 1-bit grey mask.
+    Lesion is where the grey value is above 128. (By the rule "equal to the maximum", all of an empty mask
+    would be lesion.) Raises InputError for a file that is unreadable or not an 8-bit or 1-bit grey mask.
     """
     with _opened(path) as image:
         grey = np.array(_to_grey(image, path))  # (H, W)
     if grey.max() == 1:
-        raise InputError(f"{path}: the mask contains 0 and 1, but lesion is above 128: multiply it by 255")
+        raise InputError(f"{path}: the mask contains 0 and 1, but lesion is above 128; multiply it by 255")
     mask = (grey > MASK_THRESHOLD).astype(np.uint8)
     return mask if size is None else resize_mask(mask, (size, size))
 
@@ -105,7 +105,7 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     from PIL import Image
 
     if Path(path).suffix.lower() != ".png":
-        raise InputError(f"{path}: images are written as PNG, which is lossless: end the name in .png")
+        raise InputError(f"{path}: images are written as PNG, which is lossless; end the name in .png")
     with output_file(path) as file:
         Image.fromarray(image).save(file, format="PNG")
 
@@ -147,20 +147,20 @@ def _opened(path: str | Path) -> Iterator["Image.Image"]:
 
 
 def _too_large(path: str | Path) -> str:
-    return f"{path}: more than {MAX_PIXELS // 10**6} million pixels: shrink the image before using it"
+    return f"{path}: more than {MAX_PIXELS // 10**6} million pixels; shrink the image before using it"
 
 
 def _diagnose(path: str | Path, error: Exception) -> str:
-    """Say what is wrong with a file and how to correct it, given the exception that reading it raised."""
+    """Return what is wrong with a file and how to correct it, given the exception that reading it raised."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, OSError) and error.errno is not None:
-        return f"cannot be read ({error.strerror}): check the path and its permissions"
+        return f"cannot be read ({error.strerror}); check the path and its permissions"
     if isinstance(error, UnidentifiedImageError):
         if os.path.getsize(path) == 0:
-            return "the file is empty (0 bytes): download it again"
-        return "not an image that Pillow can read: use a JPEG or PNG"
-    return f"the image is damaged or truncated ({error}): download it again"
+            return "the file is empty (0 bytes); download it again"
+        return "not an image that Pillow can read; use a JPEG or PNG"
+    return f"the image is damaged or truncated ({error}); download it again"
 
 
 def _to_rgb(image: "Image.Image") -> "Image.Image":
@@ -185,7 +185,7 @@ def _to_grey(image: "Image.Image", path: str | Path) -> "Image.Image":
     if image.mode in ("L", "1"):
         return image.convert("L")
     raise InputError(
-        f"{path}: a mask is one channel of 8 bits, 0 and 255, but this is mode {image.mode}: "
+        f"{path}: a mask is one channel of 8 bits, 0 and 255, but this is mode {image.mode}; "
         "convert it to 8-bit grey"
     )
 

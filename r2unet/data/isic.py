@@ -7,8 +7,7 @@
 
 The challenges of 2016, 2017 and 2018 name their folders differently, but all of them number their images
 with seven digits. These digits alone match an image to its mask and its diagnosis. Data sets of different
-years are never pooled, because they share photographs: a network could be tested on an image it was trained
-on.
+years are never pooled, because they share images: a network could be tested on an image it was trained on.
 
 Where there is no official validation folder, a fifth of the training images is held out. An image is held out
 if a hash of its name, scaled to [0, 1), is below 0.2. The choice thus depends on neither a seed nor the order
@@ -50,7 +49,7 @@ class Layout(NamedTuple):
     diagnoses: str | None
 
 
-# Each release's word for a split, then the names of its image folder, mask folder and table of diagnoses.
+# Each release's name for a split, then the names of its image folder, mask folder and table of diagnoses.
 RELEASES = {
     "ISIC 2016": (
         {"training": "Training", "test": "Test"},
@@ -87,7 +86,7 @@ def find_pairs(root: str | Path, split: str = "training") -> list[Pair]:
     images and masks do not match one to one.
     """
     if split not in SPLITS:
-        raise InputError(f"split {split!r} is unknown: choose one of {', '.join(SPLITS)}")
+        raise InputError(f"split {split!r}: must be one of {', '.join(SPLITS)}")
     root = Path(root)
     layouts = {layout.split: layout for layout in _find_layouts(root)}
     if split == "all":
@@ -98,10 +97,10 @@ def find_pairs(root: str | Path, split: str = "training") -> list[Pair]:
         training = _match(root, layouts["training"])
         pairs = [pair for pair in training if _is_held_out(pair.name) == (split == "validation")]
     else:
-        raise InputError(f"{root}: there is no {split} split, only {', '.join(layouts)}: add its folders")
+        raise InputError(f"{root}: there is no {split} split, only {', '.join(layouts)}; add its folders")
     if not pairs:
         raise InputError(
-            f"{root}: too few images to hold out a fifth, {split} is empty: add images, or its folders"
+            f"{root}: too few images to hold out a fifth, so {split} is empty; add images, or its folders"
         )
     return sorted(pairs, key=lambda pair: pair.name.casefold())
 
@@ -115,14 +114,14 @@ def _find_layouts(root: Path) -> list[Layout]:
     """Return the layouts in `root`. Raises InputError unless they are of exactly one release."""
     if not os.path.isdir(root):
         found = "this is a file" if os.path.exists(root) else "there is no such folder"
-        raise InputError(f"{root}: {found}: give the folder that contains the data set's folders")
+        raise InputError(f"{root}: {found}; give the folder that contains the data set's folders")
     layouts = _layouts_in(root)
     if not layouts:
         raise InputError(f"{root}: {_hint(root)}")
     releases = sorted({layout.release for layout in layouts})
     if len(releases) > 1:
         raise InputError(
-            f"{root}: contains {' and '.join(releases)}, which share photographs and must not be pooled: "
+            f"{root}: contains {' and '.join(releases)}, which share images and must not be pooled; "
             "put each into its own folder"
         )
     return layouts
@@ -137,14 +136,14 @@ def _layouts_in(root: Path) -> list[Layout]:
 
 
 def _hint(root: Path) -> str:
-    """Say how to correct a root without a known layout: most often it is one level too deep or too high."""
+    """Return how to correct a root without a known layout: often it is one level too deep or too high."""
     known = {name for layout in (*LAYOUTS, PLAIN) for name in (layout.images, layout.masks)}
     if root.resolve().name in known:
-        return f"this is one folder of a data set: give the folder that contains it, {root.resolve().parent}"
+        return f"this is one folder of a data set; give the folder that contains it, {root.resolve().parent}"
     for child in visible_files(root, folders=True):
         if _layouts_in(child):
-            return f"the data set is one folder deeper: give {child}"
-    return f"no data set found: {_expected()}"
+            return f"the data set is one folder deeper; give {child}"
+    return f"no data set found; {_expected()}"
 
 
 def _expected() -> str:
@@ -160,7 +159,7 @@ def _match(root: Path, layout: Layout) -> list[Pair]:
     for files, others, kind, other in ((images, masks, "image", "mask"), (masks, images, "mask", "image")):
         if alone := [files[key] for key in files if key not in others]:
             more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
-            raise InputError(f"{alone[0]}{more}: this {kind} has no {other}: add its {other} or remove it")
+            raise InputError(f"{alone[0]}{more}: this {kind} has no {other}; add its {other} or remove it")
     diagnoses = read_diagnoses(root / layout.diagnoses) if layout.diagnoses else {}
     return [Pair(image, masks[key], image.stem, diagnoses.get(key)) for key, image in images.items()]
 
@@ -168,7 +167,7 @@ def _match(root: Path, layout: Layout) -> list[Pair]:
 def _files_by_key(folder: Path, layout: Layout) -> dict[str, Path]:
     """Map the key that matches an image to its mask, ISIC's seven digits or a plain name, to the file."""
     if not os.path.isdir(folder):
-        raise InputError(f"{folder}: this folder of {layout.release} is missing: put it next to the others")
+        raise InputError(f"{folder}: this folder of {layout.release} is missing; put it next to the others")
     found: dict[str, Path] = {}
     for path in visible_files(folder):
         if path.suffix.lower() not in SUFFIXES or path.stem.lower().endswith("_superpixels"):
@@ -176,10 +175,10 @@ def _files_by_key(folder: Path, layout: Layout) -> dict[str, Path]:
         # A plain mask has the name of its image, with or without an ending.
         key = MASK_ENDING.sub("", path.stem).casefold() if layout is PLAIN else isic_number(path.stem)
         if key is None:
-            raise InputError(f"{path}: the name lacks ISIC_ and seven digits: rename or remove it")
+            raise InputError(f"{path}: the name does not contain ISIC_ and seven digits; rename or remove it")
         if key in found:
-            raise InputError(f"{path}: the same lesion as {found[key].name}: remove one of the two")
+            raise InputError(f"{path}: is of the same lesion as {found[key].name}; remove one of the two")
         found[key] = path
     if not found:
-        raise InputError(f"{folder}: no image in this folder: unpack the download into it ({_expected()})")
+        raise InputError(f"{folder}: contains no images; unpack the download into it ({_expected()})")
     return found

@@ -1,8 +1,8 @@
 """A data set of samples from image files: every file is decoded once and resized.
 
-Every epoch needs every image again, and decoding a photograph takes longer than everything else that is done
-to it. So each file is decoded once, only the resized bytes are stored, and all epochs read these, either from
-memory or from a cache file.
+Every epoch needs every image again, and decoding an image file takes longer than all later processing. So
+each file is decoded once, only the resized bytes are stored, and all epochs read these, either from memory or
+from a cache file.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 from r2unet.files import output_file
 
-CACHE_VERSION = 1  # increase it whenever the same files are to give different bytes
+CACHE_VERSION = 1  # increase it when the same files should give different bytes
 
 
 def read_pair(pair: Pair, size: int | None = None) -> Sample:
@@ -34,7 +34,7 @@ def read_pair(pair: Pair, size: int | None = None) -> Sample:
     if (mask_height, mask_width) != (height, width):
         raise InputError(
             f"{pair.mask}: the mask is {mask_width} x {mask_height} pixels and its image {pair.image} is "
-            f"{width} x {height}: both must have the same size"
+            f"{width} x {height}; both must have the same size"
         )
     return Sample(read_image(pair.image, size), read_mask(pair.mask, size), pair.name, pair.diagnosis)
 
@@ -116,7 +116,7 @@ def _fingerprint(pairs: list[Pair], size: int) -> str:
         try:
             status = path.stat()
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}): check the path") from None
+            raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
         digest.update(f"\n{path.name} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
 
@@ -134,4 +134,4 @@ def _map_cache(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: the cache cannot be read ({error}): delete this file") from None
+        raise InputError(f"{path}: the cache cannot be read ({error}); delete this file") from None

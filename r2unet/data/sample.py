@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 # Bytes are scaled to numbers around zero of about unit size. The constants are not statistics of a training
-# set, so that all images are scaled in the same way and no statistics must be stored with the weights.
+# set, so that all images are scaled in the same way and no statistics need to be stored with the weights.
 CENTRE, SCALE = 127.5, 63.75
 
 

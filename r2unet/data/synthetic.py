@@ -10,7 +10,7 @@ angle t, written as a polynomial in u = z/|z| = e^(it):
 
     log R(t) = Re sum_k c_k u^k,   c_k complex Gaussian of size ~ k^(-3/2)
 
-(with amplitudes decreasing in k, the border is rough but not torn). The lesion is |z| < q R, where q is a
+(the amplitudes decrease with k, so the border is rough but not torn). The lesion is |z| < q R, where q is a
 quantile of |z|/R: a lesion that covers a fraction a of the area is the fraction a of the pixels with the
 smallest |z|/R. The area is thus exact for every shape, and no mask is empty.
 
@@ -76,9 +76,9 @@ class SyntheticLesions:
 
     def __init__(self, count: int, size: int, seed: int):
         if count < 1:
-            raise InputError(f"a synthetic data set of {count} images is empty; choose 1 or more")
+            raise InputError(f"{count} generated lesions: must be at least 1")
         if seed < 0:
-            raise InputError(f"seed is {seed}; choose 0 or more")
+            raise InputError(f"seed {seed}: must be at least 0")
         _check_size(size)
         self.count, self.size, self.seed = count, size, seed
         self._samples: dict[int, Sample] = {}
@@ -118,7 +118,7 @@ def make_lesion(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
 
 def _check_size(size: int) -> None:
     if size < MIN_SIZE:
-        raise InputError(f"synthetic images of {size} pixels are too small; choose {MIN_SIZE} or more")
+        raise InputError(f"size {size}: must be at least {MIN_SIZE} pixels for generated lesions")
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

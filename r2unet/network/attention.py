@@ -3,7 +3,7 @@
 A skip connection carries the edges of everything: of the lesion, of hairs, of the ruler. The features from
 the level below have a larger receptive field and already locate the lesion roughly. So the skip x is
 multiplied by an attention coefficient psi between 0 and 1 for every pixel, computed from x and from the
-gating signal g, the up-sampled features from below, both (N, C, H, W):
+gating signal g, the upsampled features from below, both (N, C, H, W):
 
     a   = relu( norm(W_g g) + norm(W_x x) )         C/2 channels; W_g, W_x are 1x1 convolutions
     psi = sigmoid( norm(w a) )                      one channel; w is a 1x1 convolution, too
@@ -13,7 +13,7 @@ Adding before the ReLU lets a channel of `a` act as a logical "and": it is activ
 support it. The gradient of y reaches x on two paths: directly, as psi dy, and through psi. Where the gate is
 closed (psi near 0) both gradients vanish, so the layers before the skip do not learn from that pixel.
 
-The paper computes psi at the lower resolution and interpolates it. Here g is up-sampled first, as in
+The paper computes psi at the lower resolution and interpolates it. Here g is upsampled first, as in
 LeeJunHyun's PyTorch code, whose weights `interop.py` reads.
 """
 

@@ -21,7 +21,7 @@ Hook = Callable[[str, Module, Tensor, Tensor], None]
 def forward_hooks(modules: Iterable[tuple[str, Module]], hook: Hook) -> Iterator[None]:
     """Call hook(name, module, x, y) after every forward pass x -> y of these named modules.
 
-    A module that runs several times calls the hook as often. For a module with several inputs, such as the
+    The hook is called each time that a module runs. For a module with several inputs, such as the
     attention gate, x is the first.
     """
     modules = list(modules)

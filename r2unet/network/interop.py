@@ -1,6 +1,6 @@
 """Reads weights trained with PyTorch: LeeJunHyun's U_Net, R2U_Net, AttU_Net and R2AttU_Net.
 
-These four (github.com/LeeJunHyun/Image_Segmentation) are the best known PyTorch versions of these networks.
+These four (github.com/LeeJunHyun/Image_Segmentation) are the best-known PyTorch versions of these networks.
 They equal the networks of `model.py` with up="nearest" and norm="shared", so their weights are renamed one to
 one, and the outputs agree up to rounding:
 
@@ -85,8 +85,8 @@ def read_pytorch(path: str | Path, *, steps: int = 2) -> UShape:
         model = _network_of(state, steps)
         names = pytorch_names(model)
         _check(state, {names[ours]: array.shape for ours, array in model.state_dict().items()})
-    except ValueError as fault:
-        raise InputError(f"{path}: {fault}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     model.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})
     return model.eval()
 
@@ -164,8 +164,8 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         return reader(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
-    except Exception as fault:  # a wrong byte can raise any of a dozen types
-        raise InputError(f"{path}: is not a {path.suffix} file, or is damaged ({fault})") from None
+    except Exception as error:  # a wrong byte can raise any of a dozen types
+        raise InputError(f"{path}: is not a {path.suffix} file, or is damaged ({error})") from None
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

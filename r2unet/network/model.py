@@ -12,7 +12,7 @@
 
 The encoder (left) halves the image at every level: receptive fields double, positions become less precise.
 The decoder (right) restores the resolution, and the skip connections supply the precise positions. They are
-concatenated with the up-sampled features, so the next block learns how to weigh the two sources; adding them
+concatenated with the upsampled features, so the next block learns how to weigh the two sources; adding them
 would fix the weights. Each [ ] is a block with that number of channels. The block determines the network:
 
     UNet             two convolutions                                    Ronneberger et al. 2015
@@ -58,7 +58,7 @@ from r2unet.network.blocks import (
     ResidualBlock,
 )
 
-# How a skip connection and the up-sampled features x are combined, (N, C, H, W) each.
+# How a skip connection and the upsampled features x are combined, (N, C, H, W) each.
 SKIPS = {
     "concat": lambda skip, x: concat((skip, x), axis=1),  # -> (N, 2C, H, W)
     "add": add,  # -> (N, C, H, W)
@@ -78,7 +78,7 @@ CHOICES = {
 
 
 class OptionError(ValueError):
-    """An option that a network cannot have: its name, its value and the reason, which says what to change."""
+    """An option that a network cannot have: its name, its value, and the reason with the remedy."""
 
     def __init__(self, option: str, value: Any, reason: str) -> None:
         super().__init__(f"{option} {value!r}: {reason}")
@@ -189,7 +189,7 @@ class UShape(Module):
                 raise OptionError(option, options[option], f"must be one of {', '.join(map(str, choices))}")
         for option, default in RECURRENCE.items():
             if not self.recurrent and options[option] != default:
-                reason = f"{name} has no recurrence; leave it out, or change the model to one of "
+                reason = f"{name} has no recurrence; omit the option, or change the model to one of "
                 raise OptionError(option, options[option], reason + ", ".join(recurrent_networks()))
         if not options["tie_weights"] and not options["share_weights"]:
             reason = "all steps share w_f and w_r; change either tie_weights or share_weights, not both"

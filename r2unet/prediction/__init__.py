@@ -1,1 +1,1 @@
-"""Prediction: from a photograph to its mask, and to a figure of the network's feature maps."""
+"""Prediction: from an image to its mask, and to a figure of the network's feature maps."""

@@ -73,7 +73,7 @@ def explain(model: UShape, image: np.ndarray, size: int, device: str = "cpu") ->
     """Run a network in evaluation mode on one image, (H, W, 3) uint8, and collect its feature maps."""
     small = resize_image(image, (size, size))
     outputs: dict[str, np.ndarray] = {}  # (C, H, W) each
-    calls: list[tuple[str, np.ndarray]] = []  # the same in order, because all steps may share one norm layer
+    calls: list[tuple[str, np.ndarray]] = []  # in order, because all steps may share one norm layer
 
     def record(name: str, module: Module, x: Tensor, y: Tensor) -> None:
         outputs[name] = to_numpy(y.data)[0]
@@ -112,7 +112,7 @@ def recurrence_sections(model: UShape, calls: list[tuple[str, np.ndarray]]) -> l
     titles = [f"channel {c}" for c in chosen]
     rows = []
     for t, features in enumerate(steps):
-        # Of the convolutions: each step adds one pixel on each side. Group norm sees the whole image.
+        # That of the convolutions: each step adds one pixel on each side. Group norm sees the whole image.
         field = 2 * t + 3
         label = f"t = {t}\nreceptive field\n{field} x {field}"
         rows.append(Row(label, [features[c] for c in chosen], titles))
@@ -128,11 +128,11 @@ def decoder_section(outputs: dict[str, np.ndarray]) -> Section:
     rows = []
     for i, (up, output) in enumerate(zip(ups, outs, strict=True)):
         level = len(ups) - i
-        sources = (("skip", skips[level - 1]), ("up-sampled", up), ("output", output))
+        sources = (("skip", skips[level - 1]), ("upsampled", up), ("output", output))
         parts = [_standardized(features, COLUMNS // len(sources), name) for name, features in sources]
         maps, titles = (sum(part, []) for part in zip(*parts, strict=True))
         rows.append(Row(_label(level, output), maps, titles))
-    return Section("Decoder: the skip connection, the up-sampled features, and the output of the block", rows)
+    return Section("Decoder: the skip connection, the upsampled features, and the output of the block", rows)
 
 
 def plot_explanation(explanation: Explanation, path: str | Path) -> None:

@@ -26,7 +26,7 @@ def overlay_image(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _erode(mask: np.ndarray) -> np.ndarray:
-    """Keep the pixels of a boolean mask (H, W) whose four neighbours are in it; outside it is all skin."""
+    """Keep the pixels of a boolean mask (H, W) whose four neighbours are lesion, too; outside is skin."""
     padded = np.pad(mask, 1)  # (H, W) -> (H + 2, W + 2)
     vertical = padded[:-2, 1:-1] & padded[2:, 1:-1]
     horizontal = padded[1:-1, :-2] & padded[1:-1, 2:]

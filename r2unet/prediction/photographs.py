@@ -1,4 +1,4 @@
-"""From photograph files to mask files: finds the photographs, predicts each, and writes its mask."""
+"""From image files to mask files: finds the images, predicts a mask for each, and writes it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ OVERLAY_SUFFIX = "_overlay.png"
 
 
 def find_photographs(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the files among the paths and the photographs in the folders among them, in order, each once.
+    """Return the files among the paths and the images in the folders among them, in order, each once.
 
-    Raises InputError for a path that does not exist, for a folder without photographs, and for two files with
+    Raises InputError for a path that does not exist, for a folder without images, and for two files with
     the same stem, because their masks would overwrite each other.
     """
     found: list[Path] = []
@@ -30,7 +30,7 @@ def find_photographs(paths: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if _is_photograph(p))
             if not inside:
-                raise InputError(f"{path}: contains no images; known formats are {', '.join(SUFFIXES)}")
+                raise InputError(f"{path}: contains no images; supported formats are {', '.join(SUFFIXES)}")
             found += inside
         elif path.exists():
             found.append(path)
@@ -40,7 +40,7 @@ def find_photographs(paths: Iterable[str | Path]) -> list[Path]:
     for path in dict.fromkeys(found):
         # Many file systems do not distinguish A.png from a.png.
         if (twin := stems.setdefault(path.stem.casefold(), path)) != path:
-            raise InputError(f"{path}: has the same name as {twin}, so their masks would too; rename one")
+            raise InputError(f"{path}: has the same name as {twin}, and so would its mask; rename one")
     return list(stems.values())
 
 

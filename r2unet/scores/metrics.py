@@ -2,8 +2,8 @@
 
 Compare the predicted mask with the true mask pixel by pixel and count
 
-    TP  lesion called lesion        FP  skin called lesion
-    FN  lesion called skin          TN  skin called skin
+    TP  lesion predicted as lesion    FP  skin predicted as lesion
+    FN  lesion predicted as skin      TN  skin predicted as skin
 
     accuracy     = (TP + TN) / (TP + TN + FP + FN)
     sensitivity  = TP / (TP + FN)             the share of the lesion that was found
@@ -55,7 +55,7 @@ class Confusion(NamedTuple):
 def confusion(prediction: np.ndarray, truth: np.ndarray) -> Confusion:
     """Count the pixels of one image: two masks (H, W) of booleans or integers 0 and 1 -> four int64 scalars.
 
-    Raises ValueError for unequal shapes, empty masks, or other values. Probabilities are rejected, because
+    Raises ValueError for unequal shapes, empty masks, or other values. Probabilities are refused, because
     the threshold is the caller's decision and should be visible there.
     """
     if prediction.shape != truth.shape or prediction.size == 0:

@@ -22,8 +22,8 @@ def predict_samples(
 ) -> Iterator[Prediction]:
     """Yield every sample with the lesion probability of its pixels, (H, W) float32."""
     for samples in DataLoader(dataset, batch_size):
-        pictures = [s.image for s in samples]
-        yield from zip(samples, probabilities(model, pictures, device, tta), strict=True)
+        images = [s.image for s in samples]
+        yield from zip(samples, probabilities(model, images, device, tta), strict=True)
 
 
 def predict_originals(

@@ -6,7 +6,7 @@ The seven digits, anywhere in the file name, match a prediction to its true mask
 128 are lesion. The masks are compared pixel by pixel at the image's original size. Each image is scored, and
 the result is the mean over the images (`r2unet.scores.metrics` has the definitions).
 
-The challenge rejects a submission in which an image is missing or occurs twice, and so does this file. It
+The challenge rejects a submission in which an image is missing or occurs twice, and so does this module. It
 also rejects a prediction without a true mask, which the challenge would ignore: two folders that do not
 belong together should not produce a score.
 """
@@ -46,19 +46,19 @@ def find_mask_pairs(truth: Path, predictions: Path) -> list[MaskPair]:
     for path in _masks(truth):
         number = isic_number(path.stem)
         if number is None:
-            raise InputError(f"{path}: its name does not contain ISIC_ and seven digits: rename or remove it")
+            raise InputError(f"{path}: the name does not contain ISIC_ and seven digits; rename or remove it")
         if duplicates := [pair.truth.name for pair in pairs if pair.name == f"ISIC_{number}"]:
-            raise InputError(f"{path}: {duplicates[0]} is of the same image: remove one of the two")
+            raise InputError(f"{path}: {duplicates[0]} is of the same image; remove one of the two")
         found = [prediction for prediction in unmatched if number in prediction.stem]
         if not found:
-            raise InputError(f"{path}: no prediction in {predictions} has {number} in its name: add it")
+            raise InputError(f"{path}: no prediction in {predictions} has {number} in its name; add it")
         if len(found) > 1:
-            raise InputError(f"{found[1]}: {found[0].name} is of the same image: remove one of the two")
+            raise InputError(f"{found[1]}: {found[0].name} is of the same image; remove one of the two")
         unmatched.remove(found[0])
         pairs.append(MaskPair(f"ISIC_{number}", path, found[0]))
     if unmatched:
         more = f" (and {len(unmatched) - 1} more)" if len(unmatched) > 1 else ""
-        raise InputError(f"{unmatched[0]}{more}: no mask in {truth} is of this image: remove the prediction")
+        raise InputError(f"{unmatched[0]}{more}: no mask in {truth} is of this image; remove the prediction")
     return pairs
 
 
@@ -92,13 +92,13 @@ def _read(pair: MaskPair) -> tuple[np.ndarray, np.ndarray]:
     with open(pair.prediction, "rb") as file:
         if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
             raise InputError(
-                f"{pair.prediction}: is not a PNG file, which the challenge requires: save it as PNG"
+                f"{pair.prediction}: is not a PNG file, which the challenge requires; save it as PNG"
             )
     prediction, truth = read_mask(pair.prediction), read_mask(pair.truth)
     if prediction.shape != truth.shape:
         (height, width), (true_height, true_width) = prediction.shape, truth.shape
         raise InputError(
             f"{pair.prediction}: is {width} x {height} pixels and {pair.truth.name} {true_width} x "
-            f"{true_height}: predict at the image's original size"
+            f"{true_height}; predict at the image's original size"
         )
     return prediction, truth

@@ -1,13 +1,13 @@
-"""Train the rows of a study with every seed; interrupted trainings are resumed.
+"""Train the rows of a study with every seed; interrupted runs are resumed.
 
-    DIR/study.json                what is compared (`r2unet.study.plan`): it alone decides what is trained
-    DIR/ROW/seed-K/               an ordinary training folder (`r2unet.training.run_folder`), and in it
+    DIR/study.json                the plan (`r2unet.study.plan`): it alone decides what is trained
+    DIR/ROW/seed-K/               an ordinary run folder (`r2unet.training.run_folder`), and in it
     DIR/ROW/seed-K/seconds.csv    the duration of each epoch that was not interrupted
     DIR/table.md, ...             the results (`r2unet.study.report`)
 
-A training is finished when its report.json exists, and is not repeated. Trainings are independent of each
-other: each depends on its settings alone. Their order, and how many run in parallel, change no number except
-the seconds. All rows are trained with the first seed before the second, so early results cover all rows.
+A run is finished when its report.json exists, and is not repeated. Runs are independent of each other: each
+depends on its settings alone. Their order, and how many run in parallel, change no number except the
+seconds. All rows are trained with the first seed before the second, so early results cover all rows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SECONDS = "seconds.csv"
 
 
 class Resources(NamedTuple):
-    """The device, threads and cache that trainings use; they change results by rounding at most."""
+    """The device, threads and cache that the runs use; they change results by rounding at most."""
 
     device: str = "cpu"
     conv: str = "auto"  # which implementation of convolution
@@ -48,36 +48,36 @@ class Resources(NamedTuple):
 
 
 def train_study(
-    out: Path, plan: Plan, resources: Resources, jobs: int = 1, say: Callable[[str], None] = print
+    out: Path, plan: Plan, resources: Resources, jobs: int = 1, log: Callable[[str], None] = print
 ) -> list[InputError]:
-    """Train what is not finished, `jobs` trainings at a time, and return the errors.
+    """Train what is not finished, `jobs` runs at a time, and return the errors.
 
-    A training that fails does not stop the others: a learning rate that is too high should not cost a night.
+    A run that fails does not stop the others: a learning rate that is too high should not cost a night.
     Raises Interrupted on Ctrl-C; its text ends with the command that resumes the study, to which the caller
     adds the options for `resources` and `jobs`.
     """
     tasks = plan.tasks(out)
     unfinished = [task for task in tasks if not task.finished]
-    finished = f"{len(tasks) - len(unfinished)} of {len(tasks)} are finished"
-    say(f"{len(plan.rows)} rows x {len(plan.seeds)} seeds: {finished}")
+    finished = f"{len(tasks) - len(unfinished)} of {len(tasks)} training runs are finished"
+    log(f"{len(plan.rows)} rows x {len(plan.seeds)} seeds: {finished}")
     outcomes = (
-        _one_by_one(unfinished, resources, say) if jobs == 1 else _in_processes(unfinished, resources, jobs)
+        _one_by_one(unfinished, resources, log) if jobs == 1 else _in_processes(unfinished, resources, jobs)
     )
-    faults = []
+    errors = []
     try:
-        for task, fault in outcomes:
-            if fault:
-                faults.append(InputError(f"{task.title}: {fault}"))
+        for task, error in outcomes:
+            if error:
+                errors.append(InputError(f"{task.title}: {error}"))
     except (Interrupted, KeyboardInterrupt):
         done = sum(task.finished for task in tasks)
         raise Interrupted(
-            f"stopped: {done} of {len(tasks)} trainings are finished, all progress is saved; resume with: "
+            f"stopped after {done} of {len(tasks)} training runs; all progress is saved; resume with: "
             f"r2unet compare {plan.study.name} --out {shlex.quote(str(out))}"
         ) from None
-    return faults
+    return errors
 
 
-def _one_by_one(tasks: Sequence[Task], resources: Resources, say: Callable[[str], None]) -> Outcomes:
+def _one_by_one(tasks: Sequence[Task], resources: Resources, log: Callable[[str], None]) -> Outcomes:
     """Train in this process, where all rows share the decoded images."""
 
     @lru_cache(maxsize=1)
@@ -89,7 +89,7 @@ def _one_by_one(tasks: Sequence[Task], resources: Resources, say: Callable[[str]
         s = task.settings
         # Only generated lesions depend on the seed. Files are decoded once for all seeds.
         datasets = load(s.data, s.size, s.images, s.seed if s.data is None else 0)
-        _train(task, datasets, resources, lambda line: say(f"{task.title}: {line}"))
+        _train(task, datasets, resources, lambda line: log(f"{task.title}: {line}"))
 
     for task in tasks:
         yield task, _error_of(train, task)
@@ -104,34 +104,34 @@ def _in_processes(tasks: Sequence[Task], resources: Resources, jobs: int) -> Out
 
 
 def _train_in_process(task: Task, resources: Resources) -> InputError | None:
-    """Train in a process of `run_in_processes`, and return the error that stopped the training."""
+    """Train in a process of `run_in_processes`, and return the error that stopped the run."""
     keep_freed_memory()
     set_threads(resources.threads)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         print(f"{task.title}: {line}", flush=True)
         stop_if_orphaned()
 
     def train(task: Task) -> None:
-        _train(task, load_datasets(task.settings, resources.threads, resources.cache), resources, say)
+        _train(task, load_datasets(task.settings, resources.threads, resources.cache), resources, log)
 
     with convolution(resources.conv):
         return _error_of(train, task)
 
 
 def _error_of(train: Callable[[Task], None], task: Task) -> InputError | None:
-    """Train, and return the error that stopped the training, None if it finished."""
+    """Train, and return the error that stopped the run, None if it finished."""
     try:
         train(task)
-    except InputError as fault:
-        return fault
+    except InputError as error:
+        return error
     except MemoryError:
         return InputError("not enough memory; lower --batch-size, --size, --widths or --jobs")
     return None
 
 
-def _train(task: Task, datasets: tuple[Any, Any], resources: Resources, say: Callable[[str], None]) -> None:
-    """Run one training to its end, from where it stopped if it has started before."""
+def _train(task: Task, datasets: tuple[Any, Any], resources: Resources, log: Callable[[str], None]) -> None:
+    """Train one task to its end; resume it if it was interrupted."""
     settings, state = start_or_resume(task.folder, dataclasses.asdict(task.settings), resume=True)
     trainer = Trainer(
         settings,
@@ -139,7 +139,7 @@ def _train(task: Task, datasets: tuple[Any, Any], resources: Resources, say: Cal
         *datasets,
         device=resources.device,
         threads=resources.threads,
-        say=say,
+        log=log,
         bar=resources.bar,
         on_epoch_end=partial(_record_seconds, task.folder),
     )

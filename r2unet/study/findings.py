@@ -1,4 +1,4 @@
-"""The findings of a study: the scores of its trainings, and how certain it is that two rows differ.
+"""The findings of a study: the scores of its training runs, and how certain it is that two rows differ.
 
 Scores differ for two other reasons than the variant. The two are independent of each other.
 
@@ -16,8 +16,8 @@ Scores differ for two other reasons than the variant. The two are independent of
 
 Trust a difference only if its interval excludes zero *and* all seeds have the same sign.
 
-All trainings together show whether scores depend more on the network or on the image. If the Jaccards of the
-images in any two trainings have a correlation close to 1, the same images are hard for all (`agreement`).
+All runs together show whether scores depend more on the network or on the image. If the Jaccards of the
+images in any two runs have a correlation close to 1, the same images are hard for all (`agreement`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from r2unet.training.run_folder import new_model
 
 
 class Run(NamedTuple):
-    """One finished training."""
+    """One finished training run."""
 
     seed: int
     folder: Path
@@ -83,7 +83,7 @@ class Difference(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A row and its finished trainings, at least one."""
+    """A row and its finished runs, at least one."""
 
     row: Row
     parameters: int
@@ -103,10 +103,10 @@ class Finding(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How similar the trainings of a study score on the same images."""
+    """How similarly the runs of a study score on the same images."""
 
-    correlation: float  # of the images' Jaccards in two trainings, the mean over all pairs of trainings
-    always_low: int  # how many images have a Jaccard below 0.65 in every training
+    correlation: float  # of the images' Jaccards in two runs, the mean over all pairs of runs
+    always_low: int  # how many images have a Jaccard below 0.65 in every run
     distance_share: float  # their share in the sum of the Jaccard distances 1 - J of all images
 
 
@@ -116,10 +116,10 @@ def spread(values: list[float]) -> Spread:
 
 
 def collect(out: Path, plan: Plan, scores: str = FINISHED, modes: str | None = None) -> list[Finding]:
-    """Read the finished trainings of a study; rows without a finished training are left out.
+    """Read the finished runs of a study; rows without a finished run are left out.
 
-    `scores` and `modes` are the names of the files to read in each training's folder. Raises InputError if
-    no training is finished, or if a file is invalid.
+    `scores` and `modes` are the names of the files to read in each run's folder. Raises InputError if
+    no run is finished, or if a file is invalid.
     """
     finished = [task for task in plan.tasks(out) if task.finished]
     found: list[tuple[Row, list[Run]]] = []
@@ -128,7 +128,7 @@ def collect(out: Path, plan: Plan, scores: str = FINISHED, modes: str | None = N
             found.append((row, runs))
     if not found:
         raise InputError(
-            f"{out}: no training of this study is finished; run the command without --only-report"
+            f"{out}: no training run of this study is finished; run the command without --only-report"
         )
     first_row, first_runs = found[0]
     same_images = plan.shared.data is not None
@@ -145,7 +145,7 @@ def collect(out: Path, plan: Plan, scores: str = FINISHED, modes: str | None = N
 
 
 def read_run(folder: Path, seed: int, scores: str = FINISHED, modes: str | None = None) -> Run:
-    """Read the files of a finished training. Raises InputError for an invalid file."""
+    """Read the files of a finished run. Raises InputError for an invalid file."""
     path = folder / scores
     try:
         report = json.loads(path.read_text())
@@ -158,9 +158,9 @@ def read_run(folder: Path, seed: int, scores: str = FINISHED, modes: str | None 
         seconds = list(read_seconds(folder).values())
         run = Run(seed, folder, float(np.median(seconds)) if seconds else None, history, report, compared)
         run.best_epoch, run.jaccards  # noqa: B018 - fails here, where the file is known, and not later
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: is invalid ({fault}); delete {folder / FINISHED} and run the command again"
+            f"{path}: is invalid ({error}); delete {folder / FINISHED} and run the command again"
         ) from None
     return run
 
@@ -184,13 +184,13 @@ def compare_runs(runs: list[Run], first: list[Run], same_images: bool) -> Differ
 
 
 def agreement(findings: list[Finding]) -> Agreement | None:
-    """Compare all trainings image by image; None for a single training, or if their images differ."""
+    """Compare all runs image by image; None for a single run, or if their images differ."""
     runs = [run.jaccards for finding in findings for run in finding.runs]
     if len(runs) < 2 or any(run.keys() != runs[0].keys() for run in runs):
         return None
-    values = np.array([[run[name] for name in sorted(run)] for run in runs])  # (trainings, images)
+    values = np.array([[run[name] for name in sorted(run)] for run in runs])  # (runs, images)
     if not values.std(axis=1).all():
-        return None  # a training with equal Jaccards has no correlation
+        return None  # a run with equal Jaccards has no correlation
     pairs = np.corrcoef(values)[np.triu_indices(len(runs), 1)]
     low = (values < USABLE_JACCARD).all(axis=0)
     distance = 1 - values.mean(axis=0)  # (images,)
@@ -198,14 +198,14 @@ def agreement(findings: list[Finding]) -> Agreement | None:
 
 
 def baselines(findings: list[Finding]) -> dict[str, float]:
-    """Return the mean Jaccard of each trivial baseline, over the seeds too: their images may differ."""
+    """Return the mean Jaccard of each trivial baseline, over images and seeds: seeds may differ in images."""
     scores = [run.scores for run in findings[0].runs]
     names = [name for name in scores[0] if name != "model"]
     return {name: float(np.mean([of_seed[name]["mean"]["jaccard"] for of_seed in scores])) for name in names}
 
 
 def unfinished(plan: Plan, findings: list[Finding]) -> list[str]:
-    """Return the names of the trainings that are not among the findings."""
+    """Return the names of the runs that are not among the findings."""
     finished = {(finding.row.label, run.seed) for finding in findings for run in finding.runs}
     planned = [(row.label, seed) for row in plan.rows for seed in plan.seeds]
     return [f"{label} with seed {seed}" for label, seed in planned if (label, seed) not in finished]

@@ -1,7 +1,7 @@
 """A study's folder, and the plan in it that decides what is trained.
 
     DIR/study.json      the name, the rows and the seeds of the study, and the settings that all rows share
-    DIR/ROW/seed-K/     an ordinary training folder (`r2unet.training.run_folder`) for every row and seed
+    DIR/ROW/seed-K/     an ordinary run folder (`r2unet.training.run_folder`) for every row and seed
 
 The plan stores the rows of the study at its start. A later version of this program may define other rows, and
 still resumes the study with the stored ones.
@@ -23,11 +23,11 @@ from r2unet.study.studies import SEEDS, STUDIES, Row, Study, Variant, make_rows
 from r2unet.training.settings import Settings, as_text, flag
 
 PLAN = "study.json"
-FINISHED = "report.json"  # exists once a training is finished
+FINISHED = "report.json"  # exists once a run is finished
 
 
 class Task(NamedTuple):
-    """One training of a study: a row with a seed, and its folder."""
+    """One training run of a study: a row with a seed, and its folder."""
 
     row: Row
     seed: int
@@ -35,22 +35,22 @@ class Task(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The name of this training in messages."""
+        """The name of this run in messages."""
         return f"{self.row.label}, seed {self.seed}"
 
     @property
     def settings(self) -> Settings:
-        """All settings of this training."""
+        """All settings of this run."""
         return dataclasses.replace(self.row.settings, seed=self.seed)
 
     @property
     def finished(self) -> bool:
-        """Whether the training is finished."""
+        """Whether the run is finished."""
         return (self.folder / FINISHED).exists()
 
 
 class Plan(NamedTuple):
-    """A study with everything that decides its trainings."""
+    """A study with everything that determines its training runs."""
 
     study: Study
     shared: Settings  # the settings of every row, before its changes
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
         return make_rows(self.study.variants, self.shared)
 
     def tasks(self, out: Path) -> list[Task]:
-        """Return all trainings in the order in which they run: all rows with one seed, then with the next."""
+        """Return all runs in the order of execution: all rows with one seed, then with the next."""
         rows = self.rows
         return [Task(row, seed, out / row.folder / f"seed-{seed}") for seed in self.seeds for row in rows]
 
@@ -86,7 +86,7 @@ def open_study(
     if not (out / PLAN).exists():
         if only_report:
             raise InputError(
-                f"--only-report: {out} contains no study; leave the option out to start one, or correct --out"
+                f"--only-report: {out} contains no study; omit the option to start one, or correct --out"
             )
         plan = Plan(study, Settings(**given), tuple(seeds or SEEDS))
         _check_new(plan, given)
@@ -109,7 +109,7 @@ def _check_new(plan: Plan, given: dict[str, Any]) -> None:
         raise InputError(f"{name}: has no rows yet; add each with --variant 'LABEL: SETTING=VALUE ...'")
     for setting in given:
         if all(setting in variant.changes for variant in variants):
-            raise InputError(f"{flag(setting)}: every row of {name} sets this itself; leave the option out")
+            raise InputError(f"{flag(setting)}: every row of {name} sets this itself; omit the option")
     if len({row.folder for row in plan.rows}) < 2:
         raise InputError(f"{name}: needs two rows to compare; add another with --variant")
 
@@ -129,14 +129,14 @@ def _check_unchanged(
         )
     if variants_given and study.variants != existing.study.variants:
         raise InputError(
-            f"--variant: the study in {out} started with other rows; leave the option out to resume it, or "
+            f"--variant: the study in {out} started with other rows; omit the option to resume it, or "
             "start another study with a new --out"
         )
     for name, value in given.items():
         if name != "data" and value != getattr(existing.shared, name):
             raise InputError(
                 f"{flag(name)} {as_text(value)}: the study in {out} started with "
-                f"{as_text(getattr(existing.shared, name))}; leave the option out to resume it, or start "
+                f"{as_text(getattr(existing.shared, name))}; omit the option to resume it, or start "
                 "another study with a new --out"
             )
     if seeds and (missing := [seed for seed in existing.seeds if seed not in seeds]):
@@ -159,8 +159,8 @@ def read_plan(out: Path, option: str = "--out") -> Plan:
         plan = Plan(study, Settings(**_with_tuples(content["settings"])), tuple(content["seeds"]))
         if not plan.rows or not plan.seeds:
             raise ValueError("it has no rows or no seeds")
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise InputError(f"{path}: is not the plan of a study ({fault}); choose another {option}") from None
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: is not the plan of a study ({error}); choose another {option}") from None
     return plan
 
 

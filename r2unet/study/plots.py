@@ -1,8 +1,8 @@
-"""Pictures of a study: the scores of its rows, their learning curves, and their outlines.
+"""Figures of a study: the scores of its rows, their learning curves, and their outlines.
 
 Bars start at zero, because otherwise their length would mean nothing. Rows that are worth comparing often
 have similar bars, so a second panel shows the difference to the first row on its own scale. Every dot is one
-training: with two or three seeds, all of them can be shown.
+run: with two or three seeds, all of them can be shown.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _add_grid(axes: Axes) -> None:
 def plot_learning_curves(findings: Sequence[Finding], path: str | Path) -> None:
     """Draw the mean validation Jaccard by epoch, one panel per row, with the other rows in grey.
 
-    Dots mark the best epoch of each seed. The title says how much the best Jaccard rose in the last fifth of
+    Dots mark the best epoch of each seed. The title shows how much the best Jaccard rose in the last fifth of
     the epochs, as the mean over seeds: a row that still rises would probably be better with more.
     """
     from matplotlib.ticker import MaxNLocator

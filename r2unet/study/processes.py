@@ -1,4 +1,4 @@
-"""Run the trainings of a study in parallel, each in its own process.
+"""Run the training runs of a study in parallel, each in its own process.
 
 Processes rather than threads, because Python executes one thread at a time.
 
@@ -41,10 +41,10 @@ def run_in_processes(work: Work, tasks: Sequence[Task], jobs: int) -> Outcomes:
                 sender.close()  # so that only the child holds the sender, and its death closes the pipe
                 running[receiver] = waiting.pop(0), process
             for receiver in wait(list(running)):
-                fault = _result(receiver, running[receiver][1])
+                error = _result(receiver, running[receiver][1])
                 task, _ = running.pop(receiver)
                 if not signals:
-                    yield task, fault
+                    yield task, error
         if signals:
             raise Interrupted
 
@@ -56,7 +56,7 @@ def stop_if_orphaned() -> None:
 
 
 def _run(work: Work, task: Task, sender: Connection) -> None:
-    """Be the process of one task."""
+    """Run one task in its own process, and send its result."""
     os.setpgrp()
     try:
         sender.send(work(task))
@@ -67,14 +67,14 @@ def _run(work: Work, task: Task, sender: Connection) -> None:
 def _result(receiver: Connection, process: Any) -> InputError | None:
     """Wait for the end of a process, and return the error that it sent."""
     try:
-        fault = receiver.recv()
+        error = receiver.recv()
     except EOFError:  # it was killed before it could send anything
         process.join()
         return InputError(
-            f"its process ended with code {process.exitcode}, perhaps for lack of memory; try it again"
+            f"its process ended with code {process.exitcode}, perhaps for lack of memory; repeat the command"
         )
     process.join()
-    return fault
+    return error
 
 
 @contextmanager

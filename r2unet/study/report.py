@@ -1,14 +1,14 @@
-"""The report of a study: tables, pictures, and one file with all results.
+"""The report of a study: tables, figures, and one file with all results.
 
     DIR/table.md        a line per row: means over seeds, and the difference to the first row
-    DIR/table.csv       a line per training, with all scores
+    DIR/table.csv       a line per run, with all scores
     DIR/bars.png        the scores and differences of table.md
     DIR/curves.png      the validation Jaccard by epoch
     DIR/overlays.png    images with the outlines of every row
     DIR/factors.png     for studies that change one setting at a time: Jaccard by its value
     DIR/results.json    all of it, with the settings, the seeds, the machine and the commit
 
-The report is computed from the trainings' folders and can be rebuilt at any time. Scores that take long to
+The report is computed from the runs' folders and can be rebuilt at any time. Scores that take long to
 compute, at the original size and in train mode, are cached there next to report.json.
 """
 
@@ -50,18 +50,18 @@ def write_report(
     resources: Resources,
     originals: bool = False,
     images: int = 6,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> str:
-    """Write all files of the study in `out` from its finished trainings; return the table in Markdown.
+    """Write all files of the study in `out` from its finished runs; return the table in Markdown.
 
     With `originals` the images are scored at their original size; `images` is how many are drawn. Raises
-    InputError if no training is finished, or if a file cannot be read or written.
+    InputError if no run is finished, or if a file cannot be read or written.
     """
     if originals and plan.shared.data is None:
-        raise InputError("--originals: generated lesions have a single size; leave it out, or give --data")
+        raise InputError("--originals: generated lesions have a single size; omit the option, or give --data")
     for finding in collect(out, plan):
         for run in finding.runs:
-            _add_scores(run, plan, resources, originals, say)
+            _add_scores(run, plan, resources, originals, log)
     findings = collect(out, plan, ORIGINALS if originals else FINISHED, MODES if plan.study.modes else None)
     device = describe(resources.device)
     table = as_markdown(plan, findings, originals, device)
@@ -83,9 +83,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def _add_scores(
-    run: Run, plan: Plan, resources: Resources, originals: bool, say: Callable[[str], None]
+    run: Run, plan: Plan, resources: Resources, originals: bool, log: Callable[[str], None]
 ) -> None:
-    """Score a training at the original size and in train mode, if needed and not yet in its folder."""
+    """Score a run at the original size and in train mode, if needed and not yet in its folder."""
     needed = [name for name, asked in ((ORIGINALS, originals), (MODES, plan.study.modes)) if asked]
     missing = [name for name in needed if not (run.folder / name).exists()]
     if not missing:
@@ -93,13 +93,13 @@ def _add_scores(
     model, settings, state = load_model(run.folder / BEST)
     model.to(resources.device)
     if ORIGINALS in missing:
-        say(f"scoring {run.folder} at the original size")
+        log(f"scoring {run.folder} at the original size")
         pairs = find_pairs(plan.shared.data, "validation")
         predictions = predict_originals(model, pairs, settings.size, resources.device)
         scores = evaluate.report(predictions, state.get("mean_mask"), np.random.default_rng(settings.seed))
         _write(run.folder / ORIGINALS, json.dumps(scores, indent=2))
     if MODES in missing:
-        say(f"scoring {run.folder} in train mode")
+        log(f"scoring {run.folder} in train mode")
         lesions = _validation_images(dataclasses.replace(settings, data=plan.shared.data), resources)
         settings.check_batches(len(lesions))
         modes = compare_modes(model, lesions, settings.batch_size)

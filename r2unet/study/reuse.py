@@ -1,7 +1,7 @@
-"""Reuse: copy trainings that another study has finished, instead of repeating them.
+"""Reuse: copy runs that another study has finished, instead of repeating them.
 
-Several studies often share a row, for example the network with the given settings. Two trainings with the
-same data and the same settings, including the seed, are the same training.
+Several studies often share a row, for example the network with the given settings. Two runs with the
+same data and the same settings, including the seed, give the same result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from r2unet.training.settings import Settings
 
 
 def finished_trainings(studies: Sequence[Path]) -> dict[Settings, Path]:
-    """Return the folder of each finished training in these studies' folders, by its settings.
+    """Return the folder of each finished run in these studies' folders, by its settings.
 
     Raises InputError for a folder that contains no study.
     """
@@ -30,23 +30,23 @@ def finished_trainings(studies: Sequence[Path]) -> dict[Settings, Path]:
             state = read_state(report.parent / BEST)
             with checkpoint_errors(report.parent / BEST):
                 settings = read_settings(state)
-            # The plan's data, because the data may have moved after the training.
+            # The plan's data, because the data may have moved after the run.
             finished.setdefault(_with_real_path(dataclasses.replace(settings, data=data)), report.parent)
     return finished
 
 
 def copy_finished(
-    out: Path, plan: Plan, finished: dict[Settings, Path], say: Callable[[str], None] = print
+    out: Path, plan: Plan, finished: dict[Settings, Path], log: Callable[[str], None] = print
 ) -> None:
-    """Copy the finished trainings that this study needs and has not started."""
+    """Copy the finished runs that this study needs and has not started."""
     copied = 0
     for task in plan.tasks(out):
         if (source := finished.get(_with_real_path(task.settings))) and not task.folder.exists():
             copy_folder(source, task.folder)
-            say(f"{task.title}: copied from {source}")
+            log(f"{task.title}: copied from {source}")
             copied += 1
     if finished and not copied:
-        say("--reuse: no training there has the data and settings of a training that has not started here")
+        log("--reuse: nothing copied; no run there has the data and settings of a new run here")
 
 
 def _with_real_path(settings: Settings) -> Settings:

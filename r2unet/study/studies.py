@@ -112,13 +112,11 @@ def make_rows(variants: Iterable[Variant], shared: Settings) -> list[Row]:
     for label, changes in variants:
         for name in SHARED:
             if name in changes:
-                raise InputError(
-                    f"{label}: {flag(name)} must be the same in all rows; leave it out of this row"
-                )
+                raise InputError(f"{label}: {flag(name)} must be the same in all rows; omit it in this row")
         try:
             settings = dataclasses.replace(shared, **changes).check()
-        except InputError as fault:
-            raise InputError(f"{label}: {fault}") from None
+        except InputError as error:
+            raise InputError(f"{label}: {error}") from None
         folder = re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")
         if not folder:
             raise InputError(f"{label!r}: is not a valid folder name; use letters or digits in this label")

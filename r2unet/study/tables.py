@@ -34,7 +34,7 @@ def as_markdown(plan: Plan, findings: list[Finding], originals: bool, device: st
 
 
 def _notes(plan: Plan, findings: list[Finding], originals: bool, device: str) -> list[str]:
-    """Return a list in Markdown that says how the numbers of the table were computed."""
+    """Return a list in Markdown that explains how the numbers of the table were computed."""
     shared = plan.shared
     size = "their original size" if originals else f"{shared.size} x {shared.size} pixels"
     seeds = f"{len(plan.seeds)} seeds ({as_text(plan.seeds)})"
@@ -51,13 +51,13 @@ def _notes(plan: Plan, findings: list[Finding], originals: bool, device: str) ->
         "- Last fifth: how much the best Jaccard rose in the last fifth of the epochs, mean over seeds. A "
         "row that still rises would probably be better with more epochs.",
         "- Seconds per epoch: the median, with validation. They depend on what else the machine did, such as "
-        "other trainings in parallel.",
+        "other runs in parallel.",
         f"- Jaccard of the trivial baselines on the same images: {trivial}.",
     ]
     if agree := agreement(findings):
         notes.append(
-            f"- The Jaccards of the images in two trainings have a correlation of {agree.correlation:.2f} "
-            f"on average. {agree.always_low} images are below {USABLE_JACCARD} in every training. Their "
+            f"- The Jaccards of the images in two runs have a correlation of {agree.correlation:.2f} "
+            f"on average. {agree.always_low} images are below {USABLE_JACCARD} in every run. Their "
             f"share in the sum of the Jaccard distances 1 - J is {agree.distance_share:.0%}."
         )
     if left_out := unfinished(plan, findings):
@@ -94,7 +94,7 @@ def _spread(score: Spread) -> str:
 
 
 def as_csv(findings: list[Finding]) -> str:
-    """Return a table in CSV, one line per training. Everything except the seconds is reproducible."""
+    """Return a table in CSV, one line per run. Everything except the seconds is reproducible."""
     lines = [_csv_line(finding, run) for finding in findings for run in finding.runs]
     text = io.StringIO()
     table = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")

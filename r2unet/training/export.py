@@ -7,7 +7,7 @@ four numbers per weight, where prediction needs one. In half precision this numb
 their precision: they are few, and a variance may exceed the range of half precision.
 
 The exported file is a checkpoint (`minidl.checkpoint`) for `r2unet predict`, `evaluate` and `explain`. It may
-also recommend post-processing: averaging over eight views, and clean-up of the mask.
+also recommend post-processing: test-time augmentation, and clean-up of the mask.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def to_half(state: dict[str, Any]) -> dict[str, Any]:
         weights = {name: a.astype(np.float16) if a.ndim == 4 else a for name, a in state["model"].items()}
     if not all(np.isfinite(a).all() for a in weights.values()):
         raise InputError(
-            "--half: a weight is beyond 65,504, the largest number in half precision; leave --half out"
+            "--half: a weight is beyond 65,504, the largest number in half precision; omit --half"
         )
     return {**state, "model": weights}
 

@@ -1,4 +1,4 @@
-"""The losses of recent steps, left on the device and read together.
+"""The losses of recent steps, stored on the device and read together.
 
 A GPU works through a queue of kernels. Python only fills the queue and runs ahead of the GPU. To read a
 number, Python must wait until it is computed; the queue runs empty, and the GPU then waits for Python. The

@@ -1,4 +1,4 @@
-"""The output of a training run: progress bar, a line per epoch, and the tables and pictures in its folder."""
+"""The output of a training run: progress bar, a line per epoch, and the tables and figures in its folder."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The folder of a training run: its files, and how a run is started, resumed and loaded.
 
-    runs/NAME/last.npz       the newest state, from which --resume continues
+    runs/NAME/last.npz       the newest state, for --resume
     runs/NAME/best.npz       the state with the best validation Jaccard: the weights to use
     runs/NAME/history.csv    one line per epoch
     runs/NAME/curves.png     losses and scores by epoch
@@ -42,7 +42,7 @@ TRAINING_PER_VALIDATION = 5  # generated lesions for training per generated lesi
 
 
 def new_model(settings: Settings, rng: np.random.Generator) -> UShape:
-    """Make the network that the settings describe, with fresh weights."""
+    """Return the network that the settings describe, with newly initialised weights."""
     network = NETWORKS[settings.model]
     return network(3, 1, settings.widths, **settings.network_options(), rng=rng)
 
@@ -99,7 +99,7 @@ def start_or_resume(out: Path, given: dict[str, Any], resume: bool) -> tuple[Set
         return Settings(**given).check(), None
     if not resume:
         raise InputError(
-            f"--out {out}: already contains a training run; resume it with --resume, or choose another folder"
+            f"--out {out}: already contains a training run; add --resume, or choose another folder"
         )
     state = read_state(found)
     with checkpoint_errors(found):
@@ -108,7 +108,7 @@ def start_or_resume(out: Path, given: dict[str, Any], resume: bool) -> tuple[Set
         if name not in RESUME_MAY_CHANGE and value != getattr(before, name):
             raise InputError(
                 f"{flag(name)} {as_text(value)}: this run was started with "
-                f"{as_text(getattr(before, name))}; leave the option out to resume, or start another "
+                f"{as_text(getattr(before, name))}; omit the option to resume, or start another "
                 "run with a new --out"
             )
     changed = {name: value for name, value in given.items() if name in RESUME_MAY_CHANGE}

@@ -12,7 +12,7 @@ from r2unet.errors import InputError
 from r2unet.network import model
 from r2unet.network.losses import LOSSES
 
-# The minimum and the maximum of each setting. A value outside is a typing error, such as 8163264 for
+# The minimum and the maximum of each setting. A value outside is a typo, such as 8163264 for
 # 8,16,32,64, which would otherwise fill the memory before it fails.
 LIMITS = {
     "size": (1, 4096),
@@ -65,7 +65,7 @@ class Settings:
 
     @property
     def multiple(self) -> int:
-        """What `size` must divide by: every level below the first halves the image."""
+        """The number that `size` must be divisible by: every level below the first halves the image."""
         return model.size_multiple(self.widths)
 
     def network_options(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Settings:
                 raise InputError(f"{flag(name)} {as_text(value)}: must be from {minimum:g} to {maximum:g}")
         self._check_network()
         if self.data is not None and not (isinstance(self.data, str) and self.data):
-            raise InputError("--data: is empty; give a folder, or leave the option out for generated lesions")
+            raise InputError("--data: is empty; give a folder, or omit the option for generated lesions")
         if self.size % self.multiple:
             levels = (self.size & -self.size).bit_length()  # one more than the size can be halved
             nearest = max(1, round(self.size / self.multiple)) * self.multiple

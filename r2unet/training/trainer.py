@@ -1,4 +1,4 @@
-"""The training loop: epochs of training steps, a validation after each, and checkpoints.
+"""The training loop: epochs of training steps, each followed by a validation, and checkpoints.
 
 A step takes a batch, computes the loss and its gradients, and lets the optimizer update the weights. The
 default loss is binary cross-entropy plus soft Dice (`r2unet.network.losses` has others).
@@ -49,7 +49,7 @@ STEPS_PER_READ = 20  # of the losses, on a GPU; on the CPU reading costs nothing
 class Trainer:
     """A training run: its state, its data, and the folder `out` for its files.
 
-    `say` receives lines of text for the user. `bar` shows a progress bar on stderr. `on_epoch_end` receives
+    `log` receives lines of text for the user. `bar` shows a progress bar on stderr. `on_epoch_end` receives
     the number of each finished epoch, counted from 1, and its duration in seconds with validation, or None
     if the epoch was interrupted and resumed. Raises InputError if a batch is too small for batch norm.
     """
@@ -62,14 +62,14 @@ class Trainer:
         validation: Sequence[Sample],
         device: str = "cpu",
         threads: int = 1,
-        say: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
         bar: bool = False,
         on_epoch_end: Callable[[int, float | None], None] = lambda epoch, seconds: None,
     ) -> None:
         settings.check_batches(len(training))
         self.settings, self.out, self.device = settings, out, device
         self.training, self.validation = training, validation
-        self.say, self.bar, self.on_epoch_end = say, bar, on_epoch_end
+        self.log, self.bar, self.on_epoch_end = log, bar, on_epoch_end
         self.state = TrainingState(settings, training, device)
         self.loss_function = LOSSES[settings.loss]
         self.loader = DataLoader(
@@ -109,7 +109,7 @@ class Trainer:
                 write_history(self.out, state.history)
                 self.save(LAST)
                 seconds = time.monotonic() - started
-                self.say(epoch_line(state.history[-1], epochs, seconds, best))
+                self.log(epoch_line(state.history[-1], epochs, seconds, best))
                 self.on_epoch_end(len(state.history), seconds if uninterrupted else None)
                 if self.stop.requested and not state.finished():
                     self._interrupt()
@@ -117,7 +117,7 @@ class Trainer:
             write_history(self.out, state.history)
             self.save(LAST)
         if len(state.history) < epochs:
-            self.say(f"no better validation Jaccard in {self.settings.patience} epochs: stopped early")
+            self.log(f"stopped early: no better validation Jaccard in {self.settings.patience} epochs")
         return write_report(self.out, self.validation, state.mean_mask, self.device)
 
     def train_epoch(self, bar: Any) -> float:
@@ -200,6 +200,6 @@ class Trainer:
         self.save(LAST)
         raise Interrupted(
             f"stopped after {len(self.state.history)} epochs and {self.state.batches_done} of "
-            f"{len(self.loader)} batches; everything is saved; resume with: "
+            f"{len(self.loader)} batches; all progress is saved; resume with: "
             f"r2unet train --resume --out {shlex.quote(str(self.out))}"
         )

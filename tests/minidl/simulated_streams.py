@@ -2,7 +2,8 @@
 
 A GPU may run the work of a stream at any time that its events allow. The simulation runs it at the two
 extremes: immediately or, if the stream is `late`, only when something waits for it. Memory that Python drops
-returns to its pool and is reused, whatever work is still queued for it, as in CuPy. All blocks have one size.
+returns to its pool and is reused even if work that uses it is still queued, as in CuPy. All blocks have one
+size.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Memory:
 
 
 class Part:
-    """A part of the GPU's memory. `numbers` stands for a kernel's pointer: it keeps nothing alive."""
+    """A part of the GPU's memory. `numbers` represents a kernel's pointer, which keeps no memory alive."""
 
     def __init__(self, memory: Memory, numbers: np.ndarray) -> None:
         self.memory, self.numbers = memory, numbers

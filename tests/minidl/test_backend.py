@@ -112,7 +112,7 @@ class TestResolveDevice:
 
 
 class TestCudaProblem:
-    """The ways in which CUDA can fail, each simulated by a package `cupy` that raises what CuPy 14 raises.
+    """The causes for which CUDA can fail, each simulated by a package `cupy` that raises what CuPy 14 raises.
 
     The messages for a missing driver, missing headers and missing cuBLAS are CuPy's own.
     """
@@ -205,7 +205,9 @@ class TestKernels:
     )
     def test_reject_sizes_beyond_32_bits(self, array, size, what):
         x = library("cuda-on-cpu").zeros(3, np.float32)
-        y = np.empty(array, np.int8).view(type(x))  # its memory is never touched, so it takes none
+        y = np.empty(array, np.int8).view(
+            type(x)
+        )  # its memory is never accessed, so the system provides none
         message = f"relu_forward: {what} is too large for the kernel's 32 bits; use a smaller batch"
         with pytest.raises(TooLargeError, match=message):
             activation.kernels.launch("relu_forward", (1,), (32,), x, y, size)

@@ -1,8 +1,8 @@
-"""Tests of the tests: each kernel is broken in the ways people break kernels, and every break is noticed.
+"""Mutation tests: typical mistakes are introduced into each kernel, and every mistake is detected.
 
-`broken_kernels.py` has the breaks. For each one, an operation runs on the broken kernels, its threads in
-three orders, and is compared with NumPy. It must differ, or be refused with an error; and with the kernels as
-they are it must agree. `python tests/minidl/test_broken_kernels.py` prints how each break is noticed.
+`broken_kernels.py` lists the mistakes. For each mistake, an operation runs on the broken kernels, with its
+threads in three orders. Its results must differ from NumPy's, or it must raise an error; with the correct
+kernels they must agree. `python tests/minidl/test_broken_kernels.py` prints how each mistake is detected.
 """
 
 import contextlib
@@ -30,10 +30,10 @@ from minidl.tensor import Tensor
 MINIDL = Path(cuda_on_cpu.__file__).parents[1]
 FUNCTION = re.compile(r'^(?:extern "C" __global__|__device__) [^(]*\b(\w+)\(', re.MULTILINE)
 ORDERS = ("forward", "reverse", "shuffled")
-ROWS = [(*place, what) for place, breaks in BROKEN.items() for what in breaks]
+ROWS = [(*place, mistake) for place, mistakes in BROKEN.items() for mistake in mistakes]
 
-# A few hundred numbers then make several pieces, each with more numbers than threads, and several warps. Most
-# of the time goes into g++, so it is not asked for the fastest program.
+# With these settings a few hundred numbers fill several pieces, each with more numbers than threads, and
+# several warps. Most of the time is spent in g++, so it compiles with less optimisation.
 SETTINGS = {
     (compiler, "COMMON"): [flag.replace("-O2", "-Og") for flag in compiler.COMMON],
     (implicit_gemm, "PIECE_PIXELS"): 200,
@@ -46,8 +46,8 @@ SETTINGS = {
 }
 
 
-def more_cases(rng, device):
-    """Operations on shapes that fill more than one block, tile or chunk, and on numbers that are special."""
+def further_cases(rng, device):
+    """Operations on shapes that fill more than one block, tile or chunk, and on special numbers."""
     image, kernel = rng.normal(size=(3, 9, 13, 11)), rng.normal(size=(10, 9, 3, 3))
     tall = rng.normal(size=(4, 9, 3, 2))
     masks = [
@@ -70,7 +70,7 @@ def more_cases(rng, device):
             [image[:2, :, :7, :6], kernel[:9, :4]],
         ),
         "ReLU, two blocks": (ops.relu, [rng.normal(size=300)]),
-        "ReLU, not a number": (ops.relu, [np.array([1.0, np.nan])]),
+        "ReLU, NaN": (ops.relu, [np.array([1.0, np.nan])]),
         "MaxPool2d, several tiles": (pooled, [rng.normal(size=(1, 2, 12, 70))]),
         "MaxPool2d, equal pixels": (pooled, [rng.integers(0, 3, (1, 2, 7, 6)).astype(float)]),
         "BatchNorm, large images": (
@@ -90,9 +90,9 @@ def more_cases(rng, device):
 
 
 def value_and_gradients(case, device):
-    """What an operation computes, forward and backward."""
+    """Return the result of an operation and its gradients."""
     rng = np.random.default_rng(0)
-    f, arrays = {**function_cases(rng, device), **more_cases(rng, device)}[case]
+    f, arrays = {**function_cases(rng, device), **further_cases(rng, device)}[case]
     inputs = [Tensor(to_device(a, device), requires_grad=True) for a in arrays]
     y = f(*inputs)
     cotangent = np.random.default_rng(1).normal(size=y.shape)
@@ -101,7 +101,7 @@ def value_and_gradients(case, device):
 
 
 def parameters_with_gradients(rng, device):
-    """Parameters whose numbers fill no whole block together."""
+    """Return parameters whose total size is not a multiple of the block size."""
     parameters = [
         Parameter(to_device(rng.normal(size=shape), device)) for shape in ((3,), (7, 5), (), (1000,))
     ]
@@ -111,7 +111,7 @@ def parameters_with_gradients(rng, device):
 
 
 def trained(optimizer, device):
-    """The parameters after three steps; in each, another one has no gradient."""
+    """Return the parameters after three steps; in each step a different parameter has no gradient."""
     rng = np.random.default_rng(0)
     parameters = parameters_with_gradients(rng, device)
     optimizer = optimizer(parameters, lr=0.1, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.2)
@@ -124,24 +124,24 @@ def trained(optimizer, device):
 
 
 def clipped(device):
-    """Gradients that are longer than allowed, and those that are not, after clipping."""
+    """Return gradients after clipping, once with a norm above the limit and once below it."""
     found = []
     for max_norm in (1.0, 1000.0):
         parameters = parameters_with_gradients(np.random.default_rng(0), device)
-        length = optim.clip_grad_norm(parameters, max_norm)
-        found += [length, *(p.grad for p in parameters)]
+        norm = optim.clip_grad_norm(parameters, max_norm)
+        found += [norm, *(p.grad for p in parameters)]
     return found
 
 
 def pooled_with_a_nan(device):
-    """The largest of pixels of which one is not a number; which of them takes the gradient is left open."""
+    """Return the maximum of pixels that include a NaN; which of them receives the gradient is unspecified."""
     image = np.arange(16.0).reshape(1, 1, 4, 4)
     image[0, 0, 2, 1] = np.nan
     return [ops.max_pool2d(Tensor(to_device(image, device))).data]
 
 
 def averaged(device):
-    """A step of a running average."""
+    """Return one step of a running average."""
     u, v = (to_device(a, device) for a in np.random.default_rng(0).normal(size=(2, 300)))
     return [average.weighted_sum(0.9, u, 0.1, v)]
 
@@ -150,19 +150,19 @@ CASES = {
     "Adam": functools.partial(trained, optim.Adam),
     "AdamW": functools.partial(trained, optim.AdamW),
     "clip_grad_norm": clipped,
-    "MaxPool2d, not a number": pooled_with_a_nan,
+    "MaxPool2d, NaN": pooled_with_a_nan,
     "weighted_sum": averaged,
 }
 
 
 def results(case, device):
-    """What a case computes on a device, as NumPy arrays."""
+    """Return the results of a case on a device, as NumPy arrays."""
     run = CASES.get(case) or functools.partial(value_and_gradients, case)
     return [to_numpy(np.float64(a) if isinstance(a, float) else a) for a in run(device)]
 
 
-def problem(case):
-    """How the kernels are seen to be wrong, in whatever order their threads run; None if they are right."""
+def difference(case):
+    """Return how the kernels differ from NumPy in one of the thread orders, or None if they agree."""
     expected = results(case, "cpu")
     for order in ORDERS:
         try:
@@ -172,15 +172,15 @@ def problem(case):
             return str(error).splitlines()[0]
         for a, e in zip(found, expected, strict=True):
             if not np.array_equal(np.isnan(a), np.isnan(e)):
-                return "not a number" if np.isnan(a).any() else "a number where there is none"
+                return "NaN" if np.isnan(a).any() else "a number instead of NaN"
             if np.nanmax(np.abs(a - e)) > 1e-11 * np.nanmax(np.abs(e)):
                 return "wrong value"
     return None
 
 
 @contextlib.contextmanager
-def text_replaced(file, broken):
-    """Take the kernels of a file such as "ops/pool.cu", or the functions of common.cuh, from another file."""
+def source_replaced(file, broken):
+    """Replace a file of kernels, such as "ops/pool.cu" or "common.cuh", by another file."""
     with pytest.MonkeyPatch.context() as patch:
         if file == "common.cuh":
             patch.setattr(backend.kernels, "COMMON", broken)
@@ -191,78 +191,79 @@ def text_replaced(file, broken):
 
 
 def break_function(text, function, right, wrong):
-    """The text of a file with one function of it broken."""
+    """Return the text of a file with a mistake in one function."""
     body = re.search(rf"\b{function}\([^)]*\)\s*{{.*?\n}}", text, re.DOTALL)[0]
     assert body.count(right) == 1, (
-        f"{function} has {right!r} {body.count(right)} times: mend broken_kernels.py"
+        f"{function} has {right!r} {body.count(right)} times: update broken_kernels.py"
     )
     return text.replace(body, body.replace(right, wrong))
 
 
 @contextlib.contextmanager
 def settings():
-    """Let small arrays take the ways of large ones, and g++ hurry."""
+    """Make small arrays use the code paths of large ones, and g++ compile faster."""
     with pytest.MonkeyPatch.context() as patch:
         for (module, name), value in SETTINGS.items():
             patch.setattr(module, name, value)
         yield
 
 
-def problem_when_broken(row, folder):
-    """How a break is noticed; None if it is not. Needs a folder for the broken file."""
-    file, function, case, what = row
+def difference_when_broken(row, folder):
+    """Return how a mistake is detected, or None; `folder` receives the broken file."""
+    file, function, case, mistake = row
     source = MINIDL / file
     broken = folder / source.name
     text = source.read_text(encoding="utf-8")
-    broken.write_text(break_function(text, function, *BROKEN[row[:3]][what]), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch, text_replaced(file, broken):
-        patch.setenv("XDG_CACHE_HOME", str(folder.parent))  # nobody compiles this again
-        # g++ must accept it: a break that g++ refuses would prove nothing
+    broken.write_text(break_function(text, function, *BROKEN[row[:3]][mistake]), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch, source_replaced(file, broken):
+        patch.setenv("XDG_CACHE_HOME", str(folder.parent))  # a temporary cache: this is compiled only once
+        # g++ must accept the file: a mistake that does not compile would prove nothing
         cuda_on_cpu.load(broken, "float64", None if file == "common.cuh" else backend.COMMON)
-        return problem(case)
+        return difference(case)
 
 
 @pytest.fixture(autouse=True)
 def emulator():
-    """Skip where kernels cannot run on the CPU; but where every change is checked, that is a failure."""
-    if problem := cuda_on_cpu.problem():
-        assert not os.environ.get("CI"), problem
-        pytest.skip(problem)
+    """Skip if the emulator does not work here; in continuous integration (CI) a missing g++ is a failure."""
+    if reason := cuda_on_cpu.problem():
+        assert not os.environ.get("CI"), reason
+        pytest.skip(reason)
 
 
 @pytest.fixture(autouse=True)
-def small_and_quick():
+def small_sizes():
     with settings():
         yield
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[1]}: {row[3]}")
-def test_a_broken_kernel_is_noticed(row, tmp_path):
-    assert problem_when_broken(row, tmp_path)
+def test_a_mistake_is_detected(row, tmp_path):
+    assert difference_when_broken(row, tmp_path)
 
 
 @pytest.mark.parametrize("case", sorted({case for _, _, case in BROKEN}))
-def test_the_kernels_as_they_are_agree_with_numpy(case):
-    assert problem(case) is None
+def test_the_correct_kernels_agree_with_numpy(case):
+    assert difference(case) is None
 
 
 @pytest.mark.parametrize("source", sorted(MINIDL.rglob("*.cu*")), ids=lambda source: source.name)
-def test_every_function_is_broken(source):
+def test_every_function_has_a_mistake(source):
     functions = FUNCTION.findall(source.read_text(encoding="utf-8"))
     file = source.relative_to(MINIDL).as_posix()
     assert sorted(functions) == sorted({function for f, function, _ in BROKEN if f == file})
 
 
 def table():
-    """The lines of a table in Markdown: each break, and how it is noticed."""
-    yield "| kernel file | what is broken | noticed by |"
+    """Yield the lines of a Markdown table of all mistakes, and how each is detected."""
+    yield "| kernel file | mistake | detected by |"
     yield "|---|---|---|"
     with tempfile.TemporaryDirectory() as folder, settings():
         for i, row in enumerate(ROWS):
             here = Path(folder) / str(i)
             here.mkdir()
-            file, function, _, what = row
-            yield f"| `{file}` | `{function}`: {what} | {problem_when_broken(row, here) or '**nothing**'} |"
+            file, function, _, mistake = row
+            detection = difference_when_broken(row, here) or "**nothing**"
+            yield f"| `{file}` | `{function}`: {mistake} | {detection} |"
 
 
 if __name__ == "__main__":

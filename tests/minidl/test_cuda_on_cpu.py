@@ -469,6 +469,22 @@ class TestMemory:
         with pytest.raises(KernelError, match=r"kernels.cu, line 3: kernel copy, .*: reads 4 bytes 0 bytes"):
             kernel((1,), (1,), (x, xp.empty(1, np.float32), np.int32(10)))
 
+    @pytest.mark.parametrize(
+        ("statement", "message"),
+        [
+            ("y[threadIdx.x + 60] = 0;", "writes 4 bytes 0 bytes past the end of argument 1"),
+            ("if (threadIdx.x < 9) __syncthreads();", r"__syncthreads\(\) waits for all threads"),
+            ("int wide[2]; wide[threadIdx.x] = 0; y[0] = wide[1];", "index 2 is outside its array"),
+        ],
+    )
+    def test_an_error_in_the_shared_functions_names_their_file(self, tmp_path, statement, message):
+        common, source = tmp_path / "common.cuh", tmp_path / "kernels.cu"
+        common.write_text("// Shared functions.\n__device__ void work(int* y)\n{\n    " + statement + "\n}\n")
+        source.write_text('extern "C" __global__ void run(int* y) { work(y); }\n')
+        kernel = cuda_on_cpu.Module(source, "float32", common).get_function("run")
+        with pytest.raises(KernelError, match=r"common.cuh, line 4: kernel run, block .*: " + message):
+            kernel((1,), (64,), (ints(64),))
+
     def test_constants_may_be_read(self, compiled):
         kernel = compiled("""
             __constant__ T WEIGHTS[5] = {1, 4, 6, 4, 1};

@@ -211,7 +211,7 @@ def test_randomness_without_a_generator_is_rejected(options):
 
 
 class Pair(NamedTuple):
-    """A batch of two arrays of one dtype, and a list that is no array."""
+    """A batch of two arrays of one dtype, and a list, which is not an array."""
 
     images: np.ndarray
     masks: np.ndarray

@@ -1,4 +1,4 @@
-"""What holds for every Function alike: inputs are never changed, and float32 stays float32."""
+"""Properties of every Function: inputs are never modified, and float32 stays float32."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from minidl.tensor import Tensor
 
 
 def cases(dtype):
-    """The gradient checker's own cases, with everything they are given in one dtype."""
+    """Return the cases of the gradient checker, with all arrays in one dtype."""
     rng = np.random.default_rng(0)
     table = function_cases(rng)
     mask = (rng.random((2, 1, 5, 4)) > 0.5).astype(dtype)
@@ -50,7 +50,7 @@ def test_there_is_a_case_for_every_function():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_forward_and_backward_leave_their_inputs_unchanged(name):
+def test_forward_and_backward_do_not_modify_their_inputs(name):
     f, arrays = cases(np.float64)[name]
     before = [a.copy() for a in arrays]
     for array in arrays:
@@ -61,14 +61,14 @@ def test_forward_and_backward_leave_their_inputs_unchanged(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_backward_leaves_the_value_unchanged(name):
+def test_backward_does_not_modify_the_value(name):
     f, arrays = cases(np.float64)[name]
     y, _ = run(f, arrays)
     np.testing.assert_array_equal(y.data, f(*(Tensor(a) for a in arrays)).data)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_float32_in_gives_float32_out_and_float32_gradients(name):
+def test_float32_inputs_give_a_float32_value_and_float32_gradients(name):
     f, arrays = cases(np.float32)[name]
     y, gradients = run(f, arrays)
     assert y.dtype == np.float32
@@ -76,7 +76,7 @@ def test_float32_in_gives_float32_out_and_float32_gradients(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_float32_and_float64_agree_to_the_digits_of_float32(name):
+def test_float32_and_float64_agree_to_float32_precision(name):
     single, double = (run(*cases(dtype)[name]) for dtype in (np.float32, np.float64))
     np.testing.assert_allclose(single[0].data, double[0].data, rtol=1e-4, atol=1e-5)
     for dx, expected in zip(single[1], double[1], strict=True):
@@ -84,7 +84,7 @@ def test_float32_and_float64_agree_to_the_digits_of_float32(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_runs_agree_bit_for_bit(name):
+def test_two_runs_are_bit_identical(name):
     first, second = (run(*cases(np.float32)[name]) for _ in range(2))
     np.testing.assert_array_equal(first[0].data, second[0].data)
     for a, b in zip(first[1], second[1], strict=True):

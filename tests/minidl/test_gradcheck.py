@@ -1,4 +1,4 @@
-"""The checker is the foundation, so it is tested by what it must refuse: derivatives that are wrong."""
+"""The gradient checker accepts correct derivatives and rejects wrong ones: all other tests rely on it."""
 
 import json
 
@@ -32,13 +32,13 @@ FASTER = {
 
 
 def failures() -> dict[str, str]:
-    """Check every Function and return the message of each that is refused."""
+    """Check every Function and return the error message of each check that fails."""
     rows = gradcheck.run(function_checks(np.random.default_rng(0)))
     return {row.name: row.message for row in rows if not row.passed}
 
 
 def scaled(backward, factor: float, position: int = 0):
-    """Wrap a backward so that one of its gradients comes out wrong by a factor."""
+    """Wrap a backward so that one of its gradients is wrong by a factor."""
 
     def wrong(self, dy):
         gradients = backward(self, dy)
@@ -57,8 +57,8 @@ class TestTheTable:
         rows = gradcheck.run(function_checks(np.random.default_rng(0), device), device)
         assert {row.name: row.message for row in rows if not row.passed} == {}
 
-    def test_of_several_devices_has_a_column_each_at_the_same_numbers(self, monkeypatch, capsys, device):
-        monkeypatch.setattr(gradcheck, "other_checks", lambda *settings: iter(()))  # for the time they take
+    def test_has_a_column_for_each_device_with_the_same_random_numbers(self, monkeypatch, capsys, device):
+        monkeypatch.setattr(gradcheck, "other_checks", lambda *settings: iter(()))  # to save time
         assert gradcheck.main(["--device", "cpu", device]) == 0
         head, *lines, last = capsys.readouterr().out.splitlines()
         if device == "cpu":
@@ -66,10 +66,11 @@ class TestTheTable:
             return
         assert head.split() == ["name", "checked", "cpu", device, "tolerance", "verdict"]
         agreeing, _, count, *_ = last.split()
-        assert agreeing == count and len(lines) < int(count) < 2 * len(lines)  # some are of one device alone
+        # Some checks exist on one device only.
+        assert agreeing == count and len(lines) < int(count) < 2 * len(lines)
         (line,) = (line for line in lines if line.startswith("Reshape "))
         cpu, other, tolerance, verdict = line.split()[-4:]
-        assert cpu == other and (tolerance, verdict) == ("1e-06", "ok")  # a copy is exact on all
+        assert cpu == other and (tolerance, verdict) == ("1e-06", "ok")  # a copy is exact on every device
 
     def test_names_the_device_that_disagrees(self):
         rows = [
@@ -82,7 +83,7 @@ class TestTheTable:
         assert last == "1 of 2 derivatives agree"
 
     @pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
-    def test_leaves_a_column_empty_where_a_device_was_not_asked(self):
+    def test_leaves_a_column_empty_if_a_device_has_no_such_check(self):
         rows = [
             gradcheck.Row("Exp", "vjp", 1e-9, 1e-6, device="cpu"),
             gradcheck.Row("UNet", "vjp", 2e-7, 1e-5, device="cpu"),
@@ -92,14 +93,14 @@ class TestTheTable:
         assert both.split() == ["Exp", "vjp", "1.0e-09", "3.0e-09", "1e-06", "ok"]
         assert one.split() == ["UNet", "vjp", "2.0e-07", "1e-05", "ok"]
 
-    def test_of_a_device_that_is_not_there_is_one_line(self, capsys):
+    def test_a_missing_device_is_an_error_in_one_line(self, capsys):
         with pytest.raises(SystemExit) as stop:
             gradcheck.main(["--device", "cpu", "cuda"])
         out, err = capsys.readouterr()
         assert stop.value.code == 2 and out == ""
         assert err == f"python -m minidl.gradcheck: error: cuda: {cuda_problem()}; or use --device cpu\n"
 
-    def test_agrees_for_other_random_numbers_too(self):
+    def test_every_function_agrees_for_other_random_numbers(self):
         for seed in range(1, 6):
             rows = gradcheck.run(function_checks(np.random.default_rng(seed)))
             assert max(row.error for row in rows) < 1e-6
@@ -132,27 +133,27 @@ class TestTheTable:
         assert "give it a row" in failures()["Forgotten"]
 
 
-class TestScaledByOneThousandth:
+class TestAnErrorOfOneThousandthIsDetected:
     @pytest.mark.parametrize("kind", FUNCTIONS, ids=lambda kind: kind.__name__)
-    def test_the_first_gradient_of_each_function(self, kind, monkeypatch):
+    def test_in_the_first_gradient_of_each_function(self, kind, monkeypatch):
         monkeypatch.setattr(kind, "backward", scaled(kind.backward, 1.001))
         assert "backward gives" in failures()[kind.__name__]
 
     @pytest.mark.parametrize("kind", FASTER, ids=lambda kind: kind.__name__)
-    def test_the_first_gradient_of_each_faster_implementation(self, kind, monkeypatch):
+    def test_in_the_first_gradient_of_each_faster_implementation(self, kind, monkeypatch):
         monkeypatch.setattr(kind, "backward", scaled(kind.backward, 1.001))
         assert "backward gives" in failures()[FASTER[kind]]
 
     @pytest.mark.parametrize("kind", FUNCTIONS, ids=lambda kind: kind.__name__)
-    def test_fails_the_command(self, kind, monkeypatch, capsys):
+    def test_by_the_command_with_exit_code_one(self, kind, monkeypatch, capsys):
         monkeypatch.setattr(kind, "backward", scaled(kind.backward, 1.001))
-        monkeypatch.setattr(gradcheck, "other_checks", lambda *settings: iter(()))  # for the time they take
+        monkeypatch.setattr(gradcheck, "other_checks", lambda *settings: iter(()))  # to save time
         assert gradcheck.main([]) == 1
         assert f"{kind.__name__} " in capsys.readouterr().out
 
     @pytest.mark.parametrize("position", [1, 2])
     @pytest.mark.parametrize("kind", [conv.Conv2d, conv.ConvTranspose2d, norm.BatchNorm])
-    def test_the_other_gradients(self, kind, position, monkeypatch):
+    def test_in_the_other_gradients(self, kind, position, monkeypatch):
         monkeypatch.setattr(kind, "backward", scaled(kind.backward, 1.001, position))
         assert kind.__name__ in failures()
 
@@ -164,7 +165,7 @@ class TestScaledByOneThousandth:
 
 
 def no_mean_terms(self, dy):
-    """Batch norm as if its mean and variance were constants."""
+    """Differentiate batch norm as if its mean and variance were constants."""
     self.input_gradient = lambda dn: norm.BatchNormInference.input_gradient(self, dn)
     return batch_norm_backward(self, dy)
 
@@ -173,12 +174,12 @@ batch_norm_backward = norm.BatchNorm.backward
 
 
 def not_negated(self, dy):
-    """Subtract as if it were Add."""
+    """Differentiate Subtract as if it were Add."""
     return elementwise.unbroadcast(dy, self.shapes[0]), elementwise.unbroadcast(dy, self.shapes[1])
 
 
 def overwriting_col2im(col, size, kernel, stride, padding):
-    """col2im with `=` where it should add: of the windows that meet in a pixel, the last one wins."""
+    """col2im with `=` instead of `+=`: where windows overlap, only the last one counts."""
     (H, W), (KH, KW), (PH, PW) = size, kernel, padding
     OH, OW = output_size(size, kernel, stride, padding)
     col = col.reshape(len(col), -1, KH, KW, OH, OW)
@@ -188,8 +189,8 @@ def overwriting_col2im(col, size, kernel, stride, padding):
     return padded[:, :, PH : PH + H, PW : PW + W]
 
 
-def last_winner(self, dy):
-    """Max-pool that gives the gradient to the pixel after the winner."""
+def gradient_to_the_next_pixel(self, dy):
+    """Max-pooling that passes the gradient to the pixel after the maximum."""
     self.winner = (self.winner + 1) % (self.kernel[0] * self.kernel[1])
     return pool_backward(self, dy)
 
@@ -198,26 +199,26 @@ pool_backward = pool.MaxPool2d.backward
 
 BROKEN = [
     ("gradient of zero", conv.Conv2d, lambda self, dy: (self.x * 0, self.w * 0, dy.sum((0, 2, 3)) * 0)),
-    ("sign", elementwise.Subtract, not_negated),
-    ("not reduced", reduce.Mean, lambda self, dy: reduce.Sum.backward(self, dy)),
+    ("wrong sign", elementwise.Subtract, not_negated),
+    ("mean not divided", reduce.Mean, lambda self, dy: reduce.Sum.backward(self, dy)),
     ("batch norm without its mean terms", norm.BatchNorm, no_mean_terms),
     ("matmul transposed", MatMul, lambda self, dy: (dy @ self.b.swapaxes(-1, -2), self.b)),
-    ("the pixel beside the largest", pool.MaxPool2d, last_winner),
+    ("pixel next to the maximum", pool.MaxPool2d, gradient_to_the_next_pixel),
     ("parts exchanged", shape.Concat, lambda self, dy: (dy[:, -3:], dy[:, :-3])),
     ("crop off by one", shape.Pad, lambda self, dy: np.roll(dy, 1, axis=-1)[self.inner]),
     ("wrong axis", shape.Transpose, lambda self, dy: dy.transpose(self.axes).reshape(2, 3, 7, 6)),
-    ("ReLU lets all pass", activation.ReLU, lambda self, dy: dy),
+    ("ReLU passes everything", activation.ReLU, lambda self, dy: dy),
     ("sigmoid of y, not x", activation.Sigmoid, lambda self, dy: dy * self.y),
     ("no gradient", elementwise.Exp, lambda self, dy: None),
-    ("float32", elementwise.Log, lambda self, dy: (dy / self.a).astype(np.float32)),
-    ("shape", elementwise.Multiply, lambda self, dy: (dy * self.b, dy * self.a)),
-    ("crash", elementwise.Divide, lambda self, dy: 1 / 0),
+    ("float32 gradient", elementwise.Log, lambda self, dy: (dy / self.a).astype(np.float32)),
+    ("gradient not unbroadcast", elementwise.Multiply, lambda self, dy: (dy * self.b, dy * self.a)),
+    ("exception", elementwise.Divide, lambda self, dy: 1 / 0),
 ]
 
 
 class TestBrokenBackwards:
     @pytest.mark.parametrize(("name", "kind", "backward"), BROKEN, ids=[row[0] for row in BROKEN])
-    def test_is_refused(self, name, kind, backward, monkeypatch):
+    def test_is_detected(self, name, kind, backward, monkeypatch):
         monkeypatch.setattr(kind, "backward", backward)
         assert kind.__name__ in failures()
 
@@ -225,7 +226,7 @@ class TestBrokenBackwards:
         monkeypatch.setattr(conv, "col2im", overwriting_col2im)
         assert {"Conv2d", "ConvTranspose2d"} <= set(failures())
 
-    def test_an_overwriting_col2im_is_no_adjoint(self, rng):
+    def test_an_overwriting_col2im_is_not_the_adjoint(self, rng):
         window = (3, 3), (1, 1), (1, 1)
         x, col = rng.normal(size=(1, 2, 5, 5)), rng.normal(size=(1, 18, 25))
         with pytest.raises(GradientError, match="<A x, y> = "):
@@ -233,7 +234,7 @@ class TestBrokenBackwards:
                 lambda a: conv.im2col(a, *window), lambda a: overwriting_col2im(a, (5, 5), *window), x, col
             )
 
-    def test_a_step_of_the_recurrence_left_out(self, monkeypatch, capsys):
+    def test_a_detached_step_of_the_recurrence(self, monkeypatch, capsys):
         def detached(self, x):
             y = self.norm[0](self.conv(x)).relu()
             for t in range(1, self.steps + 1):
@@ -245,36 +246,36 @@ class TestBrokenBackwards:
         assert "R2UNet" in capsys.readouterr().out.split("FAILED")[0].splitlines()[-1]
 
 
-class TestWhatACheckerNeeds:
+class TestTheChecker:
     def test_a_cotangent_of_ones_passes_a_wrong_batch_norm(self, rng, monkeypatch):
-        """Why the cotangent is random: summed up, the outputs of a batch norm do not depend on x at all."""
+        """The reason for random cotangents: the sum of a batch norm's outputs does not depend on x."""
         x, ones, zeros = rng.normal(size=(2, 3, 7, 6)), np.ones(3), np.zeros(3)
         kind = choose(norm.BatchNorm, "cpu")
         monkeypatch.setattr(kind, "backward", scaled(kind.backward, 2.0))
 
         image = Tensor(x, requires_grad=True)
         ops.batch_norm(image, Tensor(ones), Tensor(zeros))[0].backward(np.ones(x.shape))
-        assert np.abs(image.grad).max() < 1e-12  # twice zero is zero: nothing to see
+        assert np.abs(image.grad).max() < 1e-12  # twice zero is zero: the error is invisible
 
         with pytest.raises(GradientError, match="input 0"):
             check_vjp(lambda a: ops.batch_norm(a, Tensor(ones), Tensor(zeros))[0], x, rng=rng)
 
-    def test_returns_the_error_and_tells_both_numbers(self, rng):
+    def test_returns_the_error_and_reports_both_numbers(self, rng):
         assert check_vjp(ops.exp, rng.normal(size=5), rng=rng) < 1e-8
         with pytest.raises(
             GradientError, match=r"input 0 \(5,\): backward gives -?\d.*difference -?\d.*> 1e-06"
         ):
             check_vjp(lambda x: x * x.detach(), rng.normal(size=5), rng=rng)
 
-    def test_an_input_that_nothing_depends_on_is_refused(self, rng):
+    def test_an_input_without_effect_is_rejected(self, rng):
         with pytest.raises(GradientError, match="input 1 .* no gradient arrived"):
             check_vjp(lambda a, b: a * 2.0, np.ones(3), np.ones(3), rng=rng)
 
-    def test_a_nan_is_refused(self, rng):
+    def test_a_nan_is_rejected(self, rng):
         with pytest.raises(GradientError), np.errstate(all="ignore"):
             check_vjp(lambda x: x * float("nan"), np.ones(3), rng=rng)
 
-    def test_an_adjoint_is_checked_in_float32_too(self, rng):
+    def test_an_adjoint_can_be_checked_in_float32(self, rng):
         window = (3, 2), (2, 1), (1, 0)
         x = rng.normal(size=(2, 3, 8, 7)).astype(np.float32)
         col = rng.normal(size=(2, 18, 24)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The profile names every operation, with its time and its memory, and leaves the engine as it was."""
+"""The profile lists every operation with its time and memory, and restores the engine afterwards."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_every_operation_has_a_record_of_its_calls_and_times(image):
     assert profile.seconds >= sum(r.forward + r.backward for r in profile.records.values())
 
 
-def test_the_memory_is_what_an_operation_keeps_and_the_most_it_needs(image):
+def test_the_memory_is_the_bytes_kept_and_the_peak(image):
     with profiled() as profile:
         y = ops.exp(image)
     kept = profile.records["Exp", "definition"].kept
@@ -35,22 +35,22 @@ def test_the_memory_is_what_an_operation_keeps_and_the_most_it_needs(image):
     assert y.shape == image.shape
 
 
-def test_the_results_are_those_without_it(image):
+def test_profiling_does_not_change_the_results(image):
     with profiled():
-        watched = ops.relu(image)
-        watched.sum().backward()
-    np.testing.assert_array_equal(watched.data, np.maximum(image.data, 0))
+        profiled_result = ops.relu(image)
+        profiled_result.sum().backward()
+    np.testing.assert_array_equal(profiled_result.data, np.maximum(image.data, 0))
     np.testing.assert_array_equal(image.grad, image.data > 0)
 
 
-def test_the_engine_is_as_before_even_after_an_error(image):
+def test_the_engine_is_restored_even_after_an_error(image):
     before = Function.__call__, Function._gradients
     with pytest.raises(IndexError), profiled():
         ops.concat([image, image], axis=7)
     assert (Function.__call__, Function._gradients) == before
 
 
-def test_each_implementation_of_an_operation_has_a_record_of_its_own(image):
+def test_each_implementation_of_an_operation_has_its_own_record(image):
     with profiled() as profile:
         ops.max_pool2d(image)
         with implementation("definition"):

@@ -65,7 +65,7 @@ def new_trainer():
         names = [name for name in more if hasattr(TINY, name)]
         settings = dataclasses.replace(TINY, **{name: more.pop(name) for name in names})
         return kind(
-            settings, out, *load_datasets(settings), **{"threads": 0, "say": lambda line: None, **more}
+            settings, out, *load_datasets(settings), **{"threads": 0, "log": lambda line: None, **more}
         )
 
     return make

@@ -2,10 +2,10 @@
 
 | file | implementation | device |
 |---|---|---|
-| `definition.py` | im2col and a matrix product, the one to read first | every device |
+| `definition.py` | im2col and a matrix product; read this file first | every device |
 | `rows.py` | views of rows replace most copies | CPU, stride 1 |
 | `implicit_gemm.py`, `.cu` | one kernel, which never builds `col` | GPU |
-| `im2col.py`, `.cu` | the definition, copying by kernels | GPU, more than 64 channels |
+| `im2col.py`, `.cu` | the definition, with kernels for the copies | GPU, more than 64 channels |
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from minidl.ops.conv.definition import Conv2d, ConvTranspose2d
 from minidl.ops.window import Pair, as_pair, output_size, transposed_output_size
 from minidl.tensor import Tensor
 
-# What the option --conv means: the names of implementations, of which each device has one at most.
+# The values of the option --conv, and the names of their implementations, at most one per device.
 METHODS = {"auto": ("auto",), "im2col": ("im2col",), "direct": ("rows", "implicit GEMM")}
 
 
 def convolution(method: str) -> AbstractContextManager[None]:
-    """Convolve by one of METHODS inside this block; the results agree up to rounding.
+    """Use one of METHODS for convolutions inside this block; the results agree up to rounding.
 
-    "im2col" builds col, "direct" avoids it where an implementation can, and "auto", the default, takes the
+    "im2col" builds col, "direct" avoids it where an implementation can, and "auto", the default, selects the
     faster of the two. Raises ValueError for any other method.
     """
     if method not in METHODS:

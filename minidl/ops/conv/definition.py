@@ -1,6 +1,6 @@
 """Convolution and its adjoint, the transposed convolution: the definition, which runs on every device.
 
-The letters, here and in every kernel:
+Notation, here and in every kernel:
 
     x   (N, C, H, W)        N images of C channels, H rows, W columns
     w   (OC, C, KH, KW)     one C x KH x KW window of weights for each of OC output channels
@@ -30,8 +30,8 @@ every element of col to the pixel that it was copied from.
 OH x OW pixels back into H x W pixels, and with stride 2 it doubles an image. Its own adjoint is the
 convolution, so the three passes of `ConvTranspose2d` are those of `Conv2d` with the roles exchanged.
 
-**Memory.** col is KH KW times as large as x: 144 MiB for 64 channels of 256 x 256 pixels. So it is never
-stored: each pass works through the batch image by image, and the backward pass builds col again.
+**Memory.** col is KH KW times as large as x: 144 MiB for 64 channels of 256 x 256 pixels. It is therefore
+never stored: each pass processes the batch image by image, and the backward pass builds col again.
 
 The faster implementations are `rows.py` (CPU), `im2col.py` and `implicit_gemm.py` (GPU). Each has the same
 three passes under the same names: `convolve`, `input_gradient` and `weight_gradient`.
@@ -104,14 +104,14 @@ def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pa
 
 
 def add_bias(y: Array, b: Array | None) -> Array:
-    """Add one number to every pixel of an output channel, in place: nothing else holds y yet."""
+    """Add one number to every pixel of an output channel, in place; nothing else refers to y yet."""
     if b is not None:
         y += b[:, None, None]
     return y
 
 
 def bias_gradient(dy: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-    """Return db (OC,) as a tuple, to be the third gradient; an empty tuple where there is no bias."""
+    """Return db (OC,) as a tuple, the third gradient; an empty tuple without a bias."""
     # Pixels first, then images: the pixels of a channel are contiguous, which makes the sum fast.
     return tuple(dy.sum(axis=(2, 3)).sum(axis=0) if needed else None for needed in needs[2:])
 

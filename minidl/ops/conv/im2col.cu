@@ -1,5 +1,5 @@
-// im2col and its adjoint col2im, as defined in definition.py, where the letters are explained. Both arrays are
-// stored as NumPy stores them, the last axis contiguous:
+// im2col and its adjoint col2im, as defined in definition.py, which explains the notation. Both arrays have
+// NumPy's memory layout, the last axis contiguous:
 //
 //     x    (N, C, H, W)
 //     col  (N, C, KH, KW, OH, OW)

@@ -1,6 +1,6 @@
 """The definition of convolution with CUDA kernels for `im2col` and `col2im`; matrix products are cuBLAS's.
 
-The definition in array code takes a launch for every weight of the window. Here one launch copies all of col,
+The definition in array code needs a launch for every weight of the window. Here one launch copies all of col,
 and several images go into one batched matrix product, as many as fit into `PIECE_BYTES`. Which thread copies
 which number is explained in `im2col.cu`.
 """
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minidl.backend import Array, Kernels, array_module, contiguous, cover, device_of
-from minidl.implementation import GPU, implements
+from minidl.backend import GPU, Array, Kernels, array_module, contiguous, cover, device_of
+from minidl.implementation import implements
+from minidl.ops.conv import implicit_gemm
 from minidl.ops.conv.definition import Conv2d, ConvTranspose2d, add_bias
-from minidl.ops.conv.implicit_gemm import MAX_CHANNELS
 from minidl.ops.window import Pair, output_size
 
 kernels = Kernels(__file__)
@@ -87,11 +87,11 @@ def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pa
 
 def pays(weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> bool:
     """Return whether the matrix product is large enough to be faster than the implicit GEMM."""
-    return max(weight_shape[:2]) > MAX_CHANNELS
+    return not implicit_gemm.pays(weight_shape, stride, padding)
 
 
 class Im2colPasses:
-    """The three passes of this file."""
+    """The three passes defined in this file."""
 
     convolve = staticmethod(convolve)
     input_gradient = staticmethod(input_gradient)

@@ -1,5 +1,5 @@
 // Convolution without `col`: its three passes as matrix products whose operand col is read from the image on the
-// fly (an implicit GEMM). The letters are explained in definition.py, the idea in implicit_gemm.py.
+// fly (an implicit GEMM). definition.py explains the notation, implicit_gemm.py the idea.
 
 const int CHUNK = 64;  // weights of each output channel in shared memory at a time
 
@@ -82,7 +82,7 @@ IMPLICIT_GEMM(implicit_gemm_adjoint_32, 32, true)
 const int SIDE = 8;  // a tile of dw has SIDE output channels and SIDE weights
 
 // dw[oc, k] = sum of dy[oc] col[k] over all pixels. A block owns one tile of dw (x axis of the grid: k, y axis: oc)
-// and one piece of the N OH OW pixels (z axis), so that layers with few weights occupy a large GPU, too; the
+// and one piece of the N OH OW pixels (z axis), so that layers with few weights also occupy a large GPU; the
 // pieces are summed afterwards. Each thread takes every blockDim-th pixel of the piece, loads SIDE numbers of dy
 // and SIDE of col, and adds their SIDE x SIDE products to sums in registers. At the end each warp sums over its
 // threads by shuffles, and the first SIDE x SIDE threads sum over the warps. part is (pieces, OC, K).

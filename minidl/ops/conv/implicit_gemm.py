@@ -1,7 +1,7 @@
 """Convolution on the GPU without `col`: an implicit GEMM, for any stride.
 
 A GEMM is a general matrix-matrix product. This one is implicit because its operand `col` is never built: the
-kernels read each element of col from the image at the moment when it is multiplied. The letters and the
+kernels read each element of col from the image at the moment when it is multiplied. The notation and the
 results are those of `definition.py`; which thread owns which part of which matrix is explained in
 `implicit_gemm.cu`.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 
-from minidl.backend import Array, Kernels, array_module, contiguous
-from minidl.implementation import GPU, implements
+from minidl.backend import GPU, Array, Kernels, array_module, contiguous
+from minidl.implementation import implements
 from minidl.ops.conv.definition import Conv2d, ConvTranspose2d
 from minidl.ops.window import Pair, output_size
 
@@ -68,12 +68,12 @@ def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pa
 
 
 def pays(weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> bool:
-    """Return whether the layer has few enough channels to be faster this way than by `im2col.py`."""
+    """Return whether the layer has few enough channels for this to be faster than `im2col.py`."""
     return max(weight_shape[:2]) <= MAX_CHANNELS
 
 
 class ImplicitGemmPasses:
-    """The three passes of this file."""
+    """The three passes defined in this file."""
 
     convolve = staticmethod(convolve)
     input_gradient = staticmethod(input_gradient)

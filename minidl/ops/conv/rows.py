@@ -1,9 +1,9 @@
 """Convolution with a stride of 1 on the CPU, by views of rows: the sums of `col` with a third of its memory.
 
-The letters and the results are those of `definition.py`; only the order of the sums differs. im2col copies
+The notation and the results are those of `definition.py`; only the order of the sums differs. im2col copies
 every pixel KH KW times, but not all of these copies are needed: the rows of the image under weight kh are the
-rows under weight 0, moved down by kh, and the part of an array that begins kh rows later is a view, not a
-copy. So only the columns are copied, KW of them:
+rows under weight 0, moved down by kh, and the part of an array that starts kh rows later is a view, not a
+copy. Therefore only KW shifted copies are made:
 
     stack (KW C, rows OW)     stack[kw, c, r, j] = x[c, r - PH, j + kw - PW], or 0 outside the image
     y = sum over kh of   w[:, :, kh, :] as (OC, KW C)   times   stack[:, from row kh on]
@@ -26,28 +26,28 @@ import math
 import numpy as np
 
 from minidl.allocator import short_buffers
-from minidl.backend import Array
-from minidl.implementation import CPU, implements
+from minidl.backend import CPU, Array
+from minidl.implementation import implements
 from minidl.ops.conv.definition import Conv2d, ConvTranspose2d
 from minidl.ops.window import Pair, output_size
 from minidl.threads import for_each, get_threads
 
 BAND_PIXELS = 4096  # the maximum number of output pixels in a band: few enough for the cache
 SMALL_PRODUCT = 10**6  # multiply-adds; up to this size OpenBLAS multiplies without packing the matrices first
-SHARED_WORK = 1 << 23  # multiply-adds of a product that is worth a thread of its own; see `minidl.threads`
-PARTS = 4  # partial sums of the weight gradient, so that several threads can add
+SHARED_WORK = 1 << 23  # multiply-adds from which a product is worth its own thread; see `minidl.threads`
+PARTS = 4  # partial sums of the weight gradient, so that several threads can work
 
 
 def bands(N: int, OH: int, OW: int, KH: int, work: int) -> list[tuple[slice, int, int]]:
     """Return (images, first row, end row) of every band: several small images, or some rows of a large image.
 
     `work` is the number of multiply-adds for each pixel, OC KW C; it decides how many pixels make a small
-    product. A band also reads KH - 1 rows of its neighbour, so very low bands would read most rows twice.
+    product. A band also reads KH - 1 rows of its neighbour, so bands of few rows would read most rows twice.
     """
     pixels = min(max(SMALL_PRODUCT // work, BAND_PIXELS // 4), BAND_PIXELS)
     images = max(1, pixels // (OH * OW))
-    most = max(pixels // OW, 4 * KH)
-    height = math.ceil(OH / math.ceil(OH / most))  # all bands of about the same height
+    max_rows = max(pixels // OW, 4 * KH)
+    height = math.ceil(OH / math.ceil(OH / max_rows))  # all bands of about the same height
     firsts = range(0, OH, height)
     return [(slice(n, n + images), i, min(i + height, OH)) for n in range(0, N, images) for i in firsts]
 
@@ -64,10 +64,8 @@ def shifted_columns(x: Array, rows: range, OW: int, KW: int, PW: int) -> Array:
     stack[:, :, :, max(end, first) - rows.start :] = 0.0
     for kw in range(KW):
         inside = stack[:, kw, :, first - rows.start : max(end, first) - rows.start]
-        left, right = (
-            max(PW - kw, 0),
-            min(W + PW - kw, OW),
-        )  # the output columns whose pixel is inside the image
+        # The output columns whose pixel is inside the image.
+        left, right = max(PW - kw, 0), min(W + PW - kw, OW)
         inside[..., :left] = 0.0
         inside[..., max(left, right) :] = 0.0
         if left < right:
@@ -137,7 +135,7 @@ def can(weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> bool:
 
 
 class RowPasses:
-    """The three passes of this file."""
+    """The three passes defined in this file."""
 
     convolve = staticmethod(convolve)
     input_gradient = staticmethod(input_gradient)

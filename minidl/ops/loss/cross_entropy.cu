@@ -1,7 +1,7 @@
 // Binary cross-entropy on logits x and a target t: the formulas are derived in cross_entropy.py.
 //
 // A sum over all numbers has two stages, each with the same order in every run: the first kernel writes one partial
-// sum for each block, and the second, of a single block, sums these. The loss and its gradient dy are arrays of one
+// sum per block, and the second, a single block, sums these. The loss and its gradient dy are arrays of one
 // number, which stay on the GPU, so that nothing waits for the CPU.
 
 // Thread i of the grid owns the numbers i, i + (threads of the grid), ...; block b writes their sum to partial[b].
@@ -10,7 +10,7 @@ extern "C" __global__ void cross_entropy_sums(
 {
     T sum = 0;
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < size; i += gridDim.x * blockDim.x)
-        sum += max(x[i], T(0)) - x[i] * t[i] + log1p(exp(-abs(x[i])));  // x t keeps a NaN
+        sum += max(x[i], T(0)) - x[i] * t[i] + log1p(exp(-abs(x[i])));  // x t propagates NaN
     sum = block_sum(sum);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }

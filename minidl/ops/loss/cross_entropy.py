@@ -5,7 +5,7 @@ p = 1 / (1 + exp(-x)) gives, for each element,
 
     L_i = max(x, 0) - x t + log(1 + exp(-|x|))          dL_i/dx = p - t
 
-The left formula never takes the logarithm of zero, whatever x is. The right one is the reason why sigmoid and
+The left formula never takes the logarithm of zero, for any x. The right formula is the reason why sigmoid and
 logarithm are one operation: their derivatives cancel, and a confident mistake keeps a gradient near 1 instead
 of losing it.
 """
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 
-from minidl.backend import Array, Kernels, array_module, contiguous, cover
-from minidl.implementation import GPU, choose, implements
+from minidl.backend import GPU, Array, Kernels, array_module, contiguous, cover
+from minidl.implementation import choose, implements
 from minidl.ops.activation import stable_sigmoid
 from minidl.ops.loss.target import target_array
 from minidl.tensor import Function, Tensor

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 
-from minidl.backend import Array, Kernels, array_module, contiguous, cover
-from minidl.implementation import GPU, choose, implements
+from minidl.backend import GPU, Array, Kernels, array_module, contiguous, cover
+from minidl.implementation import choose, implements
 from minidl.ops.activation import stable_sigmoid
 from minidl.ops.loss.target import target_array
 from minidl.tensor import Function, Tensor

@@ -1,12 +1,12 @@
-"""Focal loss (Lin et al. 2017, equation 4): cross-entropy with less weight on pixels that are already right.
+"""Focal loss (Lin et al. 2017, equation 4): cross-entropy with less weight on pixels already correct.
 
 Most pixels of a mask are skin, and the network soon classifies most of these with high confidence. Each adds
-little to the cross-entropy, but together they outweigh the few pixels of the border. So the loss of each
-pixel is weighted by how wrong it is. With P the probability that the network gives to the truth,
+little to the cross-entropy, but together they outweigh the few pixels of the border. The loss of each
+pixel is therefore weighted by its error. With P the probability that the network assigns to the true class,
 
     L = -(1 - P)^gamma log P,       gamma = 2 in the paper; gamma = 0 is cross-entropy
 
-A pixel with P = 0.9 then counts a hundredth as much as before, a pixel with P = 0.5 a quarter.
+The weight of a pixel with P = 0.9 is then a hundredth, and that of a pixel with P = 0.5 a quarter.
 
 On logits x, with p = sigmoid(x) and q = 1 - p = sigmoid(-x), a pixel of the lesion has P = p and a pixel of
 the skin P = q. Since -log p = log(1 + exp(-x)) =: s(x) never overflows, and dp/dx = p q, ds/dx = -q,
@@ -57,7 +57,7 @@ class FocalLoss(Function):
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
     """Return the mean focal loss between sigmoid(logits) and a target in [0, 1] of the same shape.
 
-    Raises ValueError for a negative gamma, which would make right answers count more than wrong ones.
+    Raises ValueError for a negative gamma, which would give correct pixels more weight than wrong ones.
     """
     if gamma < 0.0:
         raise ValueError(f"focal_loss: gamma must be at least 0, got {gamma}")

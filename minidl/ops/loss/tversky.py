@@ -1,17 +1,19 @@
-"""Tversky loss (Salehi et al. 2017, equation 3): soft Dice with a weight for each kind of mistake.
+"""Tversky loss (Salehi et al. 2017, equation 3): soft Dice with a weight for each kind of error.
 
-Dice counts a missed pixel and a false one alike, although one may matter more than the other. With
+Dice weights false positives and false negatives equally, although one may matter more than the other. With
 probabilities p, a mask t, and the sums over an image's pixels
 
-    I = sum p t  (found),    F = sum p (1 - t)  (false),    M = sum (1 - p) t  (missed),
+    I = sum p t                true positives
+    F = sum p (1 - t)          false positives
+    M = sum (1 - p) t          false negatives (missed pixels),
 
 the Tversky index, with a small number e for empty masks, is
 
     U = I + alpha F + beta M + e,    T = (I + e) / U,    L = mean over images of 1 - T
 
 alpha = beta = 1/2 is soft Dice, alpha = beta = 1 is the soft Jaccard. The paper recommends alpha = 0.3 and
-beta = 0.7, which prefers false pixels to missed ones. The p of one pixel changes I by t and U by
-t + alpha (1 - t) - beta t, so by the quotient rule
+beta = 0.7, which penalises false negatives more than false positives. The p of one pixel changes I by t and U
+by t + alpha (1 - t) - beta t, so by the quotient rule
 
     dT/dp = ( t - T (t + alpha (1 - t) - beta t) ) / U,        dp/dx = p (1 - p)
 """
@@ -51,8 +53,8 @@ def tversky_loss(
 ) -> Tensor:
     """Return 1 - Tversky index between sigmoid(logits) and target, (N, ...) each: the mean over N images.
 
-    A false pixel has the weight `alpha`, a missed one `beta`. `smooth` is added to the numerator and the
-    denominator, so that the loss of an empty mask that is predicted empty is 0. Raises ValueError for a
+    False positives have the weight `alpha`, false negatives `beta`. `smooth` is added to the numerator and
+    the denominator, so that the loss of an empty mask that is predicted empty is 0. Raises ValueError for a
     negative weight.
     """
     if min(alpha, beta) < 0.0:

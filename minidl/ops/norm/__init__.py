@@ -7,7 +7,7 @@
 | `fused_cuda.py`, `.cu` | CUDA kernels | GPU |
 | `group.py` | the definition of group norm | every device |
 
-`fused.py` derives what the two fused implementations compute.
+`fused.py` derives the formulas of the two fused implementations.
 """
 
 from minidl.ops.norm import fused_cpu, fused_cuda  # noqa: F401  (importing them registers them)

@@ -6,8 +6,8 @@ it has in this batch; then a learned weight g and bias b give it any other mean 
     mean = sum x / m,   var = sum (x - mean)^2 / m,   r = 1 / sqrt(var + eps)
     n = (x - mean) r,   z = g n + b,   y = z or relu(z)
 
-In evaluation the result for an image must not depend on the other images of its batch. So mean and var are
-then constants: running averages that were collected in training.
+In evaluation the result for an image must not depend on the other images of its batch. There mean
+and var are constants: running averages that were collected in training.
 
 **Backward.** Let dz = dy; with a ReLU, dz = dy where z > 0, else 0. Let dn = g dz. A change of one x changes
 its own n, but in training also the mean and the variance, and through them the n of every other pixel of the
@@ -17,11 +17,11 @@ channel. The sum over the three paths is
 
 The bracket removes from dn the two parts that cannot pass a batch norm: its mean, because z does not change
 if a constant is added to x, and its component along n, because z does not change if x is scaled. So
-sum(dx) = 0 and, but for eps, sum(dx n) = 0. With a cotangent dz of ones, dx is therefore 0, and a gradient
+sum(dx) = 0 and, apart from eps, sum(dx n) = 0. With a cotangent dz of ones, dx is therefore 0, and a gradient
 check would pass almost any mistake; that is why its cotangents are random. In evaluation the statistics are
 constants, and dx = r dn.
 
-`fused_cpu.py` and `fused_cuda.py` compute the same with fewer passes over x.
+`fused_cpu.py` and `fused_cuda.py` compute the same results with fewer passes over x.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from minidl.tensor import Function, Tensor
 
 
 def per_channel(v: Array) -> Array:
-    """Give one number per channel the axes to be broadcast over images, v (C,) -> (C, 1, 1)."""
+    """Reshape one number per channel for broadcasting over images, v (C,) -> (C, 1, 1)."""
     return v[:, None, None]
 
 
@@ -51,7 +51,7 @@ class BatchNorm(Function):
         return self.normalise(d, weight, bias)
 
     def normalise(self, d: Array, weight: Array, bias: Array) -> Array:
-        """Return y for d = x - mean, and keep what the backward pass needs."""
+        """Return y for d = x - mean, and store what the backward pass needs."""
         self.weight = weight
         self.r = 1.0 / array_module(d).sqrt(self.var + self.eps)  # (C,)
         self.n = d * per_channel(self.r)  # (N, C, H, W)
@@ -65,7 +65,7 @@ class BatchNorm(Function):
         return self.input_gradient(dn), (dz * self.n).sum((0, 2, 3)), dz.sum((0, 2, 3))
 
     def input_gradient(self, dn: Array) -> Array:
-        """Return dx: the statistics move with x."""
+        """Return dx; the statistics depend on x."""
         n, axes = self.n, (0, 2, 3)
         along_n = per_channel((dn * n).mean(axes))
         return per_channel(self.r) * (dn - per_channel(dn.mean(axes)) - n * along_n)
@@ -84,7 +84,7 @@ class BatchNormInference(BatchNorm):
         return self.normalise(x - per_channel(self.mean), weight, bias)
 
     def input_gradient(self, dn: Array) -> Array:
-        """Return dx: the statistics are constants."""
+        """Return dx; the statistics are constants."""
         return per_channel(self.r) * dn
 
 

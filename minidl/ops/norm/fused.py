@@ -1,4 +1,4 @@
-"""Batch norm and ReLU in as few passes over x as possible: what the CPU and the CUDA implementation share.
+"""Batch norm and ReLU in as few passes over x as possible: shared by the CPU and CUDA implementations.
 
 Reading x from memory takes longer than computing with it. With the statistics known, z is a multiply-add for
 each channel,
@@ -10,14 +10,14 @@ and so is the gradient, because mean(dn) = g db / m, mean(dn n) = g dg / m and n
     dx = A dz + B x + D,   A = g r,   B = -A r dg / m,   D = -A db / m - B mean
 
 In evaluation the statistics are constants, and B = D = 0. Only x is kept for the backward pass: computing
-z > 0 again is cheaper than storing it. No array of the size of x is made but y and dx.
+z > 0 again is cheaper than storing it. The only new arrays of the size of x are y and dx.
 
 **Precision.** E[x^2] - E[x]^2 is a small difference of large numbers where the mean is far from zero. With
 d = x - shift,
 
     mean = shift + mean(d),   var = mean(d^2) - mean(d)^2
 
-hold for any shift, and little precision is lost if the shift lies among the channel's values. On the CPU it
+hold for any shift, and little precision is lost if the shift is close to the channel's values. On the CPU it
 is the mean of the first image, so that mean(d)^2 <= (N - 1) var; in the CUDA kernels it is the first pixel.
 """
 
@@ -32,7 +32,7 @@ from minidl.backend import Array, contiguous
 
 
 class Norm(NamedTuple):
-    """How x is normalised: four arrays of (C,) and two settings, in the order that the kernels take them."""
+    """The parameters of the normalisation: four arrays (C,) and two settings, in the order of the kernels."""
 
     weight: Array
     bias: Array
@@ -48,7 +48,7 @@ class Norm(NamedTuple):
 
 
 class FusedPasses:
-    """Both passes of BatchNorm and BatchNormInference, made of three functions that a device provides."""
+    """Both passes of BatchNorm and BatchNormInference, built from three functions of each device."""
 
     moments: Callable  # x -> mean, var
     normalise: Callable  # x, norm -> y

@@ -1,4 +1,4 @@
-"""Batch norm on the CPU: the formulas of `fused.py`, on one piece of x while this piece is in the cache."""
+"""Batch norm on the CPU: the formulas of `fused.py`, applied to pieces of x that fit into the cache."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from minidl.allocator import short_buffers
-from minidl.backend import Array
-from minidl.implementation import CPU, implements
+from minidl.backend import CPU, Array
+from minidl.implementation import implements
 from minidl.ops.norm.batch import BatchNorm, BatchNormInference
 from minidl.ops.norm.fused import FusedPasses, Norm
 
@@ -67,7 +67,7 @@ def normalise(x: Array, norm: Norm) -> Array:
     y = np.empty(x.shape, x.dtype)
     x_rows, y_rows = as_rows(x), as_rows(y)
     a, c = by_row(x_rows, a, norm.bias - a * norm.mean)
-    zeros = np.zeros(x_rows.shape[1], x.dtype)  # NumPy's maximum of two arrays is faster than that with 0.0
+    zeros = np.zeros(x_rows.shape[1], x.dtype)  # NumPy's maximum of two arrays is faster than with a scalar
     for piece, _ in pieces(x_rows):
         z = np.multiply(x_rows[piece], a[piece], out=y_rows[piece])
         z += c[piece]
@@ -114,7 +114,7 @@ def gradient_sums(dy: Array, x: Array, dz: Array, norm: Norm) -> tuple[Array, Ar
 
 
 class CpuPasses(FusedPasses):
-    """The functions of this file."""
+    """The functions defined in this file."""
 
     moments = staticmethod(moments)
     normalise = staticmethod(normalise)

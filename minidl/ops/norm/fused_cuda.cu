@@ -1,9 +1,9 @@
 // Batch norm of x (N, C, HW), where HW is the number of pixels of an image. The formulas are derived in fused.py.
 //
 // Every kernel that reads x divides it among the threads in the same way. The grid is (blocks, C); blockIdx.y is the
-// channel c, and the threads of all its blocks, numbered through, own its pixels: thread i owns pixel i of
-// channel c in all N images and, where a channel has more pixels than threads, also pixel i + threads, and so
-// on. So neighbouring threads read neighbouring addresses, and a thread reads the numbers of its channel once.
+// channel c, and the threads of all its blocks, numbered consecutively, own its pixels: thread i owns pixel i of
+// channel c in all N images and, if a channel has more pixels than threads, also pixel i + threads, and so
+// on. Neighbouring threads therefore read neighbouring addresses, and a thread reads its channel's parameters once.
 
 // z = a x + c, a = g r, c = b - a mean: the scale and the shift of one channel.
 struct Line {
@@ -26,7 +26,7 @@ __device__ void write_block_sums(T u, T v, T* __restrict__ sums, int C)
     sums[(C + blockIdx.y) * gridDim.x + blockIdx.x] = v;
 }
 
-// Block (b, c) writes to sums (2, C, blocks) the sums of x - shift and of its square over its pixels, where the
+// Block (b, c) writes to sums (2, C, blocks) the sums of x - shift and of its square over its pixels, where
 // shift is the channel's first pixel.
 extern "C" __global__ void moment_sums(const T* __restrict__ x, T* __restrict__ sums, int N, int C, int HW)
 {
@@ -41,8 +41,8 @@ extern "C" __global__ void moment_sums(const T* __restrict__ x, T* __restrict__ 
     write_block_sums(sum, square, sums, C);
 }
 
-// The sum over the blocks of what they wrote to sums (2, C, blocks) for channel c, `which` being 0 or 1; each
-// thread reads the number of one block.
+// Return the sum over the blocks of sums[which, c, :], where sums is (2, C, blocks) and `which` is 0 or 1; each
+// thread reads the element of one block.
 __device__ T channel_sum(const T* __restrict__ sums, int which, int blocks, int c, int C)
 {
     int b = threadIdx.x;
@@ -58,7 +58,7 @@ extern "C" __global__ void moments(const T* __restrict__ x, const T* __restrict_
     if (threadIdx.x == 0) {
         T m = T(N) * T(HW), d = sum / m, v = square / m - d * d;
         mean[c] = x[c * HW] + d;
-        var[c] = v < T(0) ? T(0) : v;  // only rounding makes it negative
+        var[c] = v < T(0) ? T(0) : v;  // rounding can make it negative
     }
 }
 
@@ -74,7 +74,7 @@ extern "C" __global__ void normalise(const T* __restrict__ x, const T* __restric
         for (int n = 0; n < N; ++n) {
             int at = (n * C + c) * HW + i;
             T z = line.a * x[at] + line.c;
-            y[at] = relu && z <= T(0) ? T(0) : z;  // a NaN stays a NaN
+            y[at] = relu && z <= T(0) ? T(0) : z;  // NaN propagates
         }
 }
 
@@ -110,7 +110,7 @@ extern "C" __global__ void gradient_totals(const T* __restrict__ sums, T* __rest
     }
 }
 
-// Thread i owns pixel i of channel c in all images of dx (N, C, HW): dx = a (dz - share (db + n dg)), where the
+// Thread i owns pixel i of channel c in all images of dx (N, C, HW): dx = a (dz - share (db + n dg)), where
 // share is 1 / m in training, and 0 in evaluation.
 extern "C" __global__ void input_gradient(const T* __restrict__ dy, const T* __restrict__ x,
                                           const T* __restrict__ weight, const T* __restrict__ bias,
@@ -120,12 +120,12 @@ extern "C" __global__ void input_gradient(const T* __restrict__ dy, const T* __r
 {
     int c = blockIdx.y;
     Line line = line_of(weight[c], bias[c], mean[c], var[c], eps);
-    T mean_c = mean[c], of_one = share * db[c], of_n = share * dg[c] * line.r;
+    T mean_c = mean[c], constant_part = share * db[c], n_part = share * dg[c] * line.r;
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < HW; i += gridDim.x * blockDim.x)
         for (int n = 0; n < N; ++n) {
             int at = (n * C + c) * HW + i;
             T dz = dy[at];
             if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);
-            dx[at] = line.a * (dz - of_one - (x[at] - mean_c) * of_n);
+            dx[at] = line.a * (dz - constant_part - (x[at] - mean_c) * n_part);
         }
 }

@@ -1,4 +1,4 @@
-"""Batch norm by CUDA kernels: the formulas of `fused.py`; `fused_cuda.cu` says which thread owns what.
+"""Batch norm by CUDA kernels: the formulas of `fused.py`; `fused_cuda.cu` lists what each thread owns.
 
 The sums over a channel take two launches, because blocks cannot wait for each other: first each block sums
 over its pixels, then one block per channel sums over the blocks.
@@ -6,8 +6,8 @@ over its pixels, then one block per channel sums over the blocks.
 
 from __future__ import annotations
 
-from minidl.backend import THREADS, Array, Kernels, array_module, cover
-from minidl.implementation import GPU, implements
+from minidl.backend import GPU, THREADS, Array, Kernels, array_module, cover
+from minidl.implementation import implements
 from minidl.ops.norm.batch import BatchNorm, BatchNormInference
 from minidl.ops.norm.fused import FusedPasses, Norm
 
@@ -15,7 +15,7 @@ kernels = Kernels(__file__)
 
 
 def shares(x: Array) -> tuple[tuple[int, int], tuple[int]]:
-    """Return (grid, block): a thread for each pixel of a channel, in no more blocks than a block can sum."""
+    """Return (grid, block): a thread per pixel of a channel, in at most as many blocks as a block can sum."""
     return (min(cover(x[0, 0].size)[0][0], THREADS), x.shape[1]), (THREADS,)
 
 
@@ -54,7 +54,7 @@ def gradients(dy: Array, x: Array, norm: Norm, training: bool) -> tuple[Array, A
 
 
 class CudaPasses(FusedPasses):
-    """The functions of this file."""
+    """The functions defined in this file."""
 
     moments = staticmethod(moments)
     normalise = staticmethod(normalise)

@@ -6,16 +6,16 @@ to mean 0 and variance 1 over its m = (C/G) H W values; then each channel has it
     mean = sum x / m,   var = sum (x - mean)^2 / m,   r = 1 / sqrt(var + eps)
     n = (x - mean) r,   y = g n + b
 
-No sum runs over images. So the result for an image does not depend on its batch, and evaluation is the same
-computation as training: there are no running statistics, of which batch norm needs one set for every step of
-a recurrence.
+No sum runs over images. The result for an image therefore does not depend on its batch, and evaluation is the
+same computation as training: there are no running statistics, of which batch norm needs one set for every
+step of a recurrence.
 
-**Backward.** With dn = g dy the three paths are batch norm's, the means now taken over a group:
+**Backward.** With dn = g dy the derivation is that of batch norm, with means over a group:
 
     dx = r ( dn - mean(dn) - n mean(dn n) ),    dg = sum(dy n),    db = sum(dy)
 
-Here g differs within a group, so it stays inside the bracket. A group of one value is its own mean: n = 0,
-y = b and dx = 0.
+Here g differs within a group, so it stays inside the bracket. With one value in a
+group, n = 0, y = b and dx = 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from minidl.tensor import Function, Tensor
 
 
 class GroupNorm(Function):
-    """Each group of channels of each image to mean 0 and variance 1, then a weight and bias per channel."""
+    """Normalise each group of channels of each image, then apply a weight and a bias per channel."""
 
     def __init__(self, groups: int, eps: float) -> None:
         self.groups, self.eps = groups, eps

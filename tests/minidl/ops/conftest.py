@@ -1,4 +1,4 @@
-"""What the tests of all operations share: apply one to NumPy arrays on the device under test."""
+"""Fixtures for the tests of operations: apply an operation to NumPy arrays on the device under test."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def value(put):
 
 @pytest.fixture
 def gradients(put):
-    """Return a function that gives dL/dx for each array x, as NumPy arrays, where dL/df is the cotangent."""
+    """Return a function that computes dL/dx for each array x, as NumPy arrays; the cotangent is dL/df."""
 
     def run(f, *arrays, cotangent):
         inputs = [Tensor(put(a), requires_grad=True) for a in arrays]
@@ -26,8 +26,8 @@ def gradients(put):
 
 
 @pytest.fixture
-def lost(put):
-    """Return a function that gives a loss and its gradient for NumPy arrays on the device under test."""
+def loss_and_gradient(put):
+    """Return a function that computes a loss and its gradient for NumPy arrays on the device under test."""
 
     def run(loss, logits, target, **settings):
         x = Tensor(put(np.asarray(logits)), requires_grad=True)

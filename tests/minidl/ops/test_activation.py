@@ -1,4 +1,4 @@
-"""ReLU and the sigmoid at ordinary numbers, at the kink, and far out where a careless formula overflows."""
+"""ReLU and the sigmoid: ordinary numbers, the kink at 0, and large numbers, where naive formulas overflow."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from minidl.gradcheck_cases import off_zero
 BOTH_DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
-def test_relu_keeps_what_is_positive_and_its_gradient_passes_there_only(value, gradients):
+def test_relu_keeps_positive_numbers_and_passes_gradients_only_there(value, gradients):
     x = np.array([-2.0, -1e-30, -0.0, 0.0, 1e-30, 3.0])
     np.testing.assert_array_equal(value(ops.relu, x), [0.0, 0.0, 0.0, 0.0, 1e-30, 3.0])
     (dx,) = gradients(ops.relu, x, cotangent=np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
     np.testing.assert_array_equal(dx, [0.0, 0.0, 0.0, 0.0, 5.0, 6.0])  # relu'(0) = 0
 
 
-def test_relu_lets_nan_through(value):
+def test_relu_propagates_nan(value):
     np.testing.assert_array_equal(value(ops.relu, np.array([np.nan, np.inf, -np.inf])), [np.nan, np.inf, 0.0])
 
 
@@ -29,7 +29,7 @@ def test_sigmoid_is_one_over_one_plus_exp_minus_x(rng, value, gradients):
 
 
 @BOTH_DTYPES
-def test_sigmoid_far_out_is_zero_and_one_without_a_warning(dtype, value, gradients):
+def test_sigmoid_of_large_numbers_is_zero_or_one_without_a_warning(dtype, value, gradients):
     x = np.array([-np.inf, -1000.0, -100.0, 0.0, 100.0, 1000.0, np.inf], dtype)
     y = value(ops.sigmoid, x)
     np.testing.assert_allclose(y, [0.0, 0.0, np.exp(-100.0), 0.5, 1.0, 1.0, 1.0], rtol=1e-5, atol=1e-44)
@@ -54,7 +54,7 @@ def test_activations_work_on_any_shape(f, shape, rng, value):
 
 @BOTH_DTYPES
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 1000])
-def test_every_number_of_an_array_of_any_size_is_computed(size, dtype, rng, value, gradients):
+def test_every_element_is_computed_for_any_array_size(size, dtype, rng, value, gradients):
     x, dy = (3.0 * rng.normal(size=(2, size))).astype(dtype)
     p = 1.0 / (1.0 + np.exp(-x))
     tolerance = {"rtol": 10 * np.finfo(dtype).eps, "atol": 0.0}
@@ -66,9 +66,9 @@ def test_every_number_of_an_array_of_any_size_is_computed(size, dtype, rng, valu
 
 
 @pytest.mark.parametrize("f", [ops.relu, ops.sigmoid])
-def test_activations_read_views_in_their_own_order(f, rng, value, gradients):
-    """Transposed before and back after: neither x nor dy lies in memory in the order of its indices."""
+def test_activations_support_transposed_arrays(f, rng, value, gradients):
+    """x and dy are transposed views: their memory order differs from the order of their indices."""
     x, dy = rng.normal(size=(2, 5, 7))
-    turned = lambda t: ops.transpose(f(ops.transpose(t, (1, 0))), (1, 0))  # noqa: E731
-    np.testing.assert_array_equal(value(turned, x), value(f, x))
-    np.testing.assert_array_equal(gradients(turned, x, cotangent=dy), gradients(f, x, cotangent=dy))
+    transposed = lambda t: ops.transpose(f(ops.transpose(t, (1, 0))), (1, 0))  # noqa: E731
+    np.testing.assert_array_equal(value(transposed, x), value(f, x))
+    np.testing.assert_array_equal(gradients(transposed, x, cotangent=dy), gradients(f, x, cotangent=dy))

@@ -1,4 +1,4 @@
-"""Convolution and transposed convolution against naive loops, in every awkward geometry, both ways."""
+"""Convolution and transposed convolution agree with naive loops for many geometries, forward and backward."""
 
 import itertools
 import re
@@ -28,10 +28,10 @@ GEOMETRIES = {
     "one pixel": ((1, 1), (3, 3), (1, 1), (1, 1)),
     "rectangular": ((7, 6), (3, 2), (2, 1), (1, 0)),
     "stride of two": ((6, 8), (2, 2), (2, 2), (0, 0)),
-    "sides no stride divides": ((6, 7), (3, 3), (2, 3), (0, 1)),
+    "sides not divisible by the stride": ((6, 7), (3, 3), (2, 3), (0, 1)),
     "stride larger than the kernel": ((7, 8), (2, 1), (3, 4), (0, 0)),
     "padding larger than the kernel": ((3, 4), (2, 2), (1, 1), (2, 3)),
-    "padding of the kernel's size": ((3, 4), (2, 3), (1, 1), (1, 3)),
+    "padding as large as the kernel": ((3, 4), (2, 3), (1, 1), (1, 3)),
     "stride and padding": ((5, 4), (3, 3), (2, 2), (2, 1)),
 }
 ALL_GEOMETRIES = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
@@ -41,19 +41,19 @@ CHANNELS = pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 2, 4)], ids="N, C, O
 
 @pytest.fixture(autouse=True, params=["im2col", "direct"])
 def method(request):
-    """Every test of this file runs by both methods."""
+    """Every test of this file runs with both methods."""
     with conv.convolution(request.param):
         yield request.param
 
 
 @pytest.fixture
-def copies(device):
-    """The files that define im2col and col2im for the device under test: the definition, and the kernels."""
+def modules(device):
+    """The modules with an im2col and a col2im for the device under test: the definition, and the kernels."""
     return [definition] if device == "cpu" else [definition, im2col]
 
 
 def naive_windows(size, kernel, stride, padding):
-    """Yield (i, j, rows, columns): where the window of output pixel (i, j) lies in the padded image."""
+    """Yield (i, j, rows, columns): the window of output pixel (i, j) in the padded image."""
     tops = range(0, size[0] + 2 * padding[0] - kernel[0] + 1, stride[0])
     lefts = range(0, size[1] + 2 * padding[1] - kernel[1] + 1, stride[1])
     for (i, top), (j, left) in itertools.product(enumerate(tops), enumerate(lefts)):
@@ -70,7 +70,7 @@ def naive_conv2d(x, w, b, stride, padding):
 
 
 def naive_conv2d_gradients(x, w, dy, stride, padding):
-    """Every output pixel gives each pixel of its window dy w, and each weight dy x."""
+    """Every output pixel adds dy w to each pixel of its window, and dy x to each weight."""
     margins = [(0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2]
     padded, dw = np.pad(x, margins), np.zeros_like(w)
     dpadded = np.zeros_like(padded)
@@ -83,7 +83,7 @@ def naive_conv2d_gradients(x, w, dy, stride, padding):
 
 
 def naive_conv_transpose2d(x, w, b, stride, padding, extra):
-    """Every pixel of x is stamped as a kernel on a canvas, which then loses its border."""
+    """Every pixel of x adds a scaled kernel to a canvas, which is then cropped by the padding."""
     (N, _, H, W), (_, OC, KH, KW) = x.shape, w.shape
     canvas = np.zeros((N, OC, (H - 1) * stride[0] + KH + extra[0], (W - 1) * stride[1] + KW + extra[1]))
     for n, c, i, j in np.ndindex(x.shape):
@@ -94,7 +94,7 @@ def naive_conv_transpose2d(x, w, b, stride, padding, extra):
 
 
 def leftover(size, kernel, stride, padding):
-    """The rows and columns at the far end that no window reaches: the adjoint's output_padding."""
+    """The rows and columns at the end that no window covers: the output_padding of the adjoint."""
     return tuple((n + 2 * p - k) % s for n, k, s, p in zip(size, kernel, stride, padding, strict=True))
 
 
@@ -152,7 +152,7 @@ def test_the_gradients_of_conv_transpose2d_are_those_of_conv2d_with_the_roles_ex
 
 
 @ALL_GEOMETRIES
-def test_both_agree_with_a_central_difference(geometry, rng):
+def test_both_operations_agree_with_a_central_difference(geometry, rng):
     size, kernel, stride, padding = geometry
     x, w, b = rng.normal(size=(2, 3, *size)), rng.normal(size=(4, 3, *kernel)), rng.normal(size=4)
     check_vjp(lambda *inputs: ops.conv2d(*inputs, stride, padding), x, w, b, rng=rng)
@@ -164,15 +164,15 @@ def test_both_agree_with_a_central_difference(geometry, rng):
 
 @BOTH_DTYPES
 @ALL_GEOMETRIES
-def test_im2col_and_col2im_are_adjoint(geometry, dtype, tolerance, rng, put, copies):
+def test_im2col_and_col2im_are_adjoint(geometry, dtype, tolerance, rng, put, modules):
     size, kernel, stride, padding = geometry
     OH, OW = output_size(*geometry)
     x = put(rng.random((2, 3, *size)).astype(dtype))
     col = put(rng.random((2, 3 * kernel[0] * kernel[1], OH * OW)).astype(dtype))
-    for code in copies:
+    for module in modules:
         check_adjoint(
-            lambda a, code=code: code.im2col(a, kernel, stride, padding),
-            lambda c, code=code: code.col2im(c, size, kernel, stride, padding),
+            lambda a, module=module: module.im2col(a, kernel, stride, padding),
+            lambda c, module=module: module.col2im(c, size, kernel, stride, padding),
             x,
             col,
             tolerance,
@@ -195,18 +195,18 @@ def test_conv2d_and_conv_transpose2d_are_adjoint(geometry, dtype, tolerance, rng
     )
 
 
-def test_im2col_lays_each_window_out_as_a_column(put, copies):
+def test_im2col_copies_each_window_into_a_column(put, modules):
     x = put(np.arange(9.0).reshape(1, 1, 3, 3))
     expected = [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]]  # the 4 windows, read downwards
-    for code in copies:
-        col = to_numpy(code.im2col(x, (2, 2), (1, 1), (0, 0)))
+    for module in modules:
+        col = to_numpy(module.im2col(x, (2, 2), (1, 1), (0, 0)))
         np.testing.assert_array_equal(col[0], expected)
 
 
-def test_col2im_counts_the_windows_that_see_each_pixel(put, copies):
+def test_col2im_counts_the_windows_that_see_each_pixel(put, modules):
     ones = put(np.ones((1, 4, 4)))
-    for code in copies:
-        counts = to_numpy(code.col2im(ones, (3, 3), (2, 2), (1, 1), (0, 0)))
+    for module in modules:
+        counts = to_numpy(module.col2im(ones, (3, 3), (2, 2), (1, 1), (0, 0)))
         np.testing.assert_array_equal(counts[0, 0], [[1, 2, 1], [2, 4, 2], [1, 2, 1]])
 
 
@@ -218,11 +218,11 @@ def test_conv2d_is_a_cross_correlation_the_kernel_is_not_flipped(value):
     np.testing.assert_array_equal(y, w[:, :, ::-1, ::-1])
 
 
-def test_pixels_no_window_reaches_receive_a_gradient_of_zero(gradients):
+def test_pixels_outside_every_window_receive_a_zero_gradient(gradients):
     x, w, dy = np.ones((1, 1, 5, 6)), np.ones((1, 1, 2, 2)), np.ones((1, 1, 2, 2))
     dx, _ = gradients(lambda a, b: ops.conv2d(a, b, stride=3), x, w, cotangent=dy)
-    reached = np.outer([1, 1, 0, 1, 1], [1, 1, 0, 1, 1, 0])
-    np.testing.assert_array_equal(dx[0, 0], reached)
+    covered = np.outer([1, 1, 0, 1, 1], [1, 1, 0, 1, 1, 0])
+    np.testing.assert_array_equal(dx[0, 0], covered)
 
 
 def test_every_implementation_has_the_same_input_gradient(rng, put, device):
@@ -232,14 +232,14 @@ def test_every_implementation_has_the_same_input_gradient(rng, put, device):
         dy = rng.normal(size=(2, 4, OH, OW))
         arguments = put(dy), put(w), None, (5, 6), (1, 1), padding
         expected = definition.input_gradient(*arguments)
-        for code in [row_views] if device == "cpu" else [im2col, implicit_gemm]:
-            dx = code.input_gradient(*arguments)
+        for module in [row_views] if device == "cpu" else [im2col, implicit_gemm]:
+            dx = module.input_gradient(*arguments)
             assert dx.shape == expected.shape == x.shape
             np.testing.assert_allclose(to_numpy(dx), to_numpy(expected), rtol=1e-10, atol=1e-12)
 
 
 @BOTH_OPERATIONS
-def test_the_bias_may_be_left_out_and_integers_stand_for_both_directions(f, rng, value, gradients):
+def test_the_bias_is_optional_and_an_integer_applies_to_both_axes(f, rng, value, gradients):
     x, w = rng.normal(size=(2, 3, 6, 5)), rng.normal(size=(3, 3, 3, 3))
     plain = value(lambda a, b: f(a, b, stride=2, padding=1), x, w)
     with_zeros = value(lambda *t: f(*t, stride=(2, 2), padding=(1, 1)), x, w, np.zeros(3))
@@ -249,7 +249,7 @@ def test_the_bias_may_be_left_out_and_integers_stand_for_both_directions(f, rng,
 
 
 @pytest.mark.parametrize("extra", [(0, 0), (1, 0), (1, 2)])
-def test_output_padding_chooses_among_the_sizes_that_one_convolution_maps_together(extra, value):
+def test_output_padding_selects_among_the_sizes_that_a_convolution_maps_to_one_size(extra, value):
     x, w = np.ones((1, 2, 4, 3)), np.ones((2, 1, 3, 3))
     y = value(lambda a, b: ops.conv_transpose2d(a, b, None, (2, 3), 1, extra), x, w)
     assert y.shape == (1, 1, 7 + extra[0], 7 + extra[1])
@@ -266,28 +266,28 @@ def test_an_empty_batch_gives_an_empty_batch(value):
     assert value(ops.conv2d, np.ones((0, 2, 4, 4)), np.ones((3, 2, 3, 3))).shape == (0, 3, 2, 2)
 
 
-BAD = {
-    "an image without a batch": (lambda f, t: f(t(3, 4, 4), t(3, 3, 3, 3)), [(3, 4, 4), (3, 3, 3, 3)]),
-    "a flat kernel": (lambda f, t: f(t(1, 3, 4, 4), t(3, 3)), [(1, 3, 4, 4), (3, 3)]),
+INVALID = {
+    "an image without a batch axis": (lambda f, t: f(t(3, 4, 4), t(3, 3, 3, 3)), [(3, 4, 4), (3, 3, 3, 3)]),
+    "a kernel of two axes": (lambda f, t: f(t(1, 3, 4, 4), t(3, 3)), [(1, 3, 4, 4), (3, 3)]),
     "channels": (lambda f, t: f(t(1, 2, 4, 4), t(3, 3, 2, 2)), [(1, 2, 4, 4), (3, 3, 2, 2)]),
     "bias": (lambda f, t: f(t(1, 3, 4, 4), t(3, 3, 2, 2), t(4)), [(3,), (4,)]),
-    "a column as a bias": (lambda f, t: f(t(1, 3, 4, 4), t(3, 3, 2, 2), t(3, 1)), [(3,), (3, 1)]),
+    "a bias of two axes": (lambda f, t: f(t(1, 3, 4, 4), t(3, 3, 2, 2), t(3, 1)), [(3,), (3, 1)]),
     "stride": (lambda f, t: f(t(1, 3, 4, 4), t(3, 3, 2, 2), stride=(1, 0)), [(1, 0)]),
     "padding": (lambda f, t: f(t(1, 3, 4, 4), t(3, 3, 2, 2), padding=-1), [(-1, -1)]),
 }
 
 
 @BOTH_OPERATIONS
-@pytest.mark.parametrize("name", BAD)
-def test_shapes_that_do_not_fit_are_refused_by_name(f, name):
-    call, mentioned = BAD[name]
-    with pytest.raises(ValueError) as refusal:
+@pytest.mark.parametrize("name", INVALID)
+def test_the_error_for_mismatched_shapes_names_the_operation_and_the_shapes(f, name):
+    call, mentioned = INVALID[name]
+    with pytest.raises(ValueError) as error:
         call(f, lambda *shape: Tensor(np.ones(shape)))
-    assert str(refusal.value).startswith(f"{f.__name__}: ")
-    assert all(str(shape) in str(refusal.value) for shape in mentioned)
+    assert str(error.value).startswith(f"{f.__name__}: ")
+    assert all(str(shape) in str(error.value) for shape in mentioned)
 
 
-def test_a_bias_must_fit_the_output_channels_not_the_input_channels():
+def test_the_bias_must_match_the_output_channels_not_the_input_channels():
     x, w = Tensor(np.ones((1, 2, 4, 4))), Tensor(np.ones((3, 2, 2, 2)))
     assert ops.conv2d(x, w, Tensor(np.ones(3))).shape == (1, 3, 3, 3)
     with pytest.raises(ValueError, match=r"conv2d: expected a bias of \(3,\), got \(2,\)"):
@@ -298,7 +298,7 @@ def test_a_bias_must_fit_the_output_channels_not_the_input_channels():
         ops.conv_transpose2d(y, w, Tensor(np.ones(3)))
 
 
-def test_windows_and_paddings_that_leave_nothing_are_refused_by_name():
+def test_windows_and_paddings_that_leave_no_output_are_rejected():
     x, w = Tensor(np.ones((1, 1, 4, 2))), Tensor(np.ones((1, 1, 3, 3)))
     with pytest.raises(ValueError, match=r"conv2d: the \(3, 3\) window does not fit .*\(1, 1, 4, 2\)"):
         ops.conv2d(x, w)
@@ -311,7 +311,7 @@ def test_windows_and_paddings_that_leave_nothing_are_refused_by_name():
 
 @pytest.mark.parametrize("channels", [(1, 8), (9, 16), (3, 33), (40, 7)], ids="C, OC = {}".format)
 @pytest.mark.parametrize("stride", [1, 2])
-def test_more_channels_and_pixels_than_a_block_or_a_band_holds(
+def test_more_channels_and_pixels_than_fit_into_a_block_or_a_band(
     channels, stride, rng, value, gradients, monkeypatch
 ):
     monkeypatch.setattr(row_views, "BAND_PIXELS", 1)
@@ -321,7 +321,7 @@ def test_more_channels_and_pixels_than_a_block_or_a_band_holds(
     def f(*inputs):
         return ops.conv2d(*inputs, stride, padding)
 
-    # The product of the whole col, which the tests above hold against naive loops.
+    # The product with the whole col, which the tests above compare with naive loops.
     col = definition.im2col(x, (3, 3), (stride, stride), padding)
     y = value(f, x, w, b)
     flat = w.reshape(OC, -1) @ col + b[:, None]
@@ -336,7 +336,7 @@ def test_more_channels_and_pixels_than_a_block_or_a_band_holds(
     np.testing.assert_allclose(db, dy.sum((0, 2, 3)), rtol=1e-10, atol=1e-11)
 
 
-def test_the_number_of_threads_changes_no_bit(rng, value, gradients, monkeypatch):
+def test_results_are_bit_identical_for_any_number_of_threads(rng, value, gradients, monkeypatch):
     monkeypatch.setattr(row_views, "SHARED_WORK", 0)
     x, w = rng.normal(size=(5, 4, 19, 17)), rng.normal(size=(6, 4, 3, 3))
     results = []
@@ -350,7 +350,7 @@ def test_the_number_of_threads_changes_no_bit(rng, value, gradients, monkeypatch
             np.testing.assert_array_equal(array, other)
 
 
-def test_the_method_in_force_at_the_forward_pass_holds_for_the_backward_pass(rng, monkeypatch):
+def test_the_backward_pass_uses_the_method_of_the_forward_pass(rng, monkeypatch):
     x = Tensor(rng.normal(size=(1, 2, 5, 5)), requires_grad=True)
     w = Tensor(rng.normal(size=(2, 2, 3, 3)), requires_grad=True)
     with conv.convolution("im2col"):
@@ -362,7 +362,7 @@ def test_the_method_in_force_at_the_forward_pass_holds_for_the_backward_pass(rng
     assert x.grad is not None and w.grad is not None
 
 
-def test_an_unknown_method_is_refused_with_the_choices():
+def test_the_error_for_an_unknown_method_lists_the_choices():
     with (
         pytest.raises(ValueError, match="'winograd'; choose from auto, im2col, direct"),
         conv.convolution("winograd"),
@@ -370,7 +370,7 @@ def test_an_unknown_method_is_refused_with_the_choices():
         pass
 
 
-def test_the_sizes_that_both_languages_must_know_are_the_same():
+def test_sizes_defined_in_both_python_and_cuda_are_equal():
     text = implicit_gemm.kernels.source.read_text(encoding="utf-8")
     assert re.search(r"const int SIDE = (\d+);", text)[1] == str(implicit_gemm.SIDE)
     tiles = re.findall(r"IMPLICIT_GEMM\(implicit_gemm_(?:forward|adjoint)_(\d+), (\d+),", text)

@@ -1,4 +1,4 @@
-"""Arithmetic agrees with NumPy, and its gradients with the formulas a textbook lists."""
+"""Arithmetic agrees with NumPy, and its gradients with the textbook formulas."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from minidl.gradcheck import check_adjoint, check_vjp
 from minidl.ops.elementwise import unbroadcast
 from minidl.tensor import Tensor
 
-# Shapes of a and b: equal, new axes in front, stretched axes, both at once, single numbers, nothing at all.
+# Shapes of a and b: equal, new leading axes, stretched axes, both at once, single numbers, empty arrays.
 SHAPES = [
     ((2, 3), (2, 3)),
     ((2, 3), (3,)),
@@ -24,7 +24,7 @@ SHAPES = [
 ]
 
 # y = f(a, b), and dy/da and dy/db as functions of a and b.
-TWO = {
+BINARY = {
     "add": (ops.add, np.add, lambda a, b: 1 + 0 * a * b, lambda a, b: 1 + 0 * a * b),
     "subtract": (ops.subtract, np.subtract, lambda a, b: 1 + 0 * a * b, lambda a, b: -1 + 0 * a * b),
     "multiply": (ops.multiply, np.multiply, lambda a, b: b + 0 * a, lambda a, b: a + 0 * b),
@@ -32,7 +32,7 @@ TWO = {
 }
 
 # y = f(a), and dy/da.
-ONE = {
+UNARY = {
     "negative": (ops.negative, np.negative, lambda a: -np.ones_like(a)),
     "exp": (ops.exp, np.exp, np.exp),
     "log": (ops.log, np.log, lambda a: 1 / a),
@@ -52,11 +52,11 @@ def summed_like(gradient, shape):
 
 
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
-@pytest.mark.parametrize("name", TWO)
-def test_two_operands_broadcast_like_numpy_and_their_gradients_are_summed_back(
+@pytest.mark.parametrize("name", BINARY)
+def test_two_operands_broadcast_like_numpy_and_their_gradients_are_summed(
     name, shapes, rng, value, gradients
 ):
-    f, numpy_f, da, db = TWO[name]
+    f, numpy_f, da, db = BINARY[name]
     a, b = (rng.uniform(0.5, 2.0, shape) for shape in shapes)
     expected = numpy_f(a, b)
     assert value(f, a, b).shape == expected.shape
@@ -68,9 +68,9 @@ def test_two_operands_broadcast_like_numpy_and_their_gradients_are_summed_back(
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3), (0, 2)], ids=str)
-@pytest.mark.parametrize("name", ONE)
-def test_one_operand_and_its_derivative(name, shape, rng, value, gradients):
-    f, numpy_f, derivative = ONE[name]
+@pytest.mark.parametrize("name", UNARY)
+def test_functions_of_one_operand_and_their_derivatives(name, shape, rng, value, gradients):
+    f, numpy_f, derivative = UNARY[name]
     a, dy = rng.uniform(0.5, 2.0, shape), rng.normal(size=shape)
     np.testing.assert_allclose(value(f, a), numpy_f(a), rtol=1e-14)
     np.testing.assert_allclose(gradients(f, a, cotangent=dy)[0], dy * derivative(a), rtol=1e-12)
@@ -82,7 +82,7 @@ def test_a_power_at_zero_has_the_polynomials_derivative(exponent, derivative, gr
     np.testing.assert_array_equal(dx, [derivative, derivative])
 
 
-def test_a_whole_power_of_a_negative_number_is_real(value, gradients):
+def test_an_integer_power_of_a_negative_number_is_real(value, gradients):
     assert value(lambda x: x**3, np.array(-2.0)) == -8.0
     assert gradients(lambda x: x**3, np.array(-2.0), cotangent=np.array(1.0))[0] == 12.0
 
@@ -96,15 +96,15 @@ def test_unbroadcast_is_the_adjoint_of_broadcast(shapes, rng, put):
     check_adjoint(lambda a: a * ones, lambda b: unbroadcast(b, small), x, y)
 
 
-def test_unbroadcast_returns_the_shape_it_is_asked_for(put):
+def test_unbroadcast_returns_the_requested_shape(put):
     dy = put(np.ones((4, 2, 3)))
-    for shape, each in [((4, 2, 3), 1), ((2, 3), 4), ((3,), 8), ((1, 3), 8), ((4, 1, 1), 6), ((), 24)]:
+    for shape, count in [((4, 2, 3), 1), ((2, 3), 4), ((3,), 8), ((1, 3), 8), ((4, 1, 1), 6), ((), 24)]:
         dx = to_numpy(unbroadcast(dy, shape))
         assert dx.shape == shape
-        np.testing.assert_array_equal(dx, np.full(shape, each))
+        np.testing.assert_array_equal(dx, np.full(shape, count))
 
 
-def test_a_tensor_divided_by_itself_and_multiplied_with_itself(gradients):
+def test_a_tensor_divided_or_multiplied_by_itself(gradients):
     a, dy = np.array([2.0, 5.0]), np.array([1.0, 10.0])
     np.testing.assert_allclose(gradients(lambda x: x / x, a, cotangent=dy)[0], [0.0, 0.0], atol=1e-15)
     np.testing.assert_array_equal(gradients(lambda x: x * x, a, cotangent=dy)[0], [4.0, 100.0])
@@ -116,7 +116,7 @@ def test_a_composition_agrees_with_a_central_difference(rng):
 
 
 @pytest.mark.parametrize("f", [ops.add, ops.subtract, ops.multiply, ops.divide])
-def test_shapes_that_do_not_broadcast_are_refused_by_name(f):
+def test_the_error_for_shapes_that_do_not_broadcast_names_the_operation_and_the_shapes(f):
     name = f.__name__.capitalize()
     with pytest.raises(ValueError, match=rf"{name} of \(2, 3\) and \(2,\): "):
         f(Tensor(np.ones((2, 3))), Tensor(np.ones(2)))

@@ -1,7 +1,10 @@
 """Every faster implementation of an operation agrees with its definition, forward and backward.
 
-The cases are those of the gradient checks, and larger ones that fill several blocks, pieces or bands.
+The cases are those of the gradient checks, and larger cases that fill several blocks, pieces or bands.
 """
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,11 +14,11 @@ from minidl.average import add_weighted, weighted_sum
 from minidl.backend import DEVICES, contiguous, problem_of, to_device, to_numpy
 from minidl.gradcheck import by, implementation_of
 from minidl.gradcheck_cases import function_cases
-from minidl.implementation import choose, implementation, implementations
+from minidl.implementation import choose, implementation, implementations, name_of
 from minidl.operations import every_function, table
 from minidl.ops.activation import ReLU, ReLUKernels
 from minidl.ops.conv import Conv2d, ConvTranspose2d, convolution
-from minidl.optim import AdamW, clip_grad_norm, scale_gradients, update_all
+from minidl.optim import SGD, Adam, AdamW, clip_grad_norm, scale_gradients, update_all
 from r2unet.network.model import R2UNet
 
 
@@ -48,12 +51,12 @@ def larger_cases(rng, device):
 
 
 def all_cases(device):
-    """All cases at the same random numbers for every device."""
+    """Return all cases, with the same random numbers for every device."""
     rng = np.random.default_rng(0)
     return {**function_cases(rng, device), **larger_cases(rng, device)}
 
 
-# Each case with each implementation that may compute it.
+# Each case with each implementation that can compute it.
 PAIRS = [
     (device, case, name)
     for kind in sorted(every_function(), key=lambda kind: kind.__name__)
@@ -87,14 +90,14 @@ def test_an_implementation_agrees_with_the_definition(device, case, name):
 
 
 @pytest.mark.parametrize("case", all_cases("cpu"))
-def test_the_definition_gives_the_same_on_every_device(case, device):
+def test_the_definition_gives_the_same_result_on_every_device(case, device):
     f, arrays = all_cases(device)[case]
     expected = value_and_gradients(by("definition", all_cases("cpu")[case][0]), arrays, "cpu")
     for a, b in zip(value_and_gradients(by("definition", f), arrays, device), expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * max(1.0, np.abs(b).max()))
 
 
-def stepped(device, how):
+def after_two_steps(device, how):
     """Return the parameters after two steps of AdamW with clipped gradients."""
     rng = np.random.default_rng(0)
     shapes = (3,), (7, 5), (2, 3, 3, 3)
@@ -104,13 +107,13 @@ def stepped(device, how):
         for _ in range(2):
             for p in parameters:
                 p.grad = to_device(rng.normal(size=p.shape), device)
-            length = clip_grad_norm(parameters, 1.0)
+            norm = clip_grad_norm(parameters, 1.0)
             optimizer.step()
-    return [np.asarray(float(length)), *(to_numpy(p.data) for p in parameters)]
+    return [np.asarray(float(norm)), *(to_numpy(p.data) for p in parameters)]
 
 
 def test_a_step_of_the_optimizer_agrees_with_its_definition(device):
-    for a, b in zip(stepped(device, "auto"), stepped("cpu", "definition"), strict=True):
+    for a, b in zip(after_two_steps(device, "auto"), after_two_steps("cpu", "definition"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
@@ -122,18 +125,18 @@ def test_a_weighted_sum_agrees_with_its_definition(device, put, rng):
 
 
 def operations(y):
-    """Yield (operation, implementation) of every Function behind a tensor."""
-    waiting, seen = [y.creator], set()
-    while waiting:
-        function = waiting.pop()
+    """Yield (operation, implementation) of every Function in the graph of a tensor."""
+    pending, seen = [y.creator], set()
+    while pending:
+        function = pending.pop()
         if function is None or function in seen:
             continue
         seen.add(function)
         yield function.operation(), function.implementation
-        waiting += [x.creator for x in function.inputs]
+        pending += [x.creator for x in function.inputs]
 
 
-def test_a_whole_network_runs_on_definitions(device, put):
+def test_a_network_can_run_on_definitions_only(device, put):
     network = R2UNet(widths=(2, 3), steps=1, rng=np.random.default_rng(0)).to(np.float64).to(device)
     image = Tensor(put(np.random.default_rng(1).normal(size=(2, 3, 8, 8))))
     with implementation("definition"):
@@ -149,48 +152,71 @@ class TestTheChoice:
     def test_is_the_first_implementation_that_can_compute_the_arguments(self):
         assert choose(ReLU, "cuda") is ReLUKernels and choose(ReLU, "cpu") is ReLU
         narrow, wide, one = (64, 64, 3, 3), (65, 64, 3, 3), (1, 1)
-        assert choose(Conv2d, "cpu", narrow, one, one).implementation == "rows"
-        assert choose(Conv2d, "cpu", narrow, (2, 2), one).implementation == "definition"
-        assert choose(Conv2d, "cpu", narrow, one, (3, 3)).implementation == "definition"
-        assert choose(Conv2d, "cuda", narrow, (2, 2), one).implementation == "implicit GEMM"
-        assert choose(Conv2d, "cuda", wide, one, one).implementation == "im2col"
+        assert name_of(choose(Conv2d, "cpu", narrow, one, one)) == "rows"
+        assert name_of(choose(Conv2d, "cpu", narrow, (2, 2), one)) == "definition"
+        assert name_of(choose(Conv2d, "cpu", narrow, one, (3, 3))) == "definition"
+        assert name_of(choose(Conv2d, "cuda", narrow, (2, 2), one)) == "implicit GEMM"
+        assert name_of(choose(Conv2d, "cuda", wide, one, one)) == "im2col"
 
-    def test_can_be_made_for_all_operations_or_for_some(self):
+    def test_can_be_set_for_all_operations_or_for_some(self):
         arguments = (4, 4, 3, 3), (1, 1), (1, 1)
         with implementation("definition"):
             assert choose(ReLU, "cuda") is ReLU
-            assert choose(update_all, "cuda") is update_all
+            assert choose(scale_gradients, "cuda") is scale_gradients
             with implementation("rows", of=(Conv2d,)):
-                assert choose(Conv2d, "cpu", *arguments).implementation == "rows"
-                assert choose(ConvTranspose2d, "cpu", *arguments).implementation == "definition"
+                assert name_of(choose(Conv2d, "cpu", *arguments)) == "rows"
+                assert name_of(choose(ConvTranspose2d, "cpu", *arguments)) == "definition"
         assert choose(ReLU, "cuda") is ReLUKernels
-        assert choose(scale_gradients, "cuda").implementation == "kernels"
+        assert name_of(choose(scale_gradients, "cuda")) == "kernels"
 
-    def test_of_a_method_of_convolution_is_a_case_of_it(self):
+    def test_inside_another_choice_replaces_it(self):
+        arguments = (4, 4, 3, 3), (1, 1), (1, 1)
+        with implementation("rows", of=(Conv2d,)):
+            with implementation("definition"):
+                assert choose(Conv2d, "cpu", *arguments) is Conv2d
+            assert name_of(choose(Conv2d, "cpu", *arguments)) == "rows"
+        with implementation("definition"), implementation("auto", of=(Conv2d,)):
+            assert name_of(choose(Conv2d, "cpu", *arguments)) == "rows"
+            assert name_of(choose(ConvTranspose2d, "cpu", *arguments)) == "definition"
+        with implementation("definition"), implementation("auto"):
+            assert choose(ReLU, "cuda") is ReLUKernels
+
+    def test_of_the_step_of_adam_is_only_for_adam_s_formula(self):
+        class Shrinking(Adam):
+            def update(self, p, g, memory):
+                p.data = 0.5 * p.data
+
+        parameters = [Parameter(np.ones(2))]
+        for optimizer in (Adam(parameters), AdamW(parameters)):
+            assert name_of(choose(update_all, "cuda", optimizer)) == "kernels"
+        for optimizer in (SGD(parameters, lr=0.1), Shrinking(parameters)):
+            assert choose(update_all, "cuda", optimizer) is update_all
+
+    def test_follows_the_convolution_method(self):
         wide = (65, 64, 3, 3), (1, 1), (1, 1)
         names = {
             (method, device): None for method in ("auto", "im2col", "direct") for device in ("cpu", "cuda")
         }
         for method, device in names:
             with convolution(method):
-                names[method, device] = choose(Conv2d, device, *wide).implementation
+                names[method, device] = name_of(choose(Conv2d, device, *wide))
         assert names == {
             ("auto", "cpu"): "rows",
             ("auto", "cuda"): "im2col",
-            ("im2col", "cpu"): "definition",  # which is im2col
+            ("im2col", "cpu"): "definition",  # the definition is im2col
             ("im2col", "cuda"): "im2col",
             ("direct", "cpu"): "rows",
             ("direct", "cuda"): "implicit GEMM",
         }
 
-    def test_of_an_unknown_name_is_refused_with_the_known_ones(self):
+    def test_rejects_an_unknown_name_and_lists_the_known_ones(self):
         with (
             pytest.raises(ValueError, match="'fastest'; choose from auto, definition, "),
             implementation("fastest"),
         ):
             pass
 
-    def test_lasts_as_long_as_the_block_even_if_it_fails(self):
+    def test_ends_with_the_block_even_after_an_exception(self):
         with pytest.raises(RuntimeError), implementation("definition"):
             raise RuntimeError
         assert choose(ReLU, "cuda") is ReLUKernels
@@ -211,9 +237,23 @@ def test_the_table_lists_every_operation_with_its_implementations():
     assert {kind.__name__ for kind in every_function()} <= {line.split(" | ")[0][2:] for line in lines}
 
 
-def test_arrays_that_are_not_contiguous_give_the_same(device, put, rng):
+def test_the_table_knows_the_operations_of_every_module():
+    """The gradient checks would lack the operations of a module that the table does not import."""
+    program = """
+import importlib, pkgutil, minidl
+from minidl.operations import every_function
+before = set(every_function())
+for module in pkgutil.walk_packages(minidl.__path__, "minidl."):
+    importlib.import_module(module.name)
+print(set(every_function()) - before)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
+
+
+def test_arrays_that_are_not_contiguous_give_the_same_results(device, put, rng):
     x = rng.normal(size=(6, 7, 3, 2)).transpose(3, 2, 0, 1)
     for f in (ops.relu, ops.sigmoid, ops.max_pool2d, ops.upsample_nearest):
-        straight = f(Tensor(put(np.ascontiguousarray(x)))).numpy()
-        np.testing.assert_array_equal(f(Tensor(put(x))).numpy(), straight)
+        expected = f(Tensor(put(np.ascontiguousarray(x)))).numpy()
+        np.testing.assert_array_equal(f(Tensor(put(x))).numpy(), expected)
     assert contiguous(put(x)).flags.c_contiguous

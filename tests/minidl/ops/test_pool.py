@@ -1,4 +1,4 @@
-"""Max-pooling against naive loops: who wins, who takes the gradient, and what happens at the border."""
+"""Max-pooling agrees with naive loops: the maximum, the pixel that receives the gradient, and the border."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from minidl.tensor import Tensor
 # image (H, W), kernel, stride, padding
 GEOMETRIES = {
     "2x2": ((4, 6), (2, 2), (2, 2), (0, 0)),
-    "sides the stride does not divide": ((5, 7), (2, 2), (2, 2), (0, 0)),
+    "sides not divisible by the stride": ((5, 7), (2, 2), (2, 2), (0, 0)),
     "1x1": ((3, 4), (1, 1), (1, 1), (0, 0)),
     "kernel as large as the image": ((3, 4), (3, 4), (1, 1), (0, 0)),
     "overlapping": ((5, 6), (3, 3), (1, 1), (0, 0)),
@@ -26,7 +26,7 @@ GEOMETRIES = {
 }
 ALL_GEOMETRIES = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 BOTH_DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-TURN = (0, 1, 3, 2)
+TRANSPOSE = (0, 1, 3, 2)
 BATCHES = pytest.mark.parametrize("batch", [(1, 1), (2, 3)], ids="N, C = {}".format)
 
 
@@ -47,7 +47,7 @@ def naive_max_pool2d(x, kernel, stride, padding):
 @ALL_GEOMETRIES
 def test_value_and_gradient_agree_with_naive_loops(geometry, batch, rng, value, gradients):
     size, *settings = geometry
-    x = all_different(rng, *batch, *size) - 10.0  # all negative: padding with zeros would win
+    x = all_different(rng, *batch, *size) - 10.0  # all negative: zeros in the padding would be the maximum
     expected, winners = naive_max_pool2d(x, *settings)
     y = value(lambda t: ops.max_pool2d(t, *settings), x)
     assert y.shape == expected.shape
@@ -60,7 +60,7 @@ def test_value_and_gradient_agree_with_naive_loops(geometry, batch, rng, value, 
 
 
 @ALL_GEOMETRIES
-def test_of_equal_pixels_the_first_in_reading_order_takes_the_gradient(geometry, rng, gradients):
+def test_the_first_of_equal_pixels_in_reading_order_receives_the_gradient(geometry, rng, gradients):
     size, *settings = geometry
     for x in (np.zeros((1, 2, *size)), rng.integers(-2, 0, (1, 2, *size)).astype(float)):
         y, winners = naive_max_pool2d(x, *settings)
@@ -71,14 +71,14 @@ def test_of_equal_pixels_the_first_in_reading_order_takes_the_gradient(geometry,
         np.testing.assert_allclose(found, dx, rtol=1e-12, atol=1e-14)
 
 
-def test_two_windows_by_hand(value, gradients):
+def test_two_windows(value, gradients):
     x = np.array([[[[1.0, 3.0, 5.0, 5.0, 9.0], [4.0, 2.0, 5.0, 5.0, 9.0]]]])
     np.testing.assert_array_equal(value(ops.max_pool2d, x), [[[[4.0, 5.0]]]])
     (dx,) = gradients(ops.max_pool2d, x, cotangent=np.array([[[[10.0, 20.0]]]]))
     np.testing.assert_array_equal(dx, [[[[0, 0, 20.0, 0, 0], [10.0, 0, 0, 0, 0]]]])
 
 
-def test_a_pixel_that_wins_several_windows_sums_their_gradients(gradients):
+def test_a_pixel_that_is_the_maximum_of_several_windows_sums_their_gradients(gradients):
     x = np.zeros((1, 1, 3, 3))
     x[0, 0, 1, 1] = 1.0
     dy = np.array([[[[1.0, 10.0], [100.0, 1000.0]]]])
@@ -86,7 +86,7 @@ def test_a_pixel_that_wins_several_windows_sums_their_gradients(gradients):
     np.testing.assert_array_equal(dx, 1111.0 * x)
 
 
-def test_padding_never_wins_even_over_very_negative_pixels(value, gradients):
+def test_padding_is_never_the_maximum_even_of_very_negative_pixels(value, gradients):
     x = np.full((1, 1, 2, 2), -1e30)
     y = value(lambda t: ops.max_pool2d(t, 3, stride=1, padding=1), x)
     np.testing.assert_array_equal(y, x)
@@ -97,7 +97,7 @@ def test_padding_never_wins_even_over_very_negative_pixels(value, gradients):
 @BOTH_DTYPES
 @pytest.mark.parametrize("name", ["2x2", "overlapping, padded", "rectangular"])
 @pytest.mark.parametrize("shape", [(1, 1, 9, 33), (2, 3, 21, 70)], ids=str)
-def test_images_of_several_tiles_are_pooled_whole(name, shape, dtype, rng, value, gradients):
+def test_images_of_several_tiles_are_pooled_completely(name, shape, dtype, rng, value, gradients):
     _, *settings = GEOMETRIES[name]
     x = all_different(rng, *shape).astype(dtype) - 10.0
     expected, winners = naive_max_pool2d(x, *settings)
@@ -111,17 +111,17 @@ def test_images_of_several_tiles_are_pooled_whole(name, shape, dtype, rng, value
     np.testing.assert_array_equal(found, dx)
 
 
-def test_views_are_read_in_their_own_order(rng, value, gradients):
-    """Transposed before and back after: neither x nor dy lies in memory in the order of its indices."""
+def test_transposed_arrays_are_supported(rng, value, gradients):
+    """x and dy are transposed views: their memory order differs from the order of their indices."""
     x, dy = all_different(rng, 2, 3, 6, 8), rng.normal(size=(2, 3, 3, 4))
-    turned = lambda t: ops.transpose(ops.max_pool2d(ops.transpose(t, TURN)), TURN)  # noqa: E731
-    np.testing.assert_array_equal(value(turned, x), value(ops.max_pool2d, x))
-    found = gradients(turned, x, cotangent=dy)
+    transposed = lambda t: ops.transpose(ops.max_pool2d(ops.transpose(t, TRANSPOSE)), TRANSPOSE)  # noqa: E731
+    np.testing.assert_array_equal(value(transposed, x), value(ops.max_pool2d, x))
+    found = gradients(transposed, x, cotangent=dy)
     np.testing.assert_array_equal(found, gradients(ops.max_pool2d, x, cotangent=dy))
 
 
 @pytest.mark.parametrize("kernel, dtype", [((2, 2), np.uint8), ((17, 15), np.uint8), ((17, 17), np.uint16)])
-def test_the_winner_of_a_window_of_any_size_is_kept_in_as_few_bytes_as_hold_its_number(kernel, dtype):
+def test_the_index_of_the_maximum_is_stored_in_the_smallest_sufficient_dtype(kernel, dtype):
     x = np.zeros((1, 1, *kernel))
     x[0, 0, -1, -1] = 1.0
     leaf = Tensor(x, requires_grad=True)
@@ -131,7 +131,7 @@ def test_the_winner_of_a_window_of_any_size_is_kept_in_as_few_bytes_as_hold_its_
     np.testing.assert_array_equal(leaf.grad, x)
 
 
-def test_kernels_number_255_pixels_of_a_window_and_refuse_more(put, device, gradients):
+def test_kernels_support_windows_of_255_pixels_and_reject_larger_ones(put, device, gradients):
     x = np.zeros((1, 1, 17, 15))
     x[0, 0, -1, -1] = 1.0
     (dx,) = gradients(lambda t: ops.max_pool2d(t, (17, 15)), x, cotangent=np.ones((1, 1, 1, 1)))
@@ -141,7 +141,7 @@ def test_kernels_number_255_pixels_of_a_window_and_refuse_more(put, device, grad
             ops.max_pool2d(Tensor(put(np.zeros((1, 1, 16, 16)))), 16)
 
 
-def test_the_image_is_not_kept_for_the_backward_pass(rng):
+def test_the_image_is_not_stored_for_the_backward_pass(rng):
     y = ops.max_pool2d(Tensor(rng.normal(size=(2, 3, 8, 8)), requires_grad=True))
     saved = [a.nbytes for a in vars(y.creator).values() if isinstance(a, np.ndarray)]
     assert saved == [y.size]
@@ -153,7 +153,7 @@ def test_nan_is_not_hidden(value):
     np.testing.assert_array_equal(value(ops.max_pool2d, x), [[[[np.nan, 0.0]]]])
 
 
-def test_the_stride_is_the_windows_size_unless_told_otherwise(rng, value):
+def test_the_stride_is_the_size_of_the_window_by_default(rng, value):
     x = rng.normal(size=(2, 3, 7, 8))
     np.testing.assert_array_equal(
         value(lambda t: ops.max_pool2d(t, (3, 2)), x), value(lambda t: ops.max_pool2d(t, (3, 2), (3, 2)), x)
@@ -179,8 +179,8 @@ def test_it_agrees_with_a_central_difference(geometry, rng):
     ],
     ids=str,
 )
-def test_what_cannot_be_pooled_is_refused_by_name(shape, settings, mentioned):
-    with pytest.raises(ValueError) as refusal:
+def test_the_error_for_invalid_arguments_names_the_operation_and_the_arguments(shape, settings, mentioned):
+    with pytest.raises(ValueError) as error:
         ops.max_pool2d(Tensor(np.ones(shape)), *settings)
-    assert str(refusal.value).startswith("max_pool2d: ")
-    assert all(str(pair) in str(refusal.value) for pair in mentioned)
+    assert str(error.value).startswith("max_pool2d: ")
+    assert all(str(pair) in str(error.value) for pair in mentioned)

@@ -1,4 +1,4 @@
-"""Sums, means and maxima agree with NumPy over any axes; a tie gives its gradient to the first."""
+"""Sums, means and maxima agree with NumPy over any axes; the first of equal maxima receives the gradient."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_sum_and_mean_agree_with_numpy(axis, keepdims, rng, value):
 
 @KEEPDIMS
 @pytest.mark.parametrize("axis", AXES, ids=str)
-def test_the_gradient_of_a_sum_is_copied_to_every_element_and_a_means_is_divided(
+def test_the_gradient_of_a_sum_is_copied_to_every_element_and_that_of_a_mean_divided(
     axis, keepdims, rng, gradients
 ):
     x = rng.normal(size=(2, 3, 4))
@@ -42,7 +42,9 @@ def test_the_gradient_of_a_sum_is_copied_to_every_element_and_a_means_is_divided
 
 @KEEPDIMS
 @pytest.mark.parametrize("axis", [None, 0, 1, 2, -1, -2])
-def test_max_agrees_with_numpy_and_its_gradient_goes_to_the_winner(axis, keepdims, rng, value, gradients):
+def test_max_agrees_with_numpy_and_its_gradient_goes_to_the_largest_element(
+    axis, keepdims, rng, value, gradients
+):
     x = all_different(rng, 3, 4, 5)
     expected = x.max(axis, keepdims=keepdims)
     y = value(lambda t: ops.max(t, axis, keepdims), x)
@@ -54,7 +56,7 @@ def test_max_agrees_with_numpy_and_its_gradient_goes_to_the_winner(axis, keepdim
     np.testing.assert_array_equal(dx, winners * dy.reshape(x.max(axis, keepdims=True).shape))
 
 
-def test_the_first_of_equal_maxima_takes_the_whole_gradient(gradients):
+def test_the_first_of_equal_maxima_receives_the_whole_gradient(gradients):
     x = np.array([[1.0, 5.0, 5.0], [7.0, 7.0, 7.0]])
     (by_row,) = gradients(lambda t: ops.max(t, 1), x, cotangent=np.array([2.0, 3.0]))
     np.testing.assert_array_equal(by_row, [[0.0, 2.0, 0.0], [3.0, 0.0, 0.0]])
@@ -62,7 +64,7 @@ def test_the_first_of_equal_maxima_takes_the_whole_gradient(gradients):
     np.testing.assert_array_equal(of_all, [[0.0, 0.0, 0.0], [4.0, 0.0, 0.0]])
 
 
-def test_an_infinite_gradient_of_a_maximum_reaches_nobody_else(gradients):
+def test_an_infinite_gradient_of_a_maximum_reaches_no_other_element(gradients):
     (dx,) = gradients(lambda t: ops.max(t, 0), np.array([1.0, 5.0, 3.0]), cotangent=np.array(np.inf))
     np.testing.assert_array_equal(dx, [0.0, np.inf, 0.0])
 
@@ -72,7 +74,7 @@ def test_the_maximum_of_negative_numbers_is_negative(value):
 
 
 @pytest.mark.parametrize("f", [ops.sum, ops.mean, ops.max])
-def test_reducing_a_single_number_is_that_number(f, value, gradients):
+def test_a_reduction_of_a_single_number_is_that_number(f, value, gradients):
     assert value(f, np.array(3.5)) == 3.5
     assert gradients(f, np.array(3.5), cotangent=np.array(2.0))[0] == 2.0
 
@@ -85,6 +87,6 @@ def test_reductions_agree_with_a_central_difference(rng):
 
 
 @pytest.mark.parametrize("f", [ops.sum, ops.mean, ops.max])
-def test_an_axis_that_is_not_there_is_refused_by_name(f):
+def test_the_error_for_a_missing_axis_names_the_operation_and_the_shape(f):
     with pytest.raises(ValueError, match=rf"{f.__name__.capitalize()} of \(2, 3\): axis 2"):
         f(Tensor(np.ones((2, 3))), 2)

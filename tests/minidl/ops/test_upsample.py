@@ -1,4 +1,4 @@
-"""Nearest-neighbour up-sampling repeats pixels; its gradient sums each square up again."""
+"""Nearest-neighbour up-sampling repeats pixels; its gradient sums over the copies of each pixel."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,10 @@ from minidl.gradcheck import check_adjoint, check_vjp
 from minidl.tensor import Tensor
 
 SHAPES = [(2, 3, 4, 5), (1, 1, 1, 1), (1, 2, 1, 3), (2, 1, 9, 33), (0, 1, 2, 2)]
-TURN = (0, 1, 3, 2)
+TRANSPOSE = (0, 1, 3, 2)
 
 
-def test_two_pixels_by_hand(value, gradients):
+def test_two_pixels(value, gradients):
     x = np.array([[[[1.0, 2.0]]]])
     np.testing.assert_array_equal(value(ops.upsample_nearest, x), [[[[1, 1, 2, 2], [1, 1, 2, 2]]]])
     dy = np.array([[[[1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0]]]])
@@ -39,17 +39,17 @@ def test_the_gradient_sums_over_each_square(shape, s, rng, gradients):
     np.testing.assert_allclose(dx, expected, rtol=1e-12, atol=1e-14)
 
 
-def test_views_are_read_in_their_own_order(rng, value, gradients):
-    """Transposed before and back after: neither x nor dy lies in memory in the order of its indices."""
+def test_transposed_arrays_are_supported(rng, value, gradients):
+    """x and dy are transposed views: their memory order differs from the order of their indices."""
     x, dy = rng.normal(size=(2, 3, 3, 4)), rng.normal(size=(2, 3, 6, 8))
-    turned = lambda t: ops.transpose(ops.upsample_nearest(ops.transpose(t, TURN)), TURN)  # noqa: E731
-    np.testing.assert_array_equal(value(turned, x), value(ops.upsample_nearest, x))
-    found = gradients(turned, x, cotangent=dy)
+    transposed = lambda t: ops.transpose(ops.upsample_nearest(ops.transpose(t, TRANSPOSE)), TRANSPOSE)  # noqa: E731
+    np.testing.assert_array_equal(value(transposed, x), value(ops.upsample_nearest, x))
+    found = gradients(transposed, x, cotangent=dy)
     np.testing.assert_allclose(found, gradients(ops.upsample_nearest, x, cotangent=dy), rtol=1e-14)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
-def test_its_adjoint_is_its_backward(dtype, tolerance, rng, put):
+def test_its_backward_is_its_adjoint(dtype, tolerance, rng, put):
     x = put(rng.random((2, 3, 4, 5)).astype(dtype))
     y = put(rng.random((2, 3, 12, 15)).astype(dtype))
 
@@ -65,7 +65,7 @@ def test_it_agrees_with_a_central_difference(rng):
     check_vjp(ops.upsample_nearest, rng.normal(size=(1, 2, 3, 1)), rng=rng)
 
 
-def test_what_cannot_be_upsampled_is_refused_by_name():
+def test_the_error_for_invalid_arguments_names_the_operation():
     with pytest.raises(ValueError, match="upsample_nearest: scale_factor must be at least 1, got 0"):
         ops.upsample_nearest(Tensor(np.ones((1, 1, 2, 2))), 0)
     with pytest.raises(ValueError, match=r"UpsampleNearest of \(2, 2\): "):

@@ -296,7 +296,7 @@ class TestSummary:
     def test_a_network_larger_than_memory(self, program):
         large = ["--widths", "4096,4096", "--size", 16]
         child = program("summary", *large, code=limited("RLIMIT_AS", 2**30))
-        assert_refused(ended(child), "not enough memory", "fewer --widths")
+        assert_refused(ended(child), "not enough memory", "lower --size or --widths")
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
     def test_stdout_on_a_full_disk(self, program):

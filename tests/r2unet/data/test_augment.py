@@ -271,5 +271,5 @@ def test_strength_scales_the_range_of_colours(sample, rng):
 
 @pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan")])
 def test_the_error_for_an_invalid_strength_gives_the_range(strength, sample, rng):
-    with pytest.raises(InputError, match=f"strength is {strength}.*0 .*2"):
+    with pytest.raises(InputError, match=f"strength {strength}: must be from 0 .* to 2"):
         augment(sample, rng, strength)

@@ -181,7 +181,7 @@ class TestWriteMask:
     def test_a_path_that_cannot_be_written_is_an_error(self, tmp_path):
         (tmp_path / "file").write_text("not a folder")
         path = tmp_path / "file" / "m.png"
-        assert_refused(lambda: write_mask(path, np.eye(3)), path, "choose another place")
+        assert_refused(lambda: write_mask(path, np.eye(3)), path, "choose another folder")
 
 
 class TestResize:

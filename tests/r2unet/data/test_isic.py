@@ -171,7 +171,7 @@ class TestWrongRoots:
         assert_refused(
             lambda: find_pairs(root / TRAINING_2017[0]), f"give the folder that contains it, {root}"
         )
-        assert_refused(lambda: find_pairs(root.parent), f"one folder deeper: give {root}")
+        assert_refused(lambda: find_pairs(root.parent), f"one folder deeper; give {root}")
 
     def test_for_an_unrelated_folder_the_error_lists_the_expected_folders(self, tmp_path):
         assert_refused(

@@ -121,7 +121,7 @@ class TestCache:
         (file,) = cache.iterdir()
         file.write_bytes(file.read_bytes()[:150])
         assert_refused(lambda: LesionImages(pairs, 4, cache=cache), file, "delete this file")
-        assert_refused(lambda: LesionImages(pairs, 4, cache=pairs[0].image), pairs[0].image, "another place")
+        assert_refused(lambda: LesionImages(pairs, 4, cache=pairs[0].image), pairs[0].image, "another folder")
 
 
 @pytest.mark.skipif("ISIC_ROOT" not in os.environ, reason="set ISIC_ROOT to a folder of ISIC 2017 images")

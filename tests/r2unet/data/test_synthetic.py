@@ -129,9 +129,9 @@ def test_an_index_out_of_range_is_an_index_error(index, lesions):
 @pytest.mark.parametrize(
     ("count", "size", "seed", "message"),
     [
-        (0, 64, 0, "data set of 0 images.*1 or more"),
-        (5, 15, 0, "15 pixels.*16 or more"),
-        (5, 64, -1, "seed is -1.*0 or more"),
+        (0, 64, 0, "0 generated lesions: must be at least 1"),
+        (5, 15, 0, "size 15: must be at least 16 pixels"),
+        (5, 64, -1, "seed -1: must be at least 0"),
     ],
 )
 def test_the_error_for_an_invalid_setting_gives_the_valid_range(count, size, seed, message):

@@ -290,7 +290,7 @@ class TestRefused:
     @pytest.mark.parametrize("network", [UNet, ResUNet, AttentionUNet])
     @pytest.mark.parametrize("options", [{"steps": 3}, {"share_weights": False}, {"tie_weights": False}])
     def test_options_of_the_recurrence_in_a_network_without_one(self, network, options, rng):
-        with pytest.raises(OptionError, match="unet has no recurrence; leave it out, or change the model"):
+        with pytest.raises(OptionError, match="unet has no recurrence; omit the option, or change the model"):
             network(rng=rng, **options)
 
     @pytest.mark.parametrize(

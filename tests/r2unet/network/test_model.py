@@ -110,7 +110,7 @@ class TestShapes:
 
 
 class TestSkips:
-    """The first input channels of a decoder block are the skip, the others are the up-sampled features."""
+    """The first input channels of a decoder block are the skip, the others are the upsampled features."""
 
     def changed(self, model, x, change):
         """Return whether `change(model)` changes the logits."""

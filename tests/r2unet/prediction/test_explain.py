@@ -95,7 +95,7 @@ class TestExplanation:
         for row, size in zip(decoder.rows, (8, 16), strict=True):
             assert [title.rsplit(" ", 3)[0] for title in row.titles] == [
                 *["skip"] * 2,
-                *["up-sampled"] * 2,
+                *["upsampled"] * 2,
                 *["output"] * 2,
             ]
             assert all(m.shape == (size, size) for m in row.maps)

@@ -155,7 +155,7 @@ class TestFindPhotographs:
     def test_a_missing_file_and_an_empty_folder_are_errors(self, tmp_path):
         with pytest.raises(InputError, match="none.jpg: no such file"):
             find_photographs([tmp_path / "none.jpg"])
-        with pytest.raises(InputError, match="contains no images; known formats are .*.jpg"):
+        with pytest.raises(InputError, match="contains no images; supported formats are .*.jpg"):
             find_photographs([tmp_path])
 
 

@@ -146,7 +146,7 @@ class TestRejected:
         (three[1] / "copy_of_0000001.png").write_bytes(self.prediction(three).read_bytes())
         message = rejection(three)
         assert message.startswith(str(three[1] / "copy_of_0000001.png"))
-        assert message.endswith(f"{self.prediction(three).name} is of the same image: remove one of the two")
+        assert message.endswith(f"{self.prediction(three).name} is of the same image; remove one of the two")
 
     def test_a_prediction_without_a_true_mask(self, three):
         (three[0] / "ISIC_0000001_segmentation.png").unlink()
@@ -157,9 +157,9 @@ class TestRejected:
     def test_a_second_true_mask_and_one_without_number(self, three):
         twin = three[0] / "isic_0000000.png"
         twin.write_bytes((three[0] / "ISIC_0000000_segmentation.png").read_bytes())
-        assert "is of the same image: remove one of the two" in rejection(three)
+        assert "is of the same image; remove one of the two" in rejection(three)
         twin.rename(three[0] / "lesion.png")
-        assert rejection(three).startswith(f"{three[0] / 'lesion.png'}: its name does not contain ISIC_")
+        assert rejection(three).startswith(f"{three[0] / 'lesion.png'}: the name does not contain ISIC_")
 
     def test_another_size(self, three):
         Image.fromarray(np.zeros((3, 4), np.uint8)).save(self.prediction(three))

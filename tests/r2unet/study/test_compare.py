@@ -50,7 +50,7 @@ class TestAStudy:
         new = tmp_path / "a"
         shutil.copytree(out, new)
         words = ["--seeds", "0,1,7", "--out", new, "--device", "cpu"]
-        assert "2 rows x 3 seeds: 4 of 6 are finished" in r2unet("compare", "own", *words)[1]
+        assert "2 rows x 3 seeds: 4 of 6 training runs are finished" in r2unet("compare", "own", *words)[1]
         assert [line for line in read_table(new) if line["seed"] != "7"] == read_table(out)
         assert read_plan(new).seeds == (0, 1, 7) and len(read_table(new)) == 6
 
@@ -81,13 +81,13 @@ class TestAnInterruptedStudy:
         interruptions = 0
         while True:
             try:
-                faults = train_study(tmp_path, plan, Resources(), say=lambda line: None)
+                errors = train_study(tmp_path, plan, Resources(), log=lambda line: None)
             except Interrupted as stopped:
                 interruptions += 1
                 assert f"resume with: r2unet compare own --out {tmp_path}" in str(stopped)
             else:
                 break
-        assert (interruptions, len(steps), faults) == (4, 8, [])  # two epochs of two steps, twice
+        assert (interruptions, len(steps), errors) == (4, 8, [])  # two epochs of two steps, twice
         before = {training: (out / training / "last.npz").read_bytes() for training in trainings(out)}
         for training in trainings(tmp_path):
             assert (tmp_path / training / "last.npz").read_bytes() == before[training]

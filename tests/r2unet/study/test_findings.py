@@ -56,7 +56,7 @@ def test_generated_lesions_of_two_seeds_count_as_different_images(study):
 def test_a_study_without_a_finished_training_is_rejected(study, tmp_path):
     out, _ = study
     (tmp_path / "study.json").write_bytes((out / "study.json").read_bytes())
-    with pytest.raises(InputError, match="no training of this study is finished"):
+    with pytest.raises(InputError, match="no training run of this study is finished"):
         collect(tmp_path, read_plan(tmp_path))
 
 

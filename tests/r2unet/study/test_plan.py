@@ -34,7 +34,7 @@ def test_an_invalid_new_study_writes_nothing(r2unet, tmp_path, monkeypatch, word
         (["wings", "--out", "a"], "invalid choice: 'wings'"),
         (["skips"], "--out"),
         (["skips", "--out", "a", "--seeds", "0,one"], "got 'one'; write them as 0,1,2"),
-        (["skips", "--out", "a", "--seeds", "1,1"], "a seed appears twice"),
+        (["skips", "--out", "a", "--seeds", "1,1"], "--seeds: must be different seeds, got '1,1'"),
         (["skips", "--out", "a", "--jobs", "0"], "--jobs: must be a whole number from 1 to 64"),
         (["own", "--out", "a", "--variant", "steps=1"], "must be LABEL: SETTING=VALUE"),
         (["own", "--out", "a", "--variant", "x: model=u-net"], "--model: must be one of unet"),

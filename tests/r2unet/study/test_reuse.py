@@ -15,7 +15,7 @@ def test_trainings_with_the_same_data_and_settings_are_copied(study, isic_root, 
     data = isic_root.parent / "isic" / ".." / "isic"  # the same folder with another path
     words = "compare", "own", *rows, *SMALL, "--data", data, "--reuse", out, "--out", tmp_path / "b"
     code, stdout, _ = r2unet(*words)
-    assert code == 0 and "2 rows x 2 seeds: 2 of 4 are finished" in stdout
+    assert code == 0 and "2 rows x 2 seeds: 2 of 4 training runs are finished" in stdout
     for seed in (0, 1):
         assert f"plain, seed {seed}: copied from {out}/u-net/seed-{seed}\n" in stdout
         for name in ("best.npz", "report.json", "seconds.csv"):
@@ -29,8 +29,8 @@ def test_trainings_with_other_data_are_not_copied(study, isic_root, r2unet, tmp_
     shutil.copytree(isic_root, tmp_path / "isic")
     words = "compare", "own", *ROWS, *SMALL, "--data", tmp_path / "isic", "--out", tmp_path / "b"
     code, stdout, _ = r2unet(*words, "--reuse", out)
-    assert code == 0 and "0 of 4 are finished" in stdout
-    assert "--reuse: no training there has the data and settings" in stdout
+    assert code == 0 and "0 of 4 training runs are finished" in stdout
+    assert "--reuse: nothing copied; no run there has the data and settings" in stdout
 
 
 def test_a_folder_without_a_study_is_rejected(r2unet, tmp_path):

@@ -187,5 +187,5 @@ class TestCommand:
 
     def test_refuses_pytorch_options_for_a_training_checkpoint(self, r2unet, trained, tmp_path):
         code, _, err = r2unet("export", trained / "best.npz", "--out", tmp_path / "a.npz", "--steps", 3)
-        assert code == 2 and "--steps: only for --pytorch; a training's checkpoint has" in err
+        assert code == 2 and "--steps: has no effect without --pytorch; omit the option" in err
         assert not (tmp_path / "a.npz").exists()

@@ -79,7 +79,7 @@ class TestStartOrResume:
     @pytest.mark.parametrize("left", ["last.npz", "best.npz"])
     def test_an_existing_run_is_never_overwritten(self, trained, tmp_path, left):
         (tmp_path / left).write_bytes((trained / left).read_bytes())
-        assert "resume it with --resume" in refusal(lambda: start_or_resume(tmp_path, {}, False))
+        assert "add --resume" in refusal(lambda: start_or_resume(tmp_path, {}, False))
         settings, state = start_or_resume(tmp_path, {}, True)
         assert settings.widths == (2, 4) and len(state["history"]) >= 1
 

@@ -175,13 +175,13 @@ class TestPatience:
     )
     def test_ends_a_run_that_does_not_improve(self, new_trainer, tmp_path, patience, epochs, best):
         lines = []
-        run = new_trainer(tmp_path, Scripted, epochs=6, images=4, patience=patience, say=lines.append)
+        run = new_trainer(tmp_path, Scripted, epochs=6, images=4, patience=patience, log=lines.append)
         run.script = [0.2, 0.5, 0.5, 0.4, 0.6, 0.1]
         run.run()
         assert len(run.state.history) == epochs == len(read_state(tmp_path / "last.npz")["history"])
         assert len(read_state(tmp_path / "best.npz")["history"]) == best
         assert (tmp_path / "report.json").exists()
-        early = f"no better validation Jaccard in {patience} epochs: stopped early"
+        early = f"stopped early: no better validation Jaccard in {patience} epochs"
         assert (lines[-1] == early) == (epochs < 6)
 
     def test_has_the_same_effect_after_resuming(self, new_trainer, tmp_path):
@@ -197,7 +197,7 @@ class TestPatience:
 class TestProgress:
     def test_is_one_line_per_epoch_and_a_bar_on_stderr(self, new_trainer, tmp_path, capsys):
         lines = []
-        new_trainer(tmp_path, say=lines.append, bar=True).run()
+        new_trainer(tmp_path, log=lines.append, bar=True).run()
         out, err = capsys.readouterr()
         assert [line[:11] for line in lines] == ["epoch   1/2", "epoch   2/2"]
         assert lines[0].endswith("best") and "Jaccard" in lines[0]
@@ -206,7 +206,7 @@ class TestProgress:
             assert part in err
 
     def test_without_a_bar_stderr_is_empty(self, new_trainer, tmp_path, capsys):
-        new_trainer(tmp_path, say=print).run()
+        new_trainer(tmp_path, log=print).run()
         assert capsys.readouterr().err == ""
 
 
@@ -231,11 +231,11 @@ class TestNotFinite:
         """Spoil the weights after the first epoch is saved; return the message that ends the training."""
         saved = []
 
-        def say(line):
+        def log(line):
             saved.append((run.out / "last.npz").read_bytes())
             change(run.state.model)
 
-        run.say = say
+        run.log = log
         with pytest.raises(InputError) as caught:
             run.run()
         assert saved == [(run.out / "last.npz").read_bytes()]  # the last good checkpoint is still there
