@@ -50,8 +50,7 @@ def measure(options: argparse.Namespace) -> int:
     from benchmarks.frameworks import set_torch_threads, versions
     from benchmarks.sections import all_sections
     from minidl.allocator import keep_freed_memory
-    from r2unet.files import output_file
-    from r2unet.training.run_folder import check_writable
+    from r2unet.files import check_writable, output_file
 
     if options.json:
         check_writable("--json", options.json.parent)

@@ -301,10 +301,10 @@ def draw_tile() -> Figure:
     return figure
 
 
-def draw_rooms() -> Figure:
-    """Draw the rooms of both packages from the commands down; each imports only those below it."""
+def draw_architecture() -> Figure:
+    """Draw the parts of r2unet and minidl from the commands down; each imports only those below it."""
     figure, axes = new_figure(8.0, 7.7, (0.2, 10.7), (-0.3, 10.1))
-    rooms = [
+    packages = [
         (9.5, 6.0, 8.6, "commands", "one file for each command, and its options"),
         (8.5, 6.0, 8.6, "study", "several training runs compared: plan, findings, report"),
         (7.5, 6.0, 8.6, "training", "settings, the loop, checkpoints, cost, export"),
@@ -319,7 +319,7 @@ def draw_rooms() -> Figure:
         (0.7, 3.8, 4.2, "tensor", "the graph, backward"),
         (0.7, 8.2, 4.2, "backend", "devices, kernels, CuPy"),
     ]
-    for rows, colour in ((rooms, BLUE), (engine, ORANGE)):
+    for rows, colour in ((packages, BLUE), (engine, ORANGE)):
         for y, x, width, name, content in rows:
             box(axes, x, y, "", colour, width)
             label(axes, x - width / 2 + 0.2, y, name, ha="left", fontweight="bold")
@@ -345,7 +345,7 @@ FIGURES = {
     "u": draw_u,
     "thread": draw_thread,
     "tile": draw_tile,
-    "rooms": draw_rooms,
+    "architecture": draw_architecture,
 }
 
 

@@ -30,7 +30,7 @@ from r2unet.commands.values import number
 from r2unet.data.lesion_images import read_pair
 from r2unet.network.fold import fold_all
 from r2unet.prediction.predict import THRESHOLD
-from r2unet.training.run_folder import PRETRAINED
+from r2unet.training.checkpoints import PRETRAINED
 
 parser = argparse.ArgumentParser(description="Score a network on images as other cameras would take them.")
 parser.add_argument("--data", required=True, help="folder of ISIC 2016, 2017 or 2018")

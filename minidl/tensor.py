@@ -350,7 +350,8 @@ def _backpropagate(root: Function, gradient: Array) -> None:
             if not needed:
                 continue
             if x.creator is None:
-                # A copy: one array may be the gradient of several leaves, and a user may modify one of them.
+                # A leaf that is used several times, such as the weight of a recurrent convolution, receives
+                # the sum over its uses. A copy: one array may be the gradient of several leaves.
                 x.grad = dx.copy() if x.grad is None else _floating_array(x.grad + dx)
                 continue
             if x.creator not in pending:

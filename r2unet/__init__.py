@@ -28,7 +28,7 @@ _MODULES = {
     # training and prediction
     "Settings": "r2unet.training.settings",
     "Trainer": "r2unet.training.trainer",
-    "load_model": "r2unet.training.run_folder",
+    "load_model": "r2unet.training.checkpoints",
     "predict_image": "r2unet.prediction.predict",
     # scores of one mask
     "confusion": "r2unet.scores.metrics",

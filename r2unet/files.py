@@ -1,4 +1,4 @@
-"""Files that commands read and write: listing a folder, writing atomically into folders created as needed."""
+"""Files that commands read and write: listing and copying folders, and atomic writing."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ def output_file(path: str | Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise _write_error(path, error) from None
+
+
+def check_writable(name: str, out: Path) -> None:
+    """Raise InputError, naming the option, if no files can be created in `out`. Call it before long work."""
+    existing = out
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f"{name} {out}: {existing} is a file; choose a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{name} {out}: no permission to write into {existing}; choose another folder")
 
 
 def visible_files(folder: Path, folders: bool = False) -> list[Path]:

@@ -12,7 +12,7 @@ from PIL import Image
 from minidl import checkpoint
 from r2unet.data.synthetic import SyntheticLesions
 from r2unet.prediction.predict import probabilities
-from r2unet.training.run_folder import load_model
+from r2unet.training.checkpoints import load_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TRAINING = ["--epochs", "4", "--size", "32", "--limit", "24"]

@@ -21,8 +21,8 @@ from r2unet.commands.options import (
 )
 from r2unet.commands.values import number, seeds
 from r2unet.errors import InputError
+from r2unet.files import check_writable
 from r2unet.study.studies import SEEDS, STUDIES, Variant
-from r2unet.training.run_folder import check_writable
 from r2unet.training.settings import as_text
 
 HELP = "train variants of a network and compare their scores"
@@ -99,10 +99,10 @@ class _VariantParser(argparse.ArgumentParser):
 
 
 def run(options: argparse.Namespace) -> int:
-    from r2unet.study.compare import Resources, train_study
     from r2unet.study.plan import open_study
     from r2unet.study.report import write_report
     from r2unet.study.reuse import copy_finished, finished_trainings
+    from r2unet.study.train_study import Resources, train_study
     from r2unet.training.interruption import Interrupted
 
     out, device, errors = options.out, resolve_device(options.device), []

@@ -27,9 +27,11 @@ from r2unet.data.isic import SPLITS, find_pairs
 from r2unet.data.lesion_images import LesionImages
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
+from r2unet.files import check_writable
 from r2unet.network.fold import fold_all
 from r2unet.network.model import UShape
-from r2unet.training.run_folder import check_writable, load_datasets, load_model
+from r2unet.training.checkpoints import load_model
+from r2unet.training.run_folder import load_datasets
 from r2unet.training.settings import Settings
 
 if TYPE_CHECKING:

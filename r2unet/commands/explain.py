@@ -9,7 +9,8 @@ from minidl.backend import resolve_device
 from r2unet.commands.messages import explain_memory_error, memory_remedy
 from r2unet.commands.options import add_checkpoint, add_device
 from r2unet.commands.values import picture
-from r2unet.training.run_folder import check_writable, load_model
+from r2unet.files import check_writable
+from r2unet.training.checkpoints import load_model
 
 HELP = "draw the features that the network computes from an image"
 DETAILS = (

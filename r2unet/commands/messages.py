@@ -14,8 +14,7 @@ import numpy as np
 
 from r2unet.errors import InputError
 from r2unet.files import output_file
-from r2unet.training.run_folder import new_model
-from r2unet.training.settings import Settings
+from r2unet.training.settings import Settings, new_model
 
 DISCLAIMER = "For learning and research; not a medical device."
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from minidl.backend import DEVICE_CHOICES
 from minidl.ops.conv import METHODS
 from r2unet.commands.values import number, widths
-from r2unet.training.run_folder import POST_PROCESSING, PRETRAINED
+from r2unet.training.checkpoints import POST_PROCESSING, PRETRAINED
 from r2unet.training.settings import CHOICES, LIMITS, Settings, as_text, flag
 
 MAX_THREADS = 64

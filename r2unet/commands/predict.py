@@ -10,8 +10,9 @@ from r2unet.commands.messages import DISCLAIMER, explain_memory_error, print_err
 from r2unet.commands.options import add_checkpoint, add_device, add_post_processing, post_processing
 from r2unet.commands.values import number
 from r2unet.errors import InputError
+from r2unet.files import check_writable
 from r2unet.network.fold import fold_all
-from r2unet.training.run_folder import check_writable, load_model
+from r2unet.training.checkpoints import load_model
 from r2unet.training.settings import LIMITS
 
 HELP = "write a mask for every image"

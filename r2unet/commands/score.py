@@ -7,7 +7,7 @@ from pathlib import Path
 
 from r2unet.commands.messages import write_json
 from r2unet.commands.values import new_file
-from r2unet.training.run_folder import check_writable
+from r2unet.files import check_writable
 
 HELP = "score a folder of masks as the ISIC challenge does"
 DETAILS = "The scores are those of the official tool, isic-challenge-scoring."

@@ -8,8 +8,7 @@ import numpy as np
 
 from r2unet.commands.messages import training_memory
 from r2unet.commands.options import add_network, add_setting, settings_given
-from r2unet.training.run_folder import new_model
-from r2unet.training.settings import Settings
+from r2unet.training.settings import Settings, new_model
 
 HELP = "list a network's layers, parameters, multiply-adds and memory"
 DETAILS = ""

@@ -19,7 +19,8 @@ from r2unet.commands.options import (
     settings_given,
 )
 from r2unet.errors import InputError
-from r2unet.training.run_folder import BEST, check_writable, load_datasets, start_or_resume
+from r2unet.files import check_writable
+from r2unet.training.run_folder import BEST, load_datasets, start_or_resume
 
 HELP = "train a network on ISIC images or on generated lesions"
 DETAILS = "Ctrl-C saves the run; --resume with the same --out resumes it, bit for bit."

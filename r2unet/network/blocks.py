@@ -13,8 +13,8 @@ convolution of the sum remains, applied t + 1 times:
 
 The weights carry no index s: every step uses the same ones. Each step extends the receptive field by one
 pixel in every direction. At t = 2 it is 7x7 pixels, as for three stacked 3x3 convolutions, with the weights
-of one. The gradient of the shared weights is the sum over the t + 1 applications; the engine accumulates it,
-as for any tensor that is used more than once.
+of one. The gradient of the shared weights is the sum over the t + 1 applications; `_backpropagate` in
+`minidl/tensor.py` accumulates it, as for any leaf that is used more than once.
 
 Two options change this. `tie_weights=False` separates w_f from w_r, as in the paper: twice the weights.
 `share_weights=False` gives every step its own convolution, as many Keras versions do by mistake: t + 1 times

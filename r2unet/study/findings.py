@@ -32,10 +32,10 @@ import numpy as np
 
 from r2unet.errors import InputError
 from r2unet.scores.metrics import USABLE_JACCARD, bootstrap_interval
-from r2unet.study.compare import read_seconds
 from r2unet.study.plan import FINISHED, Plan
 from r2unet.study.studies import Row
-from r2unet.training.run_folder import new_model
+from r2unet.study.train_study import read_seconds
+from r2unet.training.settings import new_model
 
 
 class Run(NamedTuple):

@@ -19,7 +19,7 @@ from typing import Any
 
 from r2unet.errors import InputError
 from r2unet.study.plan import Task
-from r2unet.training.trainer import Interrupted
+from r2unet.training.interruption import Interrupted
 
 Work = Callable[[Task], InputError | None]  # runs a task, and returns the error that stopped it
 Outcomes = Iterator[tuple[Task, InputError | None]]  # every task with the error that stopped it

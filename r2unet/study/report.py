@@ -33,12 +33,13 @@ from r2unet.scores.overlays import OverlayRow, shrink
 from r2unet.scores.predictions import predict_originals, predict_samples
 from r2unet.scores.ranking import best_to_worst
 from r2unet.study import plots
-from r2unet.study.compare import Resources
 from r2unet.study.findings import Finding, Run, baselines, collect
 from r2unet.study.plan import FINISHED, Plan
 from r2unet.study.results import as_json
 from r2unet.study.tables import as_csv, as_markdown
-from r2unet.training.run_folder import BEST, load_datasets, load_model
+from r2unet.study.train_study import Resources
+from r2unet.training.checkpoints import load_model
+from r2unet.training.run_folder import BEST, load_datasets
 from r2unet.training.settings import Settings, as_text
 
 ORIGINALS, MODES = "report-originals.json", "modes.json"

@@ -22,7 +22,12 @@ from minidl import checkpoint
 from minidl.nn import Module
 from r2unet import __version__
 from r2unet.errors import InputError
-from r2unet.training.settings import Settings
+from r2unet.network.model import UShape
+from r2unet.training.settings import Settings, new_model
+
+# The pretrained weights that are installed with the program.
+PRETRAINED = Path(__file__).parents[1] / "weights" / "isic2017.npz"
+POST_PROCESSING = ("tta", "clean_up")  # steps after prediction that a checkpoint may recommend
 
 
 def checkpoint_header(settings: Settings) -> dict[str, Any]:
@@ -63,8 +68,28 @@ def checkpoint_errors(path: str | Path) -> Iterator[None]:
         ) from None
 
 
-def check_finite(model: Module) -> None:
+def check_finite_weights(model: Module) -> None:
     """Raise ValueError if a weight or a running statistic is not finite."""
     for name, array in model.state_dict().items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} contains NaN or infinity")
+
+
+def load_model(path: str | Path = PRETRAINED) -> tuple[UShape, Settings, dict[str, Any]]:
+    """Return a trained network in evaluation mode, its settings, and the whole content of its checkpoint.
+
+    The default is the pretrained network (docs/model-card.md). Raises InputError if the file is not a
+    checkpoint of r2unet, or its weights do not fit its settings.
+    """
+    state = read_state(path)
+    with checkpoint_errors(path):
+        settings = read_settings(state)
+        model = new_model(settings, np.random.default_rng(0))
+        model.load_state_dict(state["model"])
+        check_finite_weights(model)
+        mean_mask, advice = np.asarray(state.get("mean_mask", [[0.0]])), state.get("prediction", {})
+        if mean_mask.ndim != 2 or mean_mask.dtype.kind not in "fiub":
+            raise ValueError("the mean mask is not an image")
+        if not all(advice.get(name) in (None, True, False) for name in POST_PROCESSING):
+            raise ValueError("its advice on post-processing is neither yes nor no")
+    return model.eval(), settings, state

@@ -21,8 +21,8 @@ from minidl import checkpoint
 from r2unet.errors import InputError
 from r2unet.network import interop
 from r2unet.network.model import NETWORKS
-from r2unet.training.checkpoints import check_finite, checkpoint_errors, checkpoint_header
-from r2unet.training.run_folder import BEST, LAST, load_model
+from r2unet.training.checkpoints import check_finite_weights, checkpoint_errors, checkpoint_header, load_model
+from r2unet.training.run_folder import BEST, LAST
 from r2unet.training.settings import Settings
 
 PYTORCH_SIZE = 256  # LeeJunHyun's loader resizes to this width in pixels, whatever his --image_size is
@@ -72,7 +72,7 @@ def from_pytorch(path: str | Path, steps: int | None = None, size: int = PYTORCH
     if size % model.multiple:
         raise InputError(f"--size {size}: must be divisible by {model.multiple} for this network")
     with checkpoint_errors(path):
-        check_finite(model)
+        check_finite_weights(model)
     first.weight.data *= 0.5
     name = next(name for name, network in NETWORKS.items() if network is type(model))
     network = {"model": name, "widths": model.widths, "up": "nearest", "norm": "shared", "steps": model.steps}

@@ -17,8 +17,9 @@ from r2unet.scores.evaluate import report as score_report
 from r2unet.scores.overlays import plot_overlays
 from r2unet.scores.predictions import predict_samples
 from r2unet.scores.ranking import best_to_worst_rows
+from r2unet.training.checkpoints import load_model
 from r2unet.training.curves import plot_curves
-from r2unet.training.run_folder import BEST, load_model
+from r2unet.training.run_folder import BEST
 from r2unet.training.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""The folder of a training run: its files, and how a run is started, resumed and loaded.
+"""The folder of a training run: its files, its images, and how a run is started or resumed.
 
     runs/NAME/last.npz       the newest state, for --resume
     runs/NAME/best.npz       the state with the best validation Jaccard: the weights to use
@@ -17,34 +17,21 @@ The folder is created when the first file is saved. A run that fails before that
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from r2unet.data.isic import find_pairs
 from r2unet.data.lesion_images import LesionImages
 from r2unet.data.sample import Sample
 from r2unet.data.synthetic import SyntheticLesions
 from r2unet.errors import InputError
-from r2unet.network.model import NETWORKS, UShape
-from r2unet.training.checkpoints import check_finite, checkpoint_errors, read_settings, read_state
+from r2unet.training.checkpoints import checkpoint_errors, read_settings, read_state
 from r2unet.training.settings import Settings, as_text, flag
 
 LAST, BEST = "last.npz", "best.npz"
-# The pretrained weights that are installed with the program.
-PRETRAINED = Path(__file__).parents[1] / "weights" / "isic2017.npz"
-POST_PROCESSING = ("tta", "clean_up")  # steps after prediction that a checkpoint may recommend
 RESUME_MAY_CHANGE = ("data", "checkpoint_blocks")  # the images may have moved, and memory may be short
 TRAINING_PER_VALIDATION = 5  # generated lesions for training per generated lesion for validation
-
-
-def new_model(settings: Settings, rng: np.random.Generator) -> UShape:
-    """Return the network that the settings describe, with newly initialised weights."""
-    network = NETWORKS[settings.model]
-    return network(3, 1, settings.widths, **settings.network_options(), rng=rng)
 
 
 def load_datasets(
@@ -65,26 +52,6 @@ def load_datasets(
     pairs = [find_pairs(settings.data, split) for split in ("training", "validation")]
     training, validation = (LesionImages(p, settings.size, threads, cache, progress) for p in pairs)
     return training, validation
-
-
-def load_model(path: str | Path = PRETRAINED) -> tuple[UShape, Settings, dict[str, Any]]:
-    """Return a trained network in evaluation mode, its settings, and the whole content of its checkpoint.
-
-    The default is the pretrained network (docs/model-card.md). Raises InputError if the file is not a
-    checkpoint of r2unet, or its weights do not fit its settings.
-    """
-    state = read_state(path)
-    with checkpoint_errors(path):
-        settings = read_settings(state)
-        model = new_model(settings, np.random.default_rng(0))
-        model.load_state_dict(state["model"])
-        check_finite(model)
-        mean_mask, advice = np.asarray(state.get("mean_mask", [[0.0]])), state.get("prediction", {})
-        if mean_mask.ndim != 2 or mean_mask.dtype.kind not in "fiub":
-            raise ValueError("the mean mask is not an image")
-        if not all(advice.get(name) in (None, True, False) for name in POST_PROCESSING):
-            raise ValueError("its advice on post-processing is neither yes nor no")
-    return model.eval(), settings, state
 
 
 def start_or_resume(out: Path, given: dict[str, Any], resume: bool) -> tuple[Settings, dict[str, Any] | None]:
@@ -113,14 +80,3 @@ def start_or_resume(out: Path, given: dict[str, Any], resume: bool) -> tuple[Set
             )
     changed = {name: value for name, value in given.items() if name in RESUME_MAY_CHANGE}
     return dataclasses.replace(before, **changed), state
-
-
-def check_writable(name: str, out: Path) -> None:
-    """Raise InputError, naming the option, if no files can be created in `out`. Call it before long work."""
-    existing = out
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise InputError(f"{name} {out}: {existing} is a file; choose a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"{name} {out}: no permission to write into {existing}; choose another folder")

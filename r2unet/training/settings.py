@@ -117,6 +117,12 @@ class Settings:
             )
 
 
+def new_model(settings: Settings, rng: np.random.Generator) -> model.UShape:
+    """Return the network that the settings describe, with newly initialised weights."""
+    network = model.NETWORKS[settings.model]
+    return network(3, 1, settings.widths, **settings.network_options(), rng=rng)
+
+
 def flag(name: str) -> str:
     """Return the command-line option of a setting."""
     return "--" + name.replace("_", "-")

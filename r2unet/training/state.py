@@ -29,8 +29,7 @@ from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 from r2unet.scores import baselines
 from r2unet.training.checkpoints import checkpoint_errors, checkpoint_header
-from r2unet.training.run_folder import new_model
-from r2unet.training.settings import Settings
+from r2unet.training.settings import Settings, new_model
 
 MEAN_MASK_IMAGES = 500  # more masks hardly change their mean
 

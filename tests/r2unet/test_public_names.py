@@ -22,7 +22,7 @@ NAMES = {
     "r2unet.data.images": ["read_image", "read_mask"],
     "r2unet.training.settings": ["Settings"],
     "r2unet.training.trainer": ["Trainer"],
-    "r2unet.training.run_folder": ["load_model"],
+    "r2unet.training.checkpoints": ["load_model"],
     "r2unet.prediction.predict": ["predict_image"],
     "r2unet.scores.metrics": ["confusion", "jaccard", "dice"],
     "r2unet.errors": ["InputError"],

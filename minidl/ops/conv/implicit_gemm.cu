@@ -32,7 +32,7 @@ __device__ int place_under(int H, int W, int oh, int ow, int kh, int kw, int SH,
 // w is (OC, C, KH, KW); for ADJOINT it is (C, OC, KH, KW), the channels exchanged.
 template <int TILE, bool ADJOINT>
 __device__ void implicit_gemm(const T* x, const T* w, const T* b, T* y, int C, int H, int W, int OC, int OH, int OW,
-                       int KH, int KW, int SH, int SW, int PH, int PW)
+                              int KH, int KW, int SH, int SW, int PH, int PW)
 {
     __shared__ T weights[CHUNK][TILE];
     int pixel = blockIdx.x * blockDim.x + threadIdx.x, oh = pixel / OW, ow = pixel % OW;
@@ -70,7 +70,7 @@ __device__ void implicit_gemm(const T* x, const T* w, const T* b, T* y, int C, i
         const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y, int C, \
         int H, int W, int OC, int OH, int OW, int KH, int KW, int SH, int SW, int PH, int PW)                \
     {                                                                                                        \
-        implicit_gemm<TILE, ADJOINT>(x, w, b, y, C, H, W, OC, OH, OW, KH, KW, SH, SW, PH, PW);                      \
+        implicit_gemm<TILE, ADJOINT>(x, w, b, y, C, H, W, OC, OH, OW, KH, KW, SH, SW, PH, PW);               \
     }
 IMPLICIT_GEMM(implicit_gemm_forward_8, 8, false)
 IMPLICIT_GEMM(implicit_gemm_forward_16, 16, false)

@@ -64,8 +64,7 @@ def shifted_columns(x: Array, rows: range, OW: int, KW: int, PW: int) -> Array:
     stack[:, :, :, max(end, first) - rows.start :] = 0.0
     for kw in range(KW):
         inside = stack[:, kw, :, first - rows.start : max(end, first) - rows.start]
-        # The output columns whose pixel is inside the image.
-        left, right = max(PW - kw, 0), min(W + PW - kw, OW)
+        left, right = max(PW - kw, 0), min(W + PW - kw, OW)  # output columns whose pixel is inside the image
         inside[..., :left] = 0.0
         inside[..., max(left, right) :] = 0.0
         if left < right:

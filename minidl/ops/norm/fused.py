@@ -26,8 +26,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
 from minidl.backend import Array, contiguous
 
 
@@ -40,11 +38,6 @@ class Norm(NamedTuple):
     var: Array
     eps: float
     relu: bool
-
-    def scale(self) -> tuple[Array, Array]:
-        """Return r and a = g r, (C,) each."""
-        r = 1.0 / np.sqrt(self.var + self.eps)
-        return r, self.weight * r
 
 
 class FusedPasses:

@@ -45,6 +45,12 @@ def pieces(rows: Array) -> Iterator[tuple[slice, Array]]:
         yield slice(start, start + step), scratch[: len(rows) - start]
 
 
+def scale(norm: Norm) -> tuple[Array, Array]:
+    """Return r and a = g r, (C,) each."""
+    r = 1.0 / np.sqrt(norm.var + norm.eps)
+    return r, norm.weight * r
+
+
 @short_buffers()
 def moments(x: Array) -> tuple[Array, Array]:
     """Return the mean and the variance of every channel, x (N, C, H, W) -> (C,), (C,)."""
@@ -63,7 +69,7 @@ def moments(x: Array) -> tuple[Array, Array]:
 @short_buffers()
 def normalise(x: Array, norm: Norm) -> Array:
     """Return y = a x + c, or its ReLU, (N, C, H, W)."""
-    _, a = norm.scale()
+    _, a = scale(norm)
     y = np.empty(x.shape, x.dtype)
     x_rows, y_rows = as_rows(x), as_rows(y)
     a, c = by_row(x_rows, a, norm.bias - a * norm.mean)
@@ -79,7 +85,7 @@ def normalise(x: Array, norm: Norm) -> Array:
 @short_buffers()
 def gradients(dy: Array, x: Array, norm: Norm, training: bool) -> tuple[Array, Array, Array]:
     """Return dx (N, C, H, W), dg and db (C,); in training the statistics depend on x."""
-    m, (r, a) = x.size // x.shape[1], norm.scale()
+    m, (r, a) = x.size // x.shape[1], scale(norm)
     dx = np.empty(x.shape, x.dtype)
     x_rows, dx_rows = as_rows(x), as_rows(dx)
     dz_rows, dg, db = gradient_sums(as_rows(dy), x_rows, dx_rows, norm)
@@ -96,7 +102,7 @@ def gradients(dy: Array, x: Array, norm: Norm, training: bool) -> tuple[Array, A
 
 def gradient_sums(dy: Array, x: Array, dz: Array, norm: Norm) -> tuple[Array, Array, Array]:
     """Return dz, dg and db. With a ReLU, dz is written to the rows `dz`; without one it is dy itself."""
-    (r, a), C = norm.scale(), len(norm.mean)
+    (r, a), C = scale(norm), len(norm.mean)
     a, c, mean = by_row(x, a, norm.bias - a * norm.mean, norm.mean)
     ones = np.ones(x.shape[1], x.dtype)
     dg, db = np.empty((2, len(x)), x.dtype)

@@ -14,8 +14,7 @@ from r2unet import __version__
 from r2unet.data.images import read_mask
 from r2unet.network.model import R2AttentionUNet
 from r2unet.scores import overlays
-from r2unet.training.checkpoints import read_state
-from r2unet.training.run_folder import PRETRAINED, load_model
+from r2unet.training.checkpoints import PRETRAINED, load_model, read_state
 
 # A program that receives Ctrl-C in its second training step.
 STOPPED = """

@@ -8,7 +8,7 @@ import pytest
 from r2unet.commands import compare
 from r2unet.commands.main import COMMANDS, build_parser
 from r2unet.commands.options import add_cache, add_device, resources_given
-from r2unet.training.run_folder import PRETRAINED
+from r2unet.training.checkpoints import PRETRAINED
 from r2unet.training.settings import Settings, flag
 
 

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 from r2unet.errors import InputError
 from r2unet.prediction.photographs import find_photographs, predict_files
-from r2unet.training.run_folder import load_model
+from r2unet.training.checkpoints import load_model
 from tests.r2unet.prediction.dark_is_lesion import DARK, LIGHT, DarkIsLesion, dark_quarter
 
 

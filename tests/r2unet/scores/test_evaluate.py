@@ -13,7 +13,7 @@ from r2unet.scores.baselines import otsu
 from r2unet.scores.evaluate import as_table, baseline_warnings, report
 from r2unet.scores.metrics import confusion, jaccard
 from r2unet.scores.predictions import predict_originals
-from r2unet.training.run_folder import load_model
+from r2unet.training.checkpoints import load_model
 
 
 def sample(mask, name):

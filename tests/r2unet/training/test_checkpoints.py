@@ -8,7 +8,7 @@ import pytest
 
 from minidl import checkpoint
 from r2unet.errors import InputError
-from r2unet.training.checkpoints import read_settings, read_state
+from r2unet.training.checkpoints import load_model, read_settings, read_state
 from r2unet.training.settings import Settings
 
 
@@ -31,6 +31,36 @@ class TestContent:
         for name in ("clip", "model", "share_weights", "skips", "up", "norm", "loss"):
             del settings[name]
         assert read_settings({"settings": {**settings, "colour": "blue"}}) == Settings()
+
+
+class TestLoadModel:
+    def test_a_model_is_loaded_in_evaluation_mode_with_its_settings(self, trained):
+        model, settings, state = load_model(trained / "best.npz")
+        assert settings == Settings(size=16, widths=(2, 4), batch_size=4, epochs=2, images=10)
+        assert not model.training and model.widths == (2, 4)
+        assert all(np.array_equal(state["model"][name], value) for name, value in model.state_dict().items())
+        assert state["program"] == "r2unet" and state["version"]
+
+    @pytest.mark.parametrize(
+        "change, word",
+        [
+            ({"settings": {"widths": [2, 6]}}, "shape|expected"),
+            ({"settings": {"widths": 8}}, ""),
+            ({"settings": {"widths": [2, 4], "size": 7}}, "--size 7"),
+            ({"settings": {"widths": [2, 4], "size": 16, "model": "unet"}}, "missing"),
+            ({"settings": {"widths": [2, 4], "size": 16, "norm": "weird"}}, "--norm weird"),
+            ({"settings": {}}, "widths"),
+            ({"settings": None}, ""),
+            ({"model": {}}, "missing"),
+            ({"model": None}, ""),
+        ],
+    )
+    def test_weights_that_do_not_fit_the_settings_are_refused(self, trained, tmp_path, change, word):
+        file = tmp_path / "odd.npz"
+        checkpoint.save(file, {**read_state(trained / "best.npz"), **change})
+        message = refusal(lambda: load_model(file))
+        assert message.startswith(f"{file}: its parts do not fit together") and len(message) < 400
+        assert any(part in message for part in word.split("|"))
 
 
 class TestRefused:

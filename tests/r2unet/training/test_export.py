@@ -9,9 +9,8 @@ from minidl import Tensor, checkpoint, no_grad
 from r2unet.data.sample import CENTRE, SCALE, to_input
 from r2unet.errors import InputError
 from r2unet.network.interop import read_pytorch
-from r2unet.training.checkpoints import read_state
+from r2unet.training.checkpoints import load_model, read_state
 from r2unet.training.export import from_pytorch, from_training, to_half
-from r2unet.training.run_folder import load_model
 
 ALL_NETWORKS = pytest.mark.parametrize("name", ["U_Net", "R2U_Net", "AttU_Net", "R2AttU_Net"])
 

@@ -11,7 +11,7 @@ from r2unet.network.model import R2UNet
 from r2unet.prediction.predict import THRESHOLD
 from r2unet.scores.metrics import confusion, jaccard
 from r2unet.scores.predictions import predict_originals
-from r2unet.training.run_folder import PRETRAINED, load_model
+from r2unet.training.checkpoints import PRETRAINED, load_model
 
 
 @pytest.fixture(scope="module")

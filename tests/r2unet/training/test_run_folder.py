@@ -1,6 +1,4 @@
-"""The folder of a run: data sets, loading, starting and resuming; invalid input is refused."""
-
-from pathlib import Path
+"""The folder of a run: data sets, starting and resuming; invalid input is refused."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,7 @@ import pytest
 from minidl import checkpoint
 from r2unet.errors import InputError
 from r2unet.training.checkpoints import read_state
-from r2unet.training.run_folder import check_writable, load_datasets, load_model, start_or_resume
+from r2unet.training.run_folder import load_datasets, start_or_resume
 from r2unet.training.settings import Settings
 
 
@@ -36,36 +34,6 @@ class TestDatasets:
         training, validation = load_datasets(Settings(data=str(isic), size=8))
         assert (len(training), len(validation)) == (5, 3)
         assert validation[0].name == "ISIC_0000005" and validation[0].image.shape == (8, 8, 3)
-
-
-class TestLoadModel:
-    def test_a_model_is_loaded_in_evaluation_mode_with_its_settings(self, trained):
-        model, settings, state = load_model(trained / "best.npz")
-        assert settings == Settings(size=16, widths=(2, 4), batch_size=4, epochs=2, images=10)
-        assert not model.training and model.widths == (2, 4)
-        assert all(np.array_equal(state["model"][name], value) for name, value in model.state_dict().items())
-        assert state["program"] == "r2unet" and state["version"]
-
-    @pytest.mark.parametrize(
-        "change, word",
-        [
-            ({"settings": {"widths": [2, 6]}}, "shape|expected"),
-            ({"settings": {"widths": 8}}, ""),
-            ({"settings": {"widths": [2, 4], "size": 7}}, "--size 7"),
-            ({"settings": {"widths": [2, 4], "size": 16, "model": "unet"}}, "missing"),
-            ({"settings": {"widths": [2, 4], "size": 16, "norm": "weird"}}, "--norm weird"),
-            ({"settings": {}}, "widths"),
-            ({"settings": None}, ""),
-            ({"model": {}}, "missing"),
-            ({"model": None}, ""),
-        ],
-    )
-    def test_weights_that_do_not_fit_the_settings_are_refused(self, trained, tmp_path, change, word):
-        file = tmp_path / "odd.npz"
-        checkpoint.save(file, {**read_state(trained / "best.npz"), **change})
-        message = refusal(lambda: load_model(file))
-        assert message.startswith(f"{file}: its parts do not fit together") and len(message) < 400
-        assert any(part in message for part in word.split("|"))
 
 
 class TestStartOrResume:
@@ -105,23 +73,3 @@ class TestStartOrResume:
         settings, _ = start_or_resume(trained, {"widths": (2, 4), "data": "elsewhere"}, True)
         assert settings.widths == (2, 4) and settings.data == "elsewhere"
         assert start_or_resume(trained, {}, True)[0].data is None
-
-
-class TestFolder:
-    def test_checking_creates_nothing(self, tmp_path):
-        check_writable("--out", tmp_path / "a" / "b")
-        assert list(tmp_path.iterdir()) == []
-
-    def test_a_file_in_place_of_a_folder_is_named(self, tmp_path):
-        file = tmp_path / "notes.txt"
-        file.write_text("")
-        for out in (file, file / "a" / "b"):
-            message = refusal(lambda out=out: check_writable("--out", out))
-            assert message == f"--out {out}: {file} is a file; choose a folder"
-
-    @pytest.mark.skipif(
-        not Path("/proc/self").exists(), reason="needs a folder where even root may not write"
-    )
-    def test_a_folder_without_permission_is_named(self):
-        message = refusal(lambda: check_writable("--out", Path("/proc/self/x")))
-        assert message == "--out /proc/self/x: no permission to write into /proc/self; choose another folder"

@@ -9,8 +9,7 @@ from PIL import Image
 
 from r2unet.data.synthetic import SyntheticLesions
 from r2unet.errors import InputError
-from r2unet.training.checkpoints import read_state
-from r2unet.training.run_folder import load_model
+from r2unet.training.checkpoints import load_model, read_state
 from r2unet.training.trainer import Trainer
 
 

@@ -10,8 +10,7 @@ from minidl.backend import device_of, to_numpy
 from minidl.ops.conv import METHODS, convolution
 from r2unet.errors import InputError
 from r2unet.training import loss_log, trainer
-from r2unet.training.checkpoints import read_state
-from r2unet.training.run_folder import load_model
+from r2unet.training.checkpoints import load_model, read_state
 
 SMALL = {"widths": (2,)}  # one level, because these runs take many steps
 

@@ -7,9 +7,9 @@ import signal
 import pytest
 
 from r2unet.commands.main import build_parser
-from r2unet.study.compare import Resources, train_study
 from r2unet.study.plan import open_study, read_plan
 from r2unet.study.report import write_report
+from r2unet.study.train_study import Resources, train_study
 from r2unet.training.interruption import Interrupted
 from r2unet.training.trainer import Trainer
 from tests.r2unet.study.conftest import read_table, trainings
