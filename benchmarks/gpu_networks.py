@@ -144,9 +144,8 @@ def load_torch_reference() -> Any:
     """
     name = "benchmarks.torch_reference"  # a separate module: the tests' own stays unchanged
     specification = importlib.util.spec_from_file_location(name, TESTS / "torch_r2unet.py")
-    reference = sys.modules[name] = importlib.util.module_from_spec(
-        specification
-    )  # torch.compile looks it up there
+    # In sys.modules, where torch.compile looks it up.
+    reference = sys.modules[name] = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(reference)
 
     def norm(w: dict, statistics: str, affine: str, x: Any, training: bool) -> Any:

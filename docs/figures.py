@@ -257,7 +257,8 @@ def draw_thread() -> Figure:
     for i in range(20):
         colour = INK if i == 7 else QUIET
         label(axes, left + side * (i + 0.5), 9.75, str(i), fontsize=9, color=colour)
-    label(axes, left + 10 * side, 10.6, "col: one column per window, one thread per column", fontsize=10.5)
+    text = "col: one column per window, here one thread per column"
+    label(axes, left + 10 * side, 10.6, text, fontsize=10.5)
     label(axes, left + 10 * side, 1.4, "at each of the 9 steps, neighbouring threads", fontsize=10.5)
     label(axes, left + 10 * side, 0.5, "write neighbouring addresses: one row of col", fontsize=10.5)
     return figure
@@ -303,7 +304,7 @@ def draw_tile() -> Figure:
 
 def draw_architecture() -> Figure:
     """Draw the parts of r2unet and minidl from the commands down; each imports only those below it."""
-    figure, axes = new_figure(8.0, 7.7, (0.2, 10.7), (-0.3, 10.1))
+    figure, axes = new_figure(8.0, 8.5, (0.2, 10.7), (-1.3, 10.1))
     packages = [
         (9.5, 6.0, 8.6, "commands", "one file for each command, and its options"),
         (8.5, 6.0, 8.6, "study", "several training runs compared: plan, findings, report"),
@@ -316,24 +317,23 @@ def draw_architecture() -> Figure:
     engine = [
         (2.7, 6.0, 8.6, "layers and training tools", "nn, optim, ema, data, checkpoint, gradcheck"),
         (1.7, 6.0, 8.6, "ops", "definitions, and faster implementations of them"),
-        (0.7, 3.8, 4.2, "tensor", "the graph, backward"),
-        (0.7, 8.2, 4.2, "backend", "devices, kernels, CuPy"),
+        (0.7, 6.0, 8.6, "tensor", "the computational graph and backpropagation"),
+        (-0.3, 6.0, 8.6, "backend", "devices, transfers, CUDA kernels; CuPy and cuda_on_cpu"),
     ]
     for rows, colour in ((packages, BLUE), (engine, ORANGE)):
         for y, x, width, name, content in rows:
             box(axes, x, y, "", colour, width)
             label(axes, x - width / 2 + 0.2, y, name, ha="left", fontweight="bold")
             label(axes, x + width / 2 - 0.2, y, content, ha="right", fontsize=9)
-    for y in (9.0, 8.0, 7.0, 6.0, 2.2):
+    for y in (9.0, 8.0, 7.0, 6.0, 2.2, 1.2, 0.2):
         arrow(axes, (6.0, y + 0.18), (6.0, y - 0.18))
     for x in (3.8, 8.2):
         arrow(axes, (x, 5.18), (x, 4.82))
-        arrow(axes, (x, 1.38), (x, 1.02))
     arrow(axes, (8.2, 4.18), (8.2, 3.02))
-    for y, name in ((7.0, "r2unet"), (1.7, "minidl")):
+    for y, name in ((7.0, "r2unet"), (1.2, "minidl")):
         label(axes, 0.75, y, name, fontsize=13, fontweight="bold", rotation=90)
-    note = "minidl does not import r2unet; data and network do not import each other"
-    label(axes, 6.0, -0.05, note, QUIET, fontsize=9)
+    note = "minidl does not import r2unet; data imports neither network nor minidl"
+    label(axes, 6.0, -1.05, note, QUIET, fontsize=9)
     return figure
 
 

@@ -43,9 +43,8 @@ options = parser.parse_args()
 
 def draw_spiral(rng):
     """Return random points (2 POINTS, 2) and their arms (2 POINTS, 1): 1 for the first, 0 for the second."""
-    distance = np.sqrt(
-        rng.uniform(0.01, 1.0, POINTS)
-    )  # with the root, points are equally dense along the arm
+    # With the root, points are equally dense along the arm.
+    distance = np.sqrt(rng.uniform(0.01, 1.0, POINTS))
     angle = 2 * np.pi * TURNS * distance
     arm = distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)  # (POINTS, 2)
     points = np.concatenate([arm, -arm])  # the second arm is the first, rotated by half a turn

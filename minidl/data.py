@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.backend import Array, Copy, CopyStream, pinned_empty, to_device
+from minidl.backend import Array, Copy, copy_stream, pinned_empty, to_device
 
 
 class DataLoader:
@@ -115,7 +115,7 @@ class Prefetcher:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.stream = CopyStream() if device == "cuda" else None
+        self.stream = copy_stream(device)
         self.copies: deque[Copy] = deque()  # the last two, which may still be running
 
     def send(self, arrays: Sequence[np.ndarray]) -> Sent:

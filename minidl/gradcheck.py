@@ -10,7 +10,7 @@ Both u and v are random. Each input of f has its own v, so a mistake in one grad
 the others. A cotangent of ones is not enough: the outputs of a batch norm always sum to the same number,
 so the gradient of the sum is zero, and any multiple of a wrong gradient would pass.
 
-In float64 rounding costs about 1e-16 / h. With h = 1e-5 the two sides agree to about 1e-9, and a backward
+In float64 rounding costs about 1e-16 / h. With h = 1e-5 the two sides agree to 1e-8 or better, and a backward
 that is wrong by one part in a thousand exceeds the tolerance of 1e-6 a thousandfold. Inputs are kept away
 from kinks (ReLU at 0, equal pixels in a max-pool), where there is no derivative.
 
@@ -256,8 +256,8 @@ def run(checks: Sequence[Check] | Iterator[Check], device: str = "cpu") -> list[
     for name, checked, tolerance, check in checks:
         try:
             rows.append(Row(name, checked, check(), tolerance, device=device))
-        except Exception as fault:  # a wrong backward may raise anything; the table reports it
-            message = str(fault) or type(fault).__name__
+        except Exception as error:  # a wrong backward may raise anything; the table reports it
+            message = str(error) or type(error).__name__
             rows.append(Row(name, checked, float("inf"), tolerance, message, device))
     return rows
 
@@ -273,21 +273,23 @@ def as_table(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(row.name for row in rows))
     lines = [[row for row in rows if row.name == name] for name in names]
     checked = [" / ".join(dict.fromkeys(row.checked for row in same)) for same in lines]
-    wide, wider = max(map(len, names)), max(map(len, checked))
-    text = [f"{'name':{wide}}  {'checked':{wider}}  {'  '.join(titles)}  tolerance  verdict"]
+    name_width, checked_width = max(map(len, names)), max(map(len, checked))
+    text = [f"{'name':{name_width}}  {'checked':{checked_width}}  {'  '.join(titles)}  tolerance  verdict"]
     for same, name, what in zip(lines, names, checked, strict=True):
         errors = {row.device: f"{row.error:.1e}" if np.isfinite(row.error) else "      -" for row in same}
         columns = "  ".join(
             f"{errors.get(device, ''):{len(title)}}" for device, title in zip(devices, titles, strict=True)
         )
-        verdict = "; ".join(_fault(row, len(devices) > 1) for row in same if not row.passed) or "ok"
-        text.append(f"{name:{wide}}  {what:{wider}}  {columns}  {same[0].tolerance:.0e}      {verdict}")
+        verdict = "; ".join(_failure(row, len(devices) > 1) for row in same if not row.passed) or "ok"
+        text.append(
+            f"{name:{name_width}}  {what:{checked_width}}  {columns}  {same[0].tolerance:.0e}      {verdict}"
+        )
     failed = sum(not row.passed for row in rows)
     text.append(f"{len(rows) - failed} of {len(rows)} derivatives agree")
     return "\n".join(text)
 
 
-def _fault(row: Row, name_device: bool) -> str:
+def _failure(row: Row, name_device: bool) -> str:
     where = f" on {row.device}" if name_device else ""
     return f"FAILED{where}  {row.message.partition(chr(10))[0]}".rstrip()
 
@@ -309,8 +311,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for device in devices:
             require(device)
-    except DeviceError as fault:
-        parser.exit(2, f"{parser.prog}: error: {fault}\n")
+    except DeviceError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
     rows: list[Row] = []
     for device in devices:
         rng = np.random.default_rng(options.seed)  # the same numbers for every device

@@ -69,6 +69,7 @@ def function_cases(
         "Negative": (ops.negative, [rows]),
         "Power": (lambda x: ops.power(x, 2.5), [np.abs(off_zero(rng, 3, 4))]),
         "Power, negative": (lambda x: ops.power(x, -2.0), [off_zero(rng, 3, 4)]),
+        "Power, zero": (lambda x: ops.power(x, 0.0), [off_zero(rng, 3, 4)]),
         "Exp": (ops.exp, [rows]),
         "Log": (ops.log, [np.abs(off_zero(rng, 3, 4))]),
         "ReLU": (ops.relu, [off_zero(rng, 3, 5)]),

@@ -92,20 +92,24 @@ def choose(definition: Code, device: str, *arguments: Any) -> Code:
 
 
 @contextmanager
-def implementation(*names: str, of: Sequence[Callable] = ()) -> Iterator[None]:
+def implementation(*names: str, of: Sequence[Callable] | None = None) -> Iterator[None]:
     """Use the implementations with these names inside this block, for all operations or only for `of`.
 
     An operation without such an implementation, or whose implementation does not support the arguments, uses
-    its definition. "definition" therefore selects all definitions, and "auto" restores the default choice. A
-    block inside another replaces its choice, for all operations or for those of `of`. Raises ValueError for a
-    name that no implementation has.
+    its definition. "definition" therefore selects all definitions, and "auto" restores the default choice.
+    The names belong to single operations (`python -m minidl.operations` lists them), so a network usually
+    needs several. A block inside another replaces its choice, for all operations or for those of `of`. Raises
+    ValueError for a name that no implementation has, and for an operation without implementations in `of`.
     """
     known = ("auto", "definition", *sorted({i.name for group in _registered.values() for i in group}))
     for name in names:
         if name not in known:
             raise ValueError(f"unknown implementation {name!r}; choose from {', '.join(known)}")
+    for definition in of or ():
+        if definition not in _registered:
+            raise ValueError(f"{definition} has only its definition; leave it out of `of`")
     chosen = () if "auto" in names else names
-    requested = {**_requested.get(), **dict.fromkeys(of, chosen)} if of else {None: chosen}
+    requested = {None: chosen} if of is None else {**_requested.get(), **dict.fromkeys(of, chosen)}
     token = _requested.set(requested)
     try:
         yield

@@ -168,7 +168,7 @@ class Conv2d(Module):
 
 
 class ConvTranspose2d(Module):
-    """A convolution's adjoint, for up-sampling: x (N, in_channels, H, W) -> y (N, out_channels, OH, OW)."""
+    """A convolution's adjoint, for upsampling: x (N, in_channels, H, W) -> y (N, out_channels, OH, OW)."""
 
     def __init__(
         self,

@@ -113,7 +113,7 @@ class Optimizer:
 
 
 def update_all(optimizer: Optimizer) -> None:
-    """Update every parameter that has a gradient, one after the other."""
+    """Update every parameter that has a gradient, one after the other: the definition of `Optimizer.step`."""
     for i, p in enumerate(optimizer.parameters):
         if p.grad is not None:
             optimizer.update(p, p.grad, {slot: optimizer.memory[slot][i] for slot in optimizer.slots})

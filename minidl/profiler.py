@@ -6,9 +6,9 @@
     print(profile.table())
 
 Every operation goes through two methods of the engine, `Function.__call__` in the forward pass and
-`Function._gradients` in the backward pass. While the block runs, both are replaced by methods that also read
-the clock and Python's count of allocated bytes (`tracemalloc`, to which NumPy reports its arrays). The engine
-itself contains no code for this, and outside the block profiling costs nothing.
+`Function.checked_backward` in the backward pass. While the block runs, both are replaced by methods that also
+read the clock and Python's count of allocated bytes (`tracemalloc`, to which NumPy reports its arrays). The
+engine itself contains no code for this, and outside the block profiling costs nothing.
 
 An operation may run other operations, as `minidl.recompute` does. Their cost is reported in their own lines
 only.
@@ -71,7 +71,7 @@ class Profile:
 def profiled() -> Iterator[Profile]:
     """Record every operation inside this block: its time, and on the CPU its memory."""
     profile = Profile()
-    forward, backward = Function.__call__, Function._gradients
+    forward, backward = Function.__call__, Function.checked_backward
     inside = [0.0]  # for each running operation, the seconds of the operations that ran inside it
 
     def record_of(function: Function) -> Record:
@@ -93,16 +93,25 @@ def profiled() -> Iterator[Profile]:
         record.peak = max(record.peak, peak)
         return gradients
 
-    tracing = tracemalloc.is_tracing()
+    with memory_traced():
+        Function.__call__, Function.checked_backward = profiled_forward, profiled_backward
+        started = time.perf_counter()
+        try:
+            yield profile
+        finally:
+            profile.seconds += time.perf_counter() - started
+            Function.__call__, Function.checked_backward = forward, backward
+
+
+@contextlib.contextmanager
+def memory_traced() -> Iterator[None]:
+    """Trace memory allocations inside this block; afterwards only if they were traced before."""
+    was_tracing = tracemalloc.is_tracing()
     tracemalloc.start()
-    Function.__call__, Function._gradients = profiled_forward, profiled_backward
-    started = time.perf_counter()
     try:
-        yield profile
+        yield
     finally:
-        profile.seconds += time.perf_counter() - started
-        Function.__call__, Function._gradients = forward, backward
-        if not tracing:
+        if not was_tracing:
             tracemalloc.stop()
 
 

@@ -13,8 +13,8 @@ the sum of the gradients from all its uses.
 The backward pass must visit a function only after all consumers of its output, that is, in topological order.
 `_backpropagate` counts the consumers of each output, and visits a function when its count reaches zero
 (Kahn's algorithm). A recursive pass would overflow Python's stack at about a thousand functions. If it
-followed every path, it would also take 2^n steps for n nested `x + x`, a pattern that R2U-Net contains:
-`conv(x + y)`.
+followed every path, it would also take 2^n steps for n nested `x + x`. R2U-Net has such paths: `conv(x + y)`,
+where y was computed from x.
 
 Gradients are first order: a gradient is an array, not a Tensor, and cannot be differentiated again. This
 halves the size of every operation, and training a U-Net needs no more.
@@ -100,9 +100,9 @@ class Function:
                         f"{b} {x.shape}; convert one of them with .to(...) first"
                     )
 
-    def _gradients(self, dy: Array) -> tuple[Array | None, ...]:
+    def checked_backward(self, dy: Array) -> tuple[Array | None, ...]:
         """Run `backward` and check that each gradient has the shape, dtype and device of its input."""
-        name = type(self).__name__
+        name = type(self).__name__  # of the class with the mistake, not of its operation
         gradients = self.backward(dy)
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
@@ -343,7 +343,7 @@ def _backpropagate(root: Function, gradient: Array) -> None:
     ready = [root]
     while ready:
         function = ready.pop()
-        gradients = function._gradients(pending.pop(function))
+        gradients = function.checked_backward(pending.pop(function))
         inputs, needs = function.inputs, function.needs
         vars(function).clear()  # frees the saved arrays now, not at the end of the pass
         for x, needed, dx in zip(inputs, needs, gradients, strict=True):

@@ -25,7 +25,7 @@ def output_file(path: str | Path) -> Iterator[BinaryIO]:
         with atomic_write(path) as file:
             yield file
     except OSError as error:
-        raise _write_error(path, error) from None
+        raise write_error(path, error) from None
 
 
 def check_writable(name: str, out: Path) -> None:
@@ -62,9 +62,10 @@ def copy_folder(source: Path, destination: Path) -> None:
         shutil.copytree(source, temporary)
         temporary.rename(destination)
     except OSError as error:
-        raise _write_error(destination, error) from None
+        raise write_error(destination, error) from None
 
 
-def _write_error(path: Path, error: OSError) -> InputError:
+def write_error(path: Path, error: OSError, place: str = "folder") -> InputError:
+    """Return the error that says why a file could not be written, and to choose another `place` for it."""
     reason = error.strerror or error
-    return InputError(f"{path}: cannot be written ({reason}); free space or choose another folder")
+    return InputError(f"{path}: cannot be written ({reason}); free space or choose another {place}")

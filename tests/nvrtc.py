@@ -62,9 +62,8 @@ class Compiled(NamedTuple):
 def library() -> ctypes.CDLL:
     """Load NVRTC from its wheel; raises PackageNotFoundError or OSError if it is not available."""
     files = {file.name.partition(".so")[0]: file.locate() for file in metadata.files("nvidia-cuda-nvrtc")}
-    ctypes.CDLL(
-        str(files["libnvrtc-builtins"])
-    )  # first: NVRTC loads it by name, and its folder is not in the search path
+    # First, because NVRTC loads it by name, and its folder is not in the search path.
+    ctypes.CDLL(str(files["libnvrtc-builtins"]))
     return ctypes.CDLL(str(files["libnvrtc"]))
 
 

@@ -53,7 +53,7 @@ from minidl.backend.kernels import (
 )
 from minidl.backend.transfers import (
     Copy,
-    CopyStream,
+    copy_stream,
     pinned_empty,
     synchronize,
     to_device,
@@ -72,13 +72,13 @@ __all__ = [
     "THREADS",
     "Array",
     "Copy",
-    "CopyStream",
     "DeviceError",
     "Kernels",
     "TooLargeError",
     "address",
     "array_module",
     "contiguous",
+    "copy_stream",
     "cover",
     "cover_planes",
     "cuda_problem",

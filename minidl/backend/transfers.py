@@ -99,3 +99,8 @@ class CopyStream:
         self.stream.wait_event(cupy.cuda.get_current_stream().record())
         array.set(pinned, self.stream)
         return array, Copy(pinned, self.stream.record())
+
+
+def copy_stream(device: str) -> CopyStream | None:
+    """Return a stream for copies to the device; None for a device that computes in the CPU's memory."""
+    return CopyStream() if device == "cuda" else None

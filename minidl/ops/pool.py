@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from minidl.backend import CPU, GPU, Array, Kernels, array_module, contiguous, cover_planes, device_of
+from minidl.backend import CPU, GPU, Array, Kernels, array_module, contiguous, cover_planes
 from minidl.implementation import choose, implements
 from minidl.ops.window import Pair, as_pair, output_size, windows
 from minidl.tensor import Function, Tensor
@@ -56,7 +56,10 @@ class MaxPool2d(Function):
 
 @implements(MaxPool2d, "running maximum", devices=CPU)
 class RunningMaxPool2d(MaxPool2d):
-    """Max-pooling that compares the pixels of a window one by one; an index usually takes one byte."""
+    """Max-pooling that compares the pixels of a window one by one; an index usually takes one byte.
+
+    Where a window contains a NaN, y is NaN, too, but the gradient may go to another pixel of the window.
+    """
 
     def forward(self, x: Array) -> Array:
         self.shape, padded = x.shape, self.padded(x)
@@ -75,15 +78,16 @@ class RunningMaxPool2d(MaxPool2d):
         return y
 
 
-@implements(MaxPool2d, "kernels", devices=GPU)
+def index_fits_a_byte(kernel: Pair) -> bool:
+    """Return whether the index of every pixel of a window fits into a byte, with one value to spare."""
+    return math.prod(kernel) <= 255
+
+
+@implements(MaxPool2d, "kernels", devices=GPU, can=index_fits_a_byte)
 class MaxPool2dKernels(MaxPool2d):
     """Max-pooling by CUDA kernels, which store one byte per window."""
 
     def forward(self, x: Array) -> Array:
-        if math.prod(self.kernel) > 255:
-            raise ValueError(
-                f"a window on {device_of(x)} has at most 255 pixels, got {self.kernel}; use the cpu"
-            )
         self.shape, xp = x.shape, array_module(x)
         shape = (*x.shape[:2], *output_size(x.shape[2:], self.kernel, self.stride, self.padding))
         y, self.winner = xp.empty(shape, x.dtype), xp.empty(shape, xp.uint8)
@@ -108,8 +112,7 @@ def max_pool2d(
     """Keep the largest pixel of each window, x (N, C, H, W) -> y (N, C, OH, OW).
 
     The default stride is the size of the window. Raises ValueError if the image is smaller than the
-    window, or if the padding is more than half of it: a window could then consist of padding alone. On a GPU
-    it also raises ValueError for windows of more than 255 pixels, whose index would not fit into a byte.
+    window, or if the padding is more than half of it: a window could then consist of padding alone.
     """
     kernel, padding = as_pair(kernel_size), as_pair(padding)
     stride = kernel if stride is None else as_pair(stride)
@@ -122,4 +125,4 @@ def max_pool2d(
         )
     if min(output_size(x.shape[2:], kernel, stride, padding)) < 1:
         raise ValueError(f"max_pool2d: the {kernel} window does not fit the image {x.shape}")
-    return choose(MaxPool2d, x.device)(kernel, stride, padding)(x)
+    return choose(MaxPool2d, x.device, kernel)(kernel, stride, padding)(x)

@@ -1,4 +1,4 @@
-// Nearest-neighbour up-sampling by s, as in upsample.py.
+// Nearest-neighbour upsampling by s, as in upsample.py.
 // x, dx (N, C, H, W) and y, dy (N, C, sH, sW) are N C contiguous planes. A block works on a tile of one plane
 // (blockIdx.x): the 32 threads of a warp read and write neighbouring pixels of a row (coalesced access).
 

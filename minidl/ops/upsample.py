@@ -1,4 +1,4 @@
-"""Nearest-neighbour up-sampling: every pixel becomes a square of s x s equal pixels.
+"""Nearest-neighbour upsampling: every pixel becomes a square of s x s equal pixels.
 
 y[i, j] = x[i // s, j // s]    =>    dx[i, j] = sum of dy over the square of pixel (i, j).
 """
@@ -30,7 +30,7 @@ class UpsampleNearest(Function):
 
 @implements(UpsampleNearest, "kernels", devices=GPU)
 class UpsampleNearestKernels(UpsampleNearest):
-    """Nearest-neighbour up-sampling with one launch for each pass."""
+    """Nearest-neighbour upsampling with one launch for each pass."""
 
     def forward(self, x: Array) -> Array:
         (N, C, H, W), s = x.shape, self.scale_factor

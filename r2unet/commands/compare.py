@@ -101,7 +101,7 @@ class _VariantParser(argparse.ArgumentParser):
 def run(options: argparse.Namespace) -> int:
     from r2unet.study.plan import open_study
     from r2unet.study.report import write_report
-    from r2unet.study.reuse import copy_finished, finished_trainings
+    from r2unet.study.reuse import copy_finished, finished_runs
     from r2unet.study.train_study import Resources, train_study
     from r2unet.training.interruption import Interrupted
 
@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
     given = settings_given(options)
     if options.reuse and options.only_report:
         raise InputError("--reuse: has no effect with --only-report, which trains nothing; omit one of them")
-    finished = finished_trainings(options.reuse)
+    finished = finished_runs(options.reuse)
     plan = open_study(out, options.study, given, options.seeds, options.variant, options.only_report)
     progress_bar = sys.stderr.isatty() and options.jobs == 1
     resources = Resources(device, options.conv, options.threads, options.cache, progress_bar)

@@ -41,7 +41,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--profile",
         action="store_true",
-        help="run 6 steps, print the cost of each operation over the last 5, and stop; no file is written",
+        help="run 6 steps, print the time, memory and implementation of each operation in the last 5, and "
+        "stop; no file is written",
     )
 
 

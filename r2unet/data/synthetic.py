@@ -174,7 +174,7 @@ def _log_border(direction: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    """Return 1 / (1 + exp(-x)) without overflow for large -x."""
+    """Return 1 / (1 + exp(-x)) without overflow for large -x; the data do not import the engine's sigmoid."""
     return 0.5 * (1 + np.tanh(0.5 * x))
 
 

@@ -27,14 +27,16 @@ the network in training. So every step has its own running statistics; the learn
 shared, like the convolution. `NORMS` lists the alternatives.
 
 **Four blocks** combine two choices: recurrence or not, and a shortcut (residual connection) or not. A
-shortcut adds the block's input to its output, which needs equal numbers of channels: x' = conv1x1(x).
+shortcut adds the block's input to its output, and recurrence adds it to the previous output. Both need equal
+numbers of channels: x' = conv1x1(x).
 
                          convolutions                       recurrent convolutions
     without a shortcut   y = conv(conv(x))                  y = recurrent(recurrent(x'))
     with a shortcut      y = x' + conv(conv(x'))            y = x' + recurrent(recurrent(x'))
 
-A convolution is a recurrent convolution with t = 0, so neighbours in the table differ in one thing. No ReLU
-follows the sum: the shortcut stays an identity (He et al. 2016).
+A convolution is a recurrent convolution with t = 0. Apart from the 1x1 convolution, which U-Net's block does
+not need, neighbours in the table differ in one thing. No ReLU follows the sum: the shortcut stays an identity
+(He et al. 2016).
 
 **Up-convolution** doubles the image's height and width, then applies norm and ReLU. `UPSAMPLING` lists two
 kinds: a transposed 3x3 convolution of stride 2, which learns to interpolate, or nearest-neighbour upsampling
@@ -121,9 +123,9 @@ class RecurrentConv(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm[0](self.conv(x), relu=True)
-        for t in range(1, self.steps + 1):
-            conv = self.further[t - 1] if self.further else self.conv
-            y = self.norm[t](conv(x + y), relu=True)
+        for s in range(1, self.steps + 1):
+            conv = self.further[s - 1] if self.further else self.conv
+            y = self.norm[s](conv(x + y), relu=True)
         return y
 
     def fold(self) -> None:

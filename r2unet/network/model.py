@@ -184,6 +184,8 @@ class UShape(Module):
     def _check_options(self, **options: Any) -> None:
         """Raise OptionError for a value outside `CHOICES` and for an option without effect or meaning."""
         name = next((key for key, network in NETWORKS.items() if network is type(self)), type(self).__name__)
+        if self.attention not in (True, False):
+            raise OptionError("attention", self.attention, "must be True or False")
         for option, choices in CHOICES.items():
             if options[option] not in choices:
                 raise OptionError(option, options[option], f"must be one of {', '.join(map(str, choices))}")
@@ -192,7 +194,7 @@ class UShape(Module):
                 reason = f"{name} has no recurrence; omit the option, or change the model to one of "
                 raise OptionError(option, options[option], reason + ", ".join(recurrent_networks()))
         if not options["tie_weights"] and not options["share_weights"]:
-            reason = "all steps share w_f and w_r; change either tie_weights or share_weights, not both"
+            reason = "all steps share w_f and w_r; change only one of tie_weights and share_weights"
             raise OptionError("tie_weights", False, reason)
         if not options["tie_weights"] and options["steps"] == 0:
             raise OptionError("tie_weights", False, "without steps there is no w_r; choose at least 1 step")

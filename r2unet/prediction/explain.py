@@ -28,7 +28,7 @@ from minidl.ops.activation import stable_sigmoid
 from r2unet.data.images import resize_image
 from r2unet.data.sample import to_input
 from r2unet.figures import PREDICTION, draw_outline, new_figure, save_figure
-from r2unet.network.blocks import RecurrentConv
+from r2unet.network.blocks import RecurrentConv, UntiedRecurrentConv
 from r2unet.network.hooks import forward_hooks
 from r2unet.network.model import UShape
 from r2unet.prediction.predict import THRESHOLD
@@ -106,7 +106,7 @@ def recurrence_sections(model: UShape, calls: list[tuple[str, np.ndarray]]) -> l
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, RecurrentConv)]
     if not layers:
         return []
-    first, _ = layers[0]
+    first, layer = layers[0]
     steps = [y for name, y in calls if name.startswith(f"{first}.norm.")]  # each after its ReLU
     chosen = most_varying(steps[-1], COLUMNS)
     titles = [f"channel {c}" for c in chosen]
@@ -118,8 +118,15 @@ def recurrence_sections(model: UShape, calls: list[tuple[str, np.ndarray]]) -> l
         rows.append(Row(label, [features[c] for c in chosen], titles))
     # Not the maximum, because a single bright pixel would darken all others.
     high = float(np.quantile(np.stack(steps)[:, chosen], 0.995))
-    title = "Recurrence on level 1: the same weights, applied to the block's input plus the previous output"
-    return [Section(title, rows, (0.0, max(high, 1e-6)))]
+    return [Section(f"Recurrence on level 1: {weights_of(layer)}", rows, (0.0, max(high, 1e-6)))]
+
+
+def weights_of(layer: RecurrentConv) -> str:
+    """Describe which weights are applied to what at every step of a recurrent convolution."""
+    if isinstance(layer, UntiedRecurrentConv):
+        return "w_f applied to the block's input, plus w_r applied to the previous output"
+    weights = "different weights at every step" if layer.further else "the same weights"
+    return f"{weights}, applied to the block's input plus the previous output"
 
 
 def decoder_section(outputs: dict[str, np.ndarray]) -> Section:

@@ -18,7 +18,7 @@ from r2unet.training.run_folder import BEST
 from r2unet.training.settings import Settings
 
 
-def finished_trainings(studies: Sequence[Path]) -> dict[Settings, Path]:
+def finished_runs(studies: Sequence[Path]) -> dict[Settings, Path]:
     """Return the folder of each finished run in these studies' folders, by its settings.
 
     Raises InputError for a folder that contains no study.

@@ -22,6 +22,7 @@ from minidl import checkpoint
 from minidl.nn import Module
 from r2unet import __version__
 from r2unet.errors import InputError
+from r2unet.files import write_error
 from r2unet.network.model import UShape
 from r2unet.training.settings import Settings, new_model
 
@@ -47,6 +48,15 @@ def read_state(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("program") != "r2unet":
         raise InputError(f"{path}: is a checkpoint of another program; {remedy}")
     return state
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint atomically, and create its folder. Raises InputError if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(path, state)
+    except OSError as error:
+        raise write_error(path, error, "--out") from None
 
 
 def read_settings(state: dict[str, Any]) -> Settings:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +31,7 @@ import numpy as np
 from minidl import Tensor
 from minidl.nn import Module
 from minidl.optim import AdamW, clip_grad_norm
-from minidl.profiler import MiB, profiled
+from minidl.profiler import MiB, memory_traced, profiled
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,15 +63,15 @@ def estimate_memory(
     side = max(SIDE, 2 * multiple)
     if side > LARGEST_SIDE:
         return None
-    with tracing():
+    with memory_traced():
         before, _ = tracemalloc.get_traced_memory()
         model = new_model()
         optimizer = AdamW(model.parameters())
         measured = [_measure_step(model, loss_function, optimizer, batch, side) for batch in BATCH_SIZES]
-    few, many = (batch * side * side for batch in BATCH_SIZES)
+    fewer, more = (batch * side * side for batch in BATCH_SIZES)
     points = np.array(measured) - before  # (2, 3)
-    per_pixel = (points[1] - points[0]) / (many - few)
-    return MemoryEstimate(points[1] - per_pixel * many, per_pixel)
+    per_pixel = (points[1] - points[0]) / (more - fewer)
+    return MemoryEstimate(points[1] - per_pixel * more, per_pixel)
 
 
 def _measure_step(
@@ -91,18 +90,6 @@ def _measure_step(
     optimizer.step()
     _, optimizer_peak = tracemalloc.get_traced_memory()
     return [stored, passes_peak, optimizer_peak]
-
-
-@contextmanager
-def tracing() -> Iterator[None]:
-    """Trace memory allocations inside this block; afterwards only if they were traced before."""
-    was_tracing = tracemalloc.is_tracing()
-    tracemalloc.start()
-    try:
-        yield
-    finally:
-        if not was_tracing:
-            tracemalloc.stop()
 
 
 def resident_bytes() -> int | None:

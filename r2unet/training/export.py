@@ -17,11 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from minidl import checkpoint
 from r2unet.errors import InputError
 from r2unet.network import interop
 from r2unet.network.model import NETWORKS
-from r2unet.training.checkpoints import check_finite_weights, checkpoint_errors, checkpoint_header, load_model
+from r2unet.training.checkpoints import (
+    check_finite_weights,
+    checkpoint_errors,
+    checkpoint_header,
+    load_model,
+    write_state,
+)
 from r2unet.training.run_folder import BEST, LAST
 from r2unet.training.settings import Settings
 
@@ -98,5 +103,4 @@ def write(state: dict[str, Any], source: Path, out: Path) -> None:
     """Write the state to a file. Raises InputError if it would overwrite its source or a training run."""
     if out.exists() and (out.name in (LAST, BEST) or source.samefile(out)):
         raise InputError(f"--out {out}: this file is SOURCE or part of a training run; choose another name")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.save(out, state)
+    write_state(out, state)

@@ -22,13 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from minidl import checkpoint
 from minidl.ema import EMA
 from minidl.optim import AdamW, CosineLR
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 from r2unet.scores import baselines
-from r2unet.training.checkpoints import checkpoint_errors, checkpoint_header
+from r2unet.training.checkpoints import checkpoint_errors, checkpoint_header, write_state
 from r2unet.training.settings import Settings, new_model
 
 MEAN_MASK_IMAGES = 500  # more masks hardly change their mean
@@ -60,8 +59,8 @@ class TrainingState:
         self.batches_done, self.loss_sum = 0, 0.0  # in the current epoch; the sum is over images
 
         # Evenly spaced: the lesions in the first images of ISIC 2017 are larger than the others.
-        some = np.linspace(0, len(training) - 1, min(len(training), MEAN_MASK_IMAGES)).astype(int)
-        self.mean_mask = baselines.MeanMask.fit(training[int(i)].mask for i in some).mask
+        chosen = np.linspace(0, len(training) - 1, min(len(training), MEAN_MASK_IMAGES)).astype(int)
+        self.mean_mask = baselines.MeanMask.fit(training[int(i)].mask for i in chosen).mask
         names = "\n".join(training[i].name for i in range(len(training)))
         self.names_sha256 = hashlib.sha256(names.encode()).hexdigest()
 
@@ -129,10 +128,4 @@ class TrainingState:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, atomically. Raises InputError if the file cannot be written."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint.save(path, self.state_dict())
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot be written ({error.strerror or error}); free space or choose another --out"
-            ) from None
+        write_state(path, self.state_dict())

@@ -4,8 +4,8 @@ A step takes a batch, computes the loss and its gradients, and lets the optimize
 default loss is binary cross-entropy plus soft Dice (`r2unet.network.losses` has others).
 
 **Interruption.** The state (`r2unet.training.state`) is saved about once a minute, at the end of each epoch
-and on Ctrl-C, always between two steps. A run that is killed and resumed writes the same files, bit for bit,
-as one that was never interrupted.
+and on Ctrl-C (`r2unet.training.interruption`), always between two steps. A run that is killed and resumed
+writes the same files, bit for bit, as one that was never interrupted.
 
 **GPU.** A step does not wait for the GPU. Losses are read every 20 steps, in one copy
 (`r2unet.training.loss_log`), and before each save: a state that is not finite never replaces a good one.
@@ -83,6 +83,7 @@ class Trainer:
         )
         self.losses = LossLog()
         self.stop = StopSignal()
+        self.last_save = time.monotonic()
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Resume from the content of a checkpoint. Raises InputError if it belongs to another run."""

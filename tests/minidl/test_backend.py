@@ -205,9 +205,8 @@ class TestKernels:
     )
     def test_reject_sizes_beyond_32_bits(self, array, size, what):
         x = library("cuda-on-cpu").zeros(3, np.float32)
-        y = np.empty(array, np.int8).view(
-            type(x)
-        )  # its memory is never accessed, so the system provides none
+        # Its memory is never accessed, so the system provides none.
+        y = np.empty(array, np.int8).view(type(x))
         message = f"relu_forward: {what} is too large for the kernel's 32 bits; use a smaller batch"
         with pytest.raises(TooLargeError, match=message):
             activation.kernels.launch("relu_forward", (1,), (32,), x, y, size)

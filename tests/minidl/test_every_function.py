@@ -5,6 +5,7 @@ import pytest
 
 from minidl import ops
 from minidl.gradcheck_cases import function_cases
+from minidl.implementation import implementation
 from minidl.operations import every_function
 from minidl.tensor import Tensor
 
@@ -32,6 +33,13 @@ def cases(dtype):
 
 
 NAMES = sorted(cases(np.float64))
+
+
+@pytest.fixture(autouse=True, params=["auto", "definition"])
+def how(request):
+    """Run every test by the default implementations and by the definitions."""
+    with implementation(request.param):
+        yield request.param
 
 
 def run(f, arrays):

@@ -3,14 +3,14 @@
 | file | implementation | device |
 |---|---|---|
 | `definition.py` | im2col and a matrix product; read this file first | every device |
-| `rows.py` | views of rows replace most copies | CPU, stride 1 |
-| `implicit_gemm.py`, `.cu` | one kernel, which never builds `col` | GPU |
+| `rows.py` | views of rows replace most copies | CPU, stride 1, padding smaller than the window |
+| `implicit_gemm.py`, `.cu` | one kernel, which never builds `col` | GPU, up to 64 channels |
 | `im2col.py`, `.cu` | the definition, with kernels for the copies | GPU, more than 64 channels |
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from minidl.implementation import choose, implementation
 from minidl.ops.conv import im2col, implicit_gemm, rows  # noqa: F401  (importing them registers them)
@@ -19,17 +19,19 @@ from minidl.ops.window import Pair, as_pair, output_size, transposed_output_size
 from minidl.tensor import Tensor
 
 # The values of the option --conv, and the names of their implementations, at most one per device.
-METHODS = {"auto": ("auto",), "im2col": ("im2col",), "direct": ("rows", "implicit GEMM")}
+METHODS = {"auto": (), "im2col": ("im2col",), "direct": ("rows", "implicit GEMM")}
 
 
 def convolution(method: str) -> AbstractContextManager[None]:
     """Use one of METHODS for convolutions inside this block; the results agree up to rounding.
 
-    "im2col" builds col, "direct" avoids it where an implementation can, and "auto", the default, selects the
-    faster of the two. Raises ValueError for any other method.
+    "im2col" builds col, and "direct" avoids it where an implementation can. "auto" changes nothing: the one
+    that should be faster runs, or the one that an outer block asks for. Raises ValueError for another method.
     """
     if method not in METHODS:
         raise ValueError(f"unknown convolution method {method!r}; choose from {', '.join(METHODS)}")
+    if method == "auto":
+        return nullcontext()
     return implementation(*METHODS[method], of=(Conv2d, ConvTranspose2d))
 
 

@@ -3,7 +3,7 @@
 Notation, here and in every kernel:
 
     x   (N, C, H, W)        N images of C channels, H rows, W columns
-    w   (OC, C, KH, KW)     one C x KH x KW window of weights for each of OC output channels
+    w   (OC, C, KH, KW)     a kernel: one C x KH x KW window of weights per output channel
     y   (N, OC, OH, OW)     OH = (H + 2 PH - KH) // SH + 1, and OW likewise
 
                W + 2 PW                    The window moves by the stride, SH rows and SW columns, over the
@@ -30,8 +30,8 @@ every element of col to the pixel that it was copied from.
 OH x OW pixels back into H x W pixels, and with stride 2 it doubles an image. Its own adjoint is the
 convolution, so the three passes of `ConvTranspose2d` are those of `Conv2d` with the roles exchanged.
 
-**Memory.** col is KH KW times as large as x: 144 MiB for 64 channels of 256 x 256 pixels. It is therefore
-never stored: each pass processes the batch image by image, and the backward pass builds col again.
+**Memory.** col is KH KW times as large as x: 144 MiB for a 3x3 window and 64 channels of 256 x 256 pixels. It
+is therefore never stored: each pass processes the batch image by image, and the backward pass rebuilds it.
 
 The faster implementations are `rows.py` (CPU), `im2col.py` and `implicit_gemm.py` (GPU). Each has the same
 three passes under the same names: `convolve`, `input_gradient` and `weight_gradient`.
@@ -117,7 +117,10 @@ def bias_gradient(dy: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...
 
 
 class Passes:
-    """The three passes of both operations; a faster implementation replaces these and nothing else."""
+    """The three passes of both operations; a faster implementation replaces these and nothing else.
+
+    All implementations take the same arguments, even where one does not need them all.
+    """
 
     convolve = staticmethod(convolve)
     input_gradient = staticmethod(input_gradient)

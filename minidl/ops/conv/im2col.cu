@@ -3,9 +3,11 @@
 //
 //     x    (N, C, H, W)
 //     col  (N, C, KH, KW, OH, OW)
+//
+// T is float or double. im2col.py launches the kernels.
 
-// Thread i owns one window of one channel, number i of (N, C, OH, OW): it copies the window's KH KW pixels,
-// or 0 for those outside the image. Neighbouring threads own neighbouring windows, so that the threads of a warp
+// Thread i owns one window of one channel, number i of (N, C, OH, OW), so i = ((n C + c) OH + oh) OW + ow. It copies
+// the window's KH KW pixels, or 0 for those outside the image. Neighbouring threads own neighbouring windows, so that the threads of a warp
 // read and write neighbouring addresses: their memory accesses are coalesced.
 extern "C" __global__ void im2col(const T* __restrict__ x, T* __restrict__ col, int threads, int H, int W,
                                   int KH, int KW, int SH, int SW, int PH, int PW, int OH, int OW)

@@ -32,7 +32,7 @@ from minidl.ops.conv.definition import Conv2d, ConvTranspose2d
 from minidl.ops.window import Pair, output_size
 from minidl.threads import for_each, get_threads
 
-BAND_PIXELS = 4096  # the maximum number of output pixels in a band: few enough for the cache
+BAND_PIXELS = 4096  # output pixels in a band, at most, if it has enough rows: few enough for the cache
 SMALL_PRODUCT = 10**6  # multiply-adds; up to this size OpenBLAS multiplies without packing the matrices first
 SHARED_WORK = 1 << 23  # multiply-adds from which a product is worth its own thread; see `minidl.threads`
 PARTS = 4  # partial sums of the weight gradient, so that several threads can work

@@ -11,7 +11,7 @@ def target_array(logits: Tensor, target: Tensor, name: str) -> Array:
     if (logits.shape, logits.dtype, logits.device) != (target.shape, target.dtype, target.device):
         raise ValueError(
             f"{name}: logits are {logits.dtype} {logits.shape} on {logits.device}, the target "
-            f"{target.dtype} {target.shape} on {target.device}; they must be alike"
+            f"{target.dtype} {target.shape} on {target.device}; they must agree"
         )
     if target.requires_grad:
         raise ValueError(f"{name}: the target requires a gradient, which it cannot receive; detach() it")

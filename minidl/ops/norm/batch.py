@@ -6,8 +6,8 @@ it has in this batch; then a learned weight g and bias b give it any other mean 
     mean = sum x / m,   var = sum (x - mean)^2 / m,   r = 1 / sqrt(var + eps)
     n = (x - mean) r,   z = g n + b,   y = z or relu(z)
 
-In evaluation the result for an image must not depend on the other images of its batch. There mean
-and var are constants: running averages that were collected in training.
+In evaluation the result for an image must not depend on the other images of its batch. There mean and var
+are constants: running averages that were collected in training.
 
 **Backward.** Let dz = dy; with a ReLU, dz = dy where z > 0, else 0. Let dn = g dz. A change of one x changes
 its own n, but in training also the mean and the variance, and through them the n of every other pixel of the
@@ -17,8 +17,8 @@ channel. The sum over the three paths is
 
 The bracket removes from dn the two parts that cannot pass a batch norm: its mean, because z does not change
 if a constant is added to x, and its component along n, because z does not change if x is scaled. So
-sum(dx) = 0 and, apart from eps, sum(dx n) = 0. With a cotangent dz of ones, dx is therefore 0, and a gradient
-check would pass almost any mistake; that is why its cotangents are random. In evaluation the statistics are
+sum(dx) = 0 and, apart from eps, sum(dx n) = 0. If dz is 1 everywhere, dx is therefore 0, and a gradient
+check would pass almost any mistake; that is why the checks use a random dz. In evaluation the statistics are
 constants, and dx = r dn.
 
 `fused_cpu.py` and `fused_cuda.py` compute the same results with fewer passes over x.

@@ -338,6 +338,7 @@ def test_more_channels_and_pixels_than_fit_into_a_block_or_a_band(
 
 def test_results_are_bit_identical_for_any_number_of_threads(rng, value, gradients, monkeypatch):
     monkeypatch.setattr(row_views, "SHARED_WORK", 0)
+    monkeypatch.setattr(row_views, "BAND_PIXELS", 1)  # several bands for each partial sum
     x, w = rng.normal(size=(5, 4, 19, 17)), rng.normal(size=(6, 4, 3, 3))
     results = []
     for threads in (1, 2, 5):

@@ -5,6 +5,7 @@ The cases are those of the gradient checks, and larger cases that fill several b
 
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,41 +16,47 @@ from minidl.backend import DEVICES, contiguous, problem_of, to_device, to_numpy
 from minidl.gradcheck import by, implementation_of
 from minidl.gradcheck_cases import function_cases
 from minidl.implementation import choose, implementation, implementations, name_of
-from minidl.operations import every_function, table
+from minidl.operations import every_function, outside_the_graph, table
 from minidl.ops.activation import ReLU, ReLUKernels
 from minidl.ops.conv import Conv2d, ConvTranspose2d, convolution
+from minidl.ops.elementwise import Add
 from minidl.optim import SGD, Adam, AdamW, clip_grad_norm, scale_gradients, update_all
 from r2unet.network.model import R2UNet
 
 
 def larger_cases(rng, device):
-    """Operations on images of several blocks, pieces and bands, by the name of the Function."""
+    """Operations on arrays of several blocks, pieces and bands, by the name of the Function."""
     image, g, b = 2.0 + rng.normal(size=(3, 5, 40, 61)), rng.normal(size=5), rng.normal(size=5)
-    kernel, back = rng.normal(size=(9, 5, 3, 3)), rng.normal(size=(5, 9, 3, 3))
+    large = rng.normal(size=(2, 3, 60, 80))  # more pixels than a band of rows
+    kernel, back = rng.normal(size=(33, 3, 3, 3)), rng.normal(size=(3, 33, 3, 3))  # more channels than a tile
+    strided = {"stride": 2, "padding": 1}
     target = Tensor(to_device(rng.integers(0, 2, (3, 1, 40, 61)).astype(float), device))
+    many = Tensor(to_device(rng.integers(0, 2, (300, 900)).astype(float), device))  # images; 270,000 pixels
     logits = 3.0 * rng.normal(size=target.shape)
     statistics = tuple(to_device(v, device) for v in (rng.normal(size=5), rng.uniform(0.5, 2.0, 5)))
+    bce, dice = ops.binary_cross_entropy_with_logits, ops.soft_dice_loss
     return {
         "ReLU, larger": (ops.relu, [image]),
         "Sigmoid, larger": (ops.sigmoid, [image]),
         "MaxPool2d, larger": (lambda x: ops.max_pool2d(x, 3, 2, 1), [image]),
         "UpsampleNearest, larger": (ops.upsample_nearest, [image]),
-        "Conv2d, larger": (lambda x, w: ops.conv2d(x, w, padding=1), [image, kernel]),
-        "Conv2d, larger, stride 2": (lambda x, w: ops.conv2d(x, w, stride=2, padding=1), [image, kernel]),
-        "ConvTranspose2d, larger": (
-            lambda x, w: ops.conv_transpose2d(x, w, stride=2, padding=1, output_padding=1),
-            [image, back],
+        "Conv2d, larger": (lambda x, w: ops.conv2d(x, w, padding=1), [large, kernel]),
+        "Conv2d, larger, stride 2": (lambda x, w: ops.conv2d(x, w, **strided), [large, kernel]),
+        "ConvTranspose2d, larger": (lambda x, w: ops.conv_transpose2d(x, w, padding=1), [large, back]),
+        "ConvTranspose2d, larger, stride 2": (
+            lambda x, w: ops.conv_transpose2d(x, w, output_padding=1, **strided),
+            [large, back],
         ),
         "BatchNorm, larger": (lambda *t: ops.batch_norm(*t, relu=True)[0], [image, g, b]),
         "BatchNormInference, larger": (lambda *t: ops.batch_norm(*t, statistics)[0], [image, g, b]),
-        "BinaryCrossEntropyWithLogits, larger": (
-            lambda x: ops.binary_cross_entropy_with_logits(x, target),
-            [logits],
-        ),
-        "SoftDiceLoss, larger": (lambda x: ops.soft_dice_loss(x, target), [logits]),
+        "BinaryCrossEntropyWithLogits, larger": (lambda x: bce(x, target), [logits]),
+        "BinaryCrossEntropyWithLogits, many": (lambda x: bce(x, many), [rng.normal(size=many.shape)]),
+        "SoftDiceLoss, larger": (lambda x: dice(x, target), [logits]),
+        "SoftDiceLoss, many": (lambda x: dice(x, many), [rng.normal(size=many.shape)]),
     }
 
 
+@cache
 def all_cases(device):
     """Return all cases, with the same random numbers for every device."""
     rng = np.random.default_rng(0)
@@ -97,31 +104,68 @@ def test_the_definition_gives_the_same_result_on_every_device(case, device):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * max(1.0, np.abs(b).max()))
 
 
-def after_two_steps(device, how):
-    """Return the parameters after two steps of AdamW with clipped gradients."""
+@pytest.mark.parametrize(
+    "kind, device, name",
+    sorted({(case.partition(",")[0], device, name) for device, case, name in PAIRS}),
+    ids=str,
+)
+def test_every_implementation_computes_at_least_one_case(kind, device, name):
+    if problem := problem_of(device):
+        pytest.skip(problem)
+    cases = {case: f for case, f in all_cases(device).items() if case.partition(",")[0] == kind}
+    assert any(implementation_of(by(name, f), arrays, device) == name for f, arrays in cases.values())
+
+
+def gradients_and_parameters(device):
+    """Return parameters of several blocks of threads with random gradients."""
     rng = np.random.default_rng(0)
-    shapes = (3,), (7, 5), (2, 3, 3, 3)
+    shapes = (3,), (70, 50), (2, 3, 3, 3)
     parameters = [Parameter(to_device(rng.normal(size=shape), device)) for shape in shapes]
+    for p in parameters:
+        p.grad = to_device(rng.normal(size=p.shape), device)
+    return parameters
+
+
+def two_steps(device):
+    """Return the parameters after two steps of AdamW."""
+    parameters = gradients_and_parameters(device)
     optimizer = AdamW(parameters, lr=0.1)
-    with implementation(how):
-        for _ in range(2):
-            for p in parameters:
-                p.grad = to_device(rng.normal(size=p.shape), device)
-            norm = clip_grad_norm(parameters, 1.0)
-            optimizer.step()
-    return [np.asarray(float(norm)), *(to_numpy(p.data) for p in parameters)]
+    for _ in range(2):
+        optimizer.step()
+    return [p.data for p in parameters]
 
 
-def test_a_step_of_the_optimizer_agrees_with_its_definition(device):
-    for a, b in zip(after_two_steps(device, "auto"), after_two_steps("cpu", "definition"), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12)
+def clipped(device):
+    """Return the norm of the gradients before they were clipped, and the gradients after it."""
+    parameters = gradients_and_parameters(device)
+    norm = clip_grad_norm(parameters, 1.0)
+    return [np.asarray(float(norm)), *(p.grad for p in parameters)]
 
 
-def test_a_weighted_sum_agrees_with_its_definition(device, put, rng):
-    u, v = rng.normal(size=(2, 300))
-    np.testing.assert_allclose(
-        to_numpy(weighted_sum(0.9, put(u), 0.2, put(v))), add_weighted(0.9, u, 0.2, v), rtol=1e-12
-    )
+def averaged(device):
+    """Return a weighted sum of two arrays."""
+    u, v = np.random.default_rng(0).normal(size=(2, 700))
+    return [weighted_sum(0.9, to_device(u, device), 0.2, to_device(v, device))]
+
+
+# What runs each plain function, an operation that is not differentiated.
+PLAIN = {add_weighted: averaged, update_all: two_steps, scale_gradients: clipped}
+
+
+def test_every_plain_function_is_compared():
+    assert PLAIN.keys() == set(outside_the_graph())
+
+
+@pytest.mark.parametrize("function", PLAIN, ids=lambda function: function.__name__)
+def test_an_implementation_of_a_plain_function_agrees_with_its_definition(function, device):
+    run = PLAIN[function]
+    with implementation("definition"):
+        expected = run("cpu")
+    for name in ("definition", *implementations(function, device)):
+        with implementation(name):
+            found = run(device)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(to_numpy(a), b, rtol=1e-12, atol=1e-15)
 
 
 def operations(y):
@@ -208,6 +252,21 @@ class TestTheChoice:
             ("direct", "cpu"): "rows",
             ("direct", "cuda"): "implicit GEMM",
         }
+
+    def test_by_the_method_auto_leaves_the_choice_of_an_outer_block(self):
+        arguments = (4, 4, 3, 3), (1, 1), (1, 1)
+        with implementation("definition"), convolution("auto"):
+            assert choose(Conv2d, "cpu", *arguments) is Conv2d
+        with convolution("im2col"), convolution("direct"):
+            assert name_of(choose(Conv2d, "cpu", *arguments)) == "rows"
+
+    def test_of_an_operation_without_implementations_is_an_error(self):
+        for unknown in (Add, object, ReLUKernels):
+            with (
+                pytest.raises(ValueError, match="has only its definition"),
+                implementation("rows", of=(unknown,)),
+            ):
+                pass
 
     def test_rejects_an_unknown_name_and_lists_the_known_ones(self):
         with (

@@ -1,4 +1,4 @@
-"""Nearest-neighbour up-sampling repeats pixels; its gradient sums over the copies of each pixel."""
+"""Nearest-neighbour upsampling repeats pixels; its gradient sums over the copies of each pixel."""
 
 import numpy as np
 import pytest

@@ -124,9 +124,8 @@ class TestParameters:
         own = [
             parameter_count(network(widths=(2, 4), steps=t, share_weights=False, rng=rng)) for t in range(4)
         ]
-        convolutions = 2 * (
-            2 * 38 + 148
-        )  # two a block: two blocks of 2 * (9 * 2 + 1), one of 4 * (9 * 4 + 1)
+        # Two in each block: two blocks of 2 * (9 * 2 + 1), one of 4 * (9 * 4 + 1).
+        convolutions = 2 * (2 * 38 + 148)
         assert np.diff(own).tolist() == [convolutions] * 3 and own[0] == shared[0]
 
     @pytest.mark.parametrize("network", [RecurrentUNet, R2UNet, R2AttentionUNet])

@@ -140,3 +140,17 @@ class TestFigure:
             p.data = np.zeros_like(p.data)
         plot_explanation(explain(model, image, 16), tmp_path / "f.png")
         assert (tmp_path / "f.png").exists()
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({}, "the same weights, applied to"),
+        ({"share_weights": False}, "different weights at every step, applied to"),
+        ({"tie_weights": False}, "w_f applied to the block's input, plus w_r applied to the previous output"),
+    ],
+)
+def test_the_title_of_the_recurrence_says_which_weights_are_applied(rng, image, options, words):
+    network = R2UNet(widths=(4, 6), steps=1, rng=rng, **options).eval()
+    titles = [section.title for section in explain(network, image, 16).sections]
+    assert any(words in title for title in titles)

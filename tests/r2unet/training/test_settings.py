@@ -1,10 +1,13 @@
 """Valid settings are accepted; invalid ones are refused with the name of the option and a remedy."""
 
 import dataclasses
+import inspect
 
 import pytest
 
 from r2unet.errors import InputError
+from r2unet.network import model
+from r2unet.network.model import RECURRENCE, UShape
 from r2unet.training.settings import CHOICES, LIMITS, Settings, as_text, flag
 
 
@@ -19,6 +22,16 @@ def refusal(call) -> str:
 def test_the_defaults_are_valid_and_every_number_has_limits():
     assert Settings().check() == Settings()
     assert {*LIMITS, *CHOICES, "data"} == {field.name for field in dataclasses.fields(Settings)}
+
+
+def test_a_network_s_options_have_the_same_defaults_in_its_constructor_and_in_the_settings():
+    arguments = inspect.signature(UShape.__init__).parameters
+    defaults = {"widths": Settings().widths, **Settings().network_options()}
+    assert {name: arguments[name].default for name in defaults} == defaults
+    assert {name: RECURRENCE[name] for name in RECURRENCE} == {name: defaults[name] for name in RECURRENCE}
+    assert {name: choices[0] for name, choices in model.CHOICES.items()} == {
+        name: defaults[name] for name in model.CHOICES
+    }
 
 
 @pytest.mark.parametrize("name", LIMITS)

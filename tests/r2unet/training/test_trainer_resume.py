@@ -75,9 +75,8 @@ class TestCtrlC:
 
         with pytest.raises(Interrupted, match="stopped after 1 epochs and 0 of 3 batches"):
             new_trainer(tmp_path, InterruptedValidation).run()
-        resume(
-            new_trainer(tmp_path, InterruptedValidation)
-        )  # after the last epoch nothing is left to interrupt
+        # After the last epoch nothing is left to interrupt.
+        resume(new_trainer(tmp_path, InterruptedValidation))
         assert files(tmp_path) == files(trained) and (tmp_path / "overlays.png").exists()
 
     def test_twice_stops_at_once(self, new_trainer, tmp_path):
