@@ -92,7 +92,6 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train to the last epoch and return the report on the best one. Raises Interrupted on Ctrl-C."""
         state, epochs = self.state, self.settings.epochs
-        self.last_save = time.monotonic()
         bar = progress_bar(
             self.settings, len(self.training), len(state.history), state.batches_done, show=self.bar
         )

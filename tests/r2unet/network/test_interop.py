@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from minidl import Tensor, no_grad
-from r2unet.errors import InputError
 from r2unet.network.interop import load_state_dict, pytorch_names, read_pytorch
 from r2unet.network.model import AttentionUNet, R2AttentionUNet, R2UNet, UNet
+from tests.r2unet.refusal import refusal
 
 TESTS = Path(__file__).parents[2]
 NETWORKS = {"U_Net": UNet, "R2U_Net": R2UNet, "AttU_Net": AttentionUNet, "R2AttU_Net": R2AttentionUNet}
@@ -39,14 +39,6 @@ def safetensors(state, **dtypes):
         numbers += a.tobytes()
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + numbers
-
-
-def refusal(call) -> str:
-    """Return the message of the InputError that the call raises: one line."""
-    with pytest.raises(InputError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 class TestOutputs:

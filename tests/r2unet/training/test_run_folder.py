@@ -4,18 +4,10 @@ import numpy as np
 import pytest
 
 from minidl import checkpoint
-from r2unet.errors import InputError
 from r2unet.training.checkpoints import read_state
 from r2unet.training.run_folder import load_datasets, start_or_resume
 from r2unet.training.settings import Settings
-
-
-def refusal(call) -> str:
-    """Return the one-line message of the InputError that the call raises."""
-    with pytest.raises(InputError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from tests.r2unet.refusal import refusal
 
 
 class TestDatasets:

@@ -5,18 +5,10 @@ import inspect
 
 import pytest
 
-from r2unet.errors import InputError
 from r2unet.network import model
 from r2unet.network.model import RECURRENCE, UShape
 from r2unet.training.settings import CHOICES, LIMITS, Settings, as_text, flag
-
-
-def refusal(call) -> str:
-    """Return the one-line message of the InputError that the call raises."""
-    with pytest.raises(InputError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from tests.r2unet.refusal import refusal
 
 
 def test_the_defaults_are_valid_and_every_number_has_limits():
