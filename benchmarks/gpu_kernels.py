@@ -51,6 +51,8 @@ OPERATIONS: dict[str, Callable[[Arrays], float]] = {
     "sigmoid": lambda a: 4.0 * a[0].size,
     "cross_entropy": lambda a: 8.0 * a[0].size,
     "soft_dice": lambda a: 8.0 * a[0].size,
+    # x (N, K): for each logit the sums and products, exp, log, expm1 and pow
+    "softmax_cross_entropy": lambda a: 12.0 * a[0].size,
 }
 COMPUTE_BOUND = ("implicit_gemm_",)  # limited by arithmetic, not by memory
 

@@ -19,8 +19,8 @@ from benchmarks.frameworks import OWN
 from benchmarks.timing import interleave, ratios, spread
 from minidl.data import DataLoader
 from r2unet.data.augment import augment
+from r2unet.data.folders import find_pairs
 from r2unet.data.images import write_mask
-from r2unet.data.isic import find_pairs
 from r2unet.data.lesion_images import LesionImages
 from r2unet.data.sample import Batch, collate
 from r2unet.data.synthetic import make_lesion

@@ -35,7 +35,10 @@ from r2unet.training.checkpoints import PRETRAINED
 parser = argparse.ArgumentParser(description="Score a network on images as other cameras would take them.")
 parser.add_argument("--data", required=True, help="folder of ISIC 2016, 2017 or 2018")
 parser.add_argument(
-    "--checkpoint", type=Path, default=PRETRAINED, help="weights to score (default: the pretrained weights)"
+    "--checkpoint",
+    type=Path,
+    default=PRETRAINED["isic2017"],
+    help="weights to score (default: the pretrained weights)",
 )
 parser.add_argument("--split", default="validation", help="images to score (default validation)")
 parser.add_argument(

@@ -1,9 +1,9 @@
 """Loading data: samples in random order, augmented and collated into batches, ahead of the training step.
 
-All random numbers of an epoch are drawn before its first batch: one permutation of the data set, and one seed
-for the augmentation of each sample. The batches therefore do not depend on the number of threads that prepare
-them, nor on which thread is faster. An epoch that was interrupted after k batches resumes exactly: draw the
-same numbers again and skip k batches.
+All random numbers of an epoch are drawn before its first batch: the order of the samples, and one seed for
+the augmentation of each. The batches therefore do not depend on the number of threads that prepare them, nor
+on which thread is faster. An epoch that was interrupted after k batches resumes exactly: draw the same
+numbers again and skip k batches.
 
 Batches for a GPU are copied to it while it computes the previous batch (`prefetched`).
 """
@@ -24,9 +24,11 @@ from minidl.backend import Array, Copy, copy_stream, pinned_empty, to_device
 class DataLoader:
     """Yield a data set's samples in batches, each sample passed through `transform(sample, rng)`.
 
-    `shuffle` and `transform` draw from `rng`, which advances by the same amount in every epoch. `collate`
-    turns a list of samples into a batch; without it the batch is the list. `threads` threads prepare batches
-    in advance; with 0 each batch is prepared when it is requested. Raises ValueError for invalid settings.
+    `shuffle` and `transform` draw from `rng`, which advances by the same amount in every epoch. With
+    `probabilities` (N,), one for each of the N samples, `shuffle` draws N samples with replacement instead of
+    a permutation, so that a frequent class does not dominate the batches. `collate` turns a list of samples
+    into a batch; without it the batch is the list. `threads` threads prepare batches in advance; with 0 each
+    batch is prepared when it is requested. Raises ValueError for invalid settings.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class DataLoader:
         transform: Callable[[Any, np.random.Generator], Any] | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
         threads: int = 0,
+        probabilities: np.ndarray | None = None,
     ) -> None:
         if batch_size < 1 or threads < 0:
             raise ValueError(
@@ -48,8 +51,11 @@ class DataLoader:
             raise ValueError(
                 "DataLoader: shuffle and transform need a generator, rng=numpy.random.default_rng(seed)"
             )
+        if probabilities is not None:
+            probabilities = checked_probabilities(probabilities, len(dataset), shuffle)
         self.dataset, self.batch_size, self.shuffle, self.rng = dataset, batch_size, shuffle, rng
         self.transform, self.collate, self.threads = transform, collate, threads
+        self.probabilities = probabilities
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
@@ -61,7 +67,9 @@ class DataLoader:
         """Yield the batches of the next epoch from batch `start` on, as if those before had been read."""
         order = np.arange(len(self.dataset))
         seeds = np.zeros(len(order), np.int64)
-        if self.shuffle:
+        if self.probabilities is not None:
+            order = self.rng.choice(len(order), size=len(order), p=self.probabilities)
+        elif self.shuffle:
             order = self.rng.permutation(len(order))
         if self.transform:
             seeds = self.rng.integers(2**63, size=len(order))
@@ -93,6 +101,21 @@ class DataLoader:
             finally:  # if iteration stops early, do not prepare the rest
                 for future in pending:
                     future.cancel()
+
+
+def checked_probabilities(probabilities: np.ndarray, samples: int, shuffle: bool) -> np.ndarray:
+    """Return a copy of the probabilities (samples,) in float64. Raises ValueError if they cannot be drawn."""
+    if not shuffle:
+        raise ValueError("DataLoader: without shuffle, probabilities have no effect; add shuffle=True")
+    p = np.array(probabilities, np.float64)
+    if p.shape != (samples,):
+        raise ValueError(f"DataLoader: expected a probability for each of {samples} samples, got {p.shape}")
+    if not (p >= 0.0).all():
+        i = int(np.argmin(p))  # also of a NaN
+        raise ValueError(f"DataLoader: probabilities must be at least 0, got {p[i]} for sample {i}")
+    if not abs(p.sum() - 1.0) < 1e-8:
+        raise ValueError(f"DataLoader: probabilities must sum to 1, got {p.sum()}; divide them by their sum")
+    return p
 
 
 class Sent(NamedTuple):

@@ -53,6 +53,9 @@ def function_cases(
     mean, var = rng.normal(size=3), rng.uniform(0.5, 2.0, 3)
     statistics = to_device(mean, device), to_device(var, device)
     target = Tensor(to_device(mask, device))
+    class_logits = 2.0 * rng.normal(size=(5, 4))
+    rows_of_classes = rng.random((5, 4)) * [[1.0], [0.0], [2.0], [0.5], [1.0]]  # the second has no class
+    classes = Tensor(to_device(rows_of_classes, device))
     # Batch norm's z = g n + b is far from 0 if x is far from the mean, and b is small. In training the second
     # image is the first one's negative, so that the mean is 0.
     half, small = off_zero(rng, 1, 3, 7, 6), rng.uniform(-0.1, 0.1, 3)
@@ -127,6 +130,11 @@ def function_cases(
         ),
         "SoftDiceLoss": (lambda x: ops.soft_dice_loss(x, target), [logits]),
         "FocalLoss": (lambda x: ops.focal_loss(x, target, gamma=1.5), [logits]),
+        "SoftmaxCrossEntropy": (lambda x: ops.softmax_cross_entropy(x, classes), [class_logits]),
+        "SoftmaxCrossEntropy, focal": (
+            lambda x: ops.softmax_cross_entropy(x, classes, gamma=1.5),
+            [class_logits],
+        ),
         "TverskyLoss": (lambda x: ops.tversky_loss(x, target, 0.2, 0.9), [logits]),
         "GroupNorm": (
             lambda x, g, b: ops.group_norm(x, 2, g, b),

@@ -22,7 +22,7 @@ _MODULES = {
     "collate": "r2unet.data.sample",
     "SyntheticLesions": "r2unet.data.synthetic",
     "LesionImages": "r2unet.data.lesion_images",
-    "find_pairs": "r2unet.data.isic",
+    "find_pairs": "r2unet.data.folders",
     "read_image": "r2unet.data.images",
     "read_mask": "r2unet.data.images",
     # training and prediction

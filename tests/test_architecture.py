@@ -85,9 +85,10 @@ PACKAGES = {
     "network": set(),
     "prediction": {"data", "network"},
     "scores": {"data", "network", "prediction"},
-    "training": {"data", "network", "prediction", "scores"},
-    "study": {"data", "network", "prediction", "scores", "training"},
-    "commands": {"data", "network", "prediction", "scores", "training", "study"},
+    "diagnosis": {"data", "network", "prediction", "scores"},
+    "training": {"data", "network", "prediction", "scores", "diagnosis"},
+    "study": {"data", "network", "prediction", "scores", "diagnosis", "training"},
+    "commands": {"data", "network", "prediction", "scores", "diagnosis", "training", "study"},
 }
 # Files outside the packages below, which all of them may import.
 BASE = {"r2unet", "r2unet.errors", "r2unet.files", "r2unet.figures"}

@@ -1,6 +1,6 @@
 """The documentation is correct: its code prints the output on the page, and its links exist.
 
-Every ```python block of README.md and docs/*.md is executed: the blocks of a page in order and in one
+Every ```python block of README.md and docs/**/*.md is executed: the blocks of a page in order and in one
 namespace. A ```text block directly below it is the expected output. `<!-- not run: reason -->` above a block
 excludes it. A page that runs CUDA kernels on the CPU is skipped if there is no g++, except in CI.
 
@@ -23,7 +23,7 @@ from PIL import Image
 from minidl import cuda_on_cpu
 
 ROOT = Path(__file__).parents[1]
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if page.exists()]
 
 BLOCK = re.compile(
     r"(?P<skip><!-- not run: .+? -->\s*)?"

@@ -8,6 +8,7 @@ from minidl.ops.loss import (
     binary_cross_entropy_with_logits,
     focal_loss,
     soft_dice_loss,
+    softmax_cross_entropy,
     tversky_loss,
 )
 from minidl.ops.norm import batch_norm, group_norm
@@ -42,6 +43,7 @@ __all__ = [
     "reshape",
     "sigmoid",
     "soft_dice_loss",
+    "softmax_cross_entropy",
     "subtract",
     "sum",
     "transpose",

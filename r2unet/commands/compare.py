@@ -75,7 +75,9 @@ def add_execution(p: argparse.ArgumentParser) -> None:
         metavar="N",
         help="training runs in parallel, each in its own process with its own images (default %(default)s)",
     )
-    p.add_argument("--originals", action="store_true", help="score at the original size of the images")
+    p.add_argument(
+        "--originals", action="store_true", help="score outlines at the original size of the images"
+    )
     add_pictures(p)
 
 

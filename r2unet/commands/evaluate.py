@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from minidl.backend import resolve_device
 from r2unet.commands.messages import explain_memory_error, memory_remedy, print_scores, write_json
 from r2unet.commands.options import (
     DATA,
+    LABELS,
     add_checkpoint,
     add_device,
     add_pictures,
@@ -23,19 +25,22 @@ from r2unet.commands.options import (
     post_processing,
 )
 from r2unet.commands.values import new_file, picture
-from r2unet.data.isic import SPLITS, find_pairs
+from r2unet.data.classes import CLASSES
+from r2unet.data.folders import find_pairs
 from r2unet.data.lesion_images import LesionImages
+from r2unet.data.pairs import SPLITS
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 from r2unet.files import check_writable
 from r2unet.network.fold import fold_all
 from r2unet.network.model import UShape
+from r2unet.training.calibrate import correction
 from r2unet.training.checkpoints import load_model
 from r2unet.training.run_folder import load_datasets
 from r2unet.training.settings import Settings
 
 if TYPE_CHECKING:
-    from r2unet.scores.predictions import Prediction
+    from r2unet.scores.predictions import Answered, Outlined
 
 HELP = "score a checkpoint and compare it with trivial baselines"
 DETAILS = "With --data, masks are compared at the images' original size, as in the ISIC challenge."
@@ -45,6 +50,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     add_checkpoint(p)
     text = f"{DATA} (default: generated lesions, if the network was trained on them)"
     p.add_argument("--data", metavar="DIR", help=text)
+    p.add_argument("--labels", metavar="F", help=LABELS)
     p.add_argument(
         "--split",
         choices=SPLITS,
@@ -72,6 +78,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
         "--worst", action="store_true", help="with --overlays: draw the images with the worst scores"
     )
     add_pictures(p)
+    text = "folder for figures of the diagnosis: ROC curves, reliability, confusion matrix"
+    p.add_argument("--figures", type=Path, metavar="DIR", help=text)
     add_device(p)
 
 
@@ -99,43 +107,77 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
         check_writable("--json", options.json.parent)
     if options.worst and not options.overlays:
         raise InputError("--worst: has no effect without --overlays F.png; add it, or omit --worst")
+    if options.figures:
+        check_writable("--figures", options.figures)
     model, settings, state = load_model(options.checkpoint)
+    _check_task(options, settings.task)
     if options.data is None and settings.data is not None:
         raise InputError(
             "--data: is missing; the weights were trained on real images, not on generated lesions, so give "
             "a folder of images and masks"
         )
+    if options.labels and not options.data:
+        raise InputError("--labels: belongs to images of your own; give their folder with --data, or omit it")
     images = settings.batch_size if options.data is None else 1
     option, remedy = f"--checkpoint {options.checkpoint}", memory_remedy(device)
     with explain_memory_error(option, images, settings.size, device, remedy):
         return _score(options, model.to(device), settings, state, device)
 
 
+def _check_task(options: argparse.Namespace, task: str) -> None:
+    """Raise InputError for an option about an answer that the network does not give."""
+    for option, given, missing in (
+        ("--figures", options.figures, "outline"),
+        ("--overlays", options.overlays, "diagnosis"),
+        ("--compare-modes", options.compare_modes, "diagnosis"),
+    ):
+        if given and task == missing:
+            raise InputError(f"{option}: this network predicts only the {task}; omit the option")
+
+
 def _score(
     options: argparse.Namespace, model: UShape, settings: Settings, state: dict[str, Any], device: str
 ) -> dict[str, Any]:
     """Predict all masks, score them, and draw a few."""
+    from r2unet.diagnosis.evaluate import Diagnoses, plot_diagnoses
     from r2unet.scores.compare_modes import compare_modes
     from r2unet.scores.evaluate import report
     from r2unet.scores.overlays import plot_overlays
-    from r2unet.scores.predictions import cleaned_up, predict_originals, predict_samples
+    from r2unet.scores.predictions import answer_originals, answer_samples, cleaned_up, outlines
     from r2unet.scores.ranking import best_to_worst, best_to_worst_rows, worst
 
     folded = fold_all(model)
     if options.data is None:
         lesions = _generated(settings, options.split)
-        predict_all = partial(predict_samples, folded, batch_size=settings.batch_size)
+        answer_all = partial(answer_samples, folded, batch_size=settings.batch_size)
     else:
-        lesions = find_pairs(options.data, options.split)
-        predict_all = partial(predict_originals, folded, size=settings.size)
+        lesions = find_pairs(
+            options.data,
+            options.split,
+            options.labels,
+            labelled=options.labels is not None,  # without labels, the outline can still be scored
+            masks_needed=settings.task != "diagnosis",
+        )
+        answer_all = partial(answer_originals, folded, size=settings.size)
     post = post_processing(options, state)
 
-    def predict(lesions: Sequence[Any]) -> Iterator[Prediction]:
-        predictions = predict_all(lesions, device=device, tta=post["tta"])
-        return cleaned_up(predictions) if post["clean_up"] else predictions
+    fix, rng = correction(state, post["tta"]), np.random.default_rng(settings.seed)
 
-    rng = np.random.default_rng(settings.seed)
-    scores = report(predict(lesions), state.get("mean_mask"), rng)
+    def outlined(answers: Iterable[Answered]) -> Iterator[Outlined]:
+        return cleaned_up(outlines(answers)) if post["clean_up"] else outlines(answers)
+
+    answers, scores = answer_all(lesions, device=device, tta=post["tta"], correction=fix), {}
+    if settings.task != "outline":
+        classes, entry = CLASSES[settings.classes], state.get("diagnosis")
+        diagnoses = Diagnoses(classes, settings.size, entry, fix.temperature)
+        answers = diagnoses.collected(answers)
+    if settings.task != "diagnosis":
+        scores |= report(outlined(answers), state.get("mean_mask"), rng)
+    if settings.task != "outline":
+        deque(answers, maxlen=0)  # what the outline's scores have not read
+        scores["diagnosis"] = diagnoses.report(rng)
+        if options.figures:
+            plot_diagnoses(scores["diagnosis"], options.figures)
     result = {"checkpoint": str(options.checkpoint), "split": options.split, **post, "scores": scores}
     if options.compare_modes:
         settings.check_batches(len(lesions))
@@ -146,7 +188,8 @@ def _score(
         choose = worst if options.worst else best_to_worst
         names = choose(scores["model"]["jaccard_by_image"], options.pictures)
         chosen = [lesion for lesion in lesions if lesion.name in names]
-        plot_overlays(best_to_worst_rows(predict(chosen), len(names)), options.overlays)
+        answers = answer_all(chosen, device=device, tta=post["tta"])
+        plot_overlays(best_to_worst_rows(outlined(answers), len(names)), options.overlays)
     return result
 
 

@@ -6,16 +6,19 @@ import argparse
 from pathlib import Path
 
 from minidl.backend import resolve_device
-from r2unet.commands.messages import explain_memory_error, memory_remedy
+from r2unet.commands.messages import DISCLAIMER, explain_memory_error, memory_remedy, print_licence
 from r2unet.commands.options import add_checkpoint, add_device
 from r2unet.commands.values import picture
+from r2unet.data.classes import CLASSES
 from r2unet.files import check_writable
+from r2unet.training.calibrate import correction
 from r2unet.training.checkpoints import load_model
 
-HELP = "draw the features that the network computes from an image"
+HELP = "draw the features that the network computes from an image, and what drove its diagnosis"
 DETAILS = (
     "The figure shows features of every encoder level, of every step of the first recurrent convolution, and "
-    "of the inputs and the output of every decoder block."
+    "of the inputs and the output of every decoder block. If the network has a diagnosis, it also shows the "
+    f"evidence for the most probable classes, and the mask as the diagnosis head sees it. {DISCLAIMER}"
 )
 
 
@@ -32,10 +35,19 @@ def run(options: argparse.Namespace) -> int:
 
     device = resolve_device(options.device)
     check_writable("--out", options.out.parent)
-    model, settings, _ = load_model(options.checkpoint)
+    model, settings, state = load_model(options.checkpoint)
+    classes = CLASSES[settings.classes]
+    print_licence(state)
     option = f"--checkpoint {options.checkpoint}"
     with explain_memory_error(option, 1, settings.size, device, memory_remedy(device)):
-        explanation = explain(model.to(device), read_photograph(options.image), settings.size, device)
+        explanation = explain(
+            model.to(device),
+            read_photograph(options.image),
+            settings.size,
+            device,
+            classes,
+            correction(state, tta=False),
+        )
         plot_explanation(explanation, options.out)
     print(f"the figure is in {options.out}")
     return 0

@@ -28,6 +28,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
     add_post_processing(
         p, "stored as the default for predict and evaluate; default: as in SOURCE, otherwise no"
     )
+    text = "licence of the weights, stored in the file and printed by predict; default: as in SOURCE"
+    p.add_argument("--licence", metavar="TEXT", help=text)
     p.add_argument(
         "--pytorch",
         action="store_true",
@@ -60,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
                 raise InputError(f"{flag(name)}: has no effect without --pytorch; omit the option")
         state = from_training(options.source)
     state = {**(to_half(state) if options.half else state), "prediction": post_processing(options, state)}
+    if options.licence:
+        state["licence"] = options.licence
     write(state, options.source, options.out)
     numbers = sum(array.size for array in state["model"].values())
     print(

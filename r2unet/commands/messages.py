@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from minidl.tensor import Tensor
+from r2unet.data.classes import CLASSES
 from r2unet.errors import InputError
 from r2unet.files import output_file
-from r2unet.training.settings import Settings, new_model
+from r2unet.network.model import UShape
+from r2unet.training.settings import Settings, new_model, new_objective
 
 DISCLAIMER = "For learning and research; not a medical device."
 
@@ -35,12 +38,23 @@ def line_printer(progress_bar: bool) -> Callable[[str], None]:
 
 
 def print_scores(scores: dict[str, Any]) -> None:
-    """Print the table of scores to stdout, and warnings about baselines that score better to stderr."""
+    """Print the tables of scores to stdout, and warnings about baselines that score better to stderr."""
+    from r2unet.diagnosis.evaluate import as_text
     from r2unet.scores.evaluate import as_table, baseline_warnings
 
-    print(as_table(scores), flush=True)
-    for warning in baseline_warnings(scores):
-        print(warning, file=sys.stderr)
+    outline = {name: values for name, values in scores.items() if name != "diagnosis"}
+    if outline:
+        print(as_table(outline), flush=True)
+        for warning in baseline_warnings(outline):
+            print(warning, file=sys.stderr)
+    if scores.get("diagnosis"):
+        print(as_text(scores["diagnosis"]), flush=True)
+
+
+def print_licence(state: dict[str, Any]) -> None:
+    """Print the licence of a checkpoint's weights on stderr, if it stores one."""
+    if licence := state.get("licence"):
+        print(f"licence of the weights: {licence}", file=sys.stderr)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -51,11 +65,16 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def training_memory(settings: Settings) -> str:
     """Return one line with the memory that a training step takes on the CPU."""
-    from r2unet.network.losses import LOSSES
     from r2unet.training.cost import describe_memory, estimate_memory, resident_bytes
 
     program, rng = resident_bytes(), np.random.default_rng(0)
-    memory = estimate_memory(lambda: new_model(settings, rng), LOSSES[settings.loss], settings.multiple)
+    objective, classes = new_objective(settings), len(CLASSES[settings.classes])
+
+    def loss(model: UShape, images: Tensor, masks: Tensor) -> Tensor:
+        targets = Tensor(np.zeros((len(images.data), classes), np.float32))
+        return objective(model.answer(images), masks, targets)
+
+    memory = estimate_memory(lambda: new_model(settings, rng), loss, settings.multiple)
     return describe_memory(memory, settings.batch_size, settings.size, program)
 
 

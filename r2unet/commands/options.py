@@ -17,11 +17,15 @@ from typing import Any, NoReturn
 from minidl.backend import DEVICE_CHOICES
 from minidl.ops.conv import METHODS
 from r2unet.commands.values import number, widths
-from r2unet.training.checkpoints import POST_PROCESSING, PRETRAINED
+from r2unet.training.checkpoints import ABOUT_WEIGHTS, POST_PROCESSING, PRETRAINED
 from r2unet.training.settings import CHOICES, LIMITS, Settings, as_text, flag
 
 MAX_THREADS = 64
-DATA = "an ISIC 2016, 2017 or 2018 folder, or a folder with images/ and masks/"
+DATA = "a folder of ISIC 2016, 2017, 2018 or HAM10000, or with images/ and masks/; join several with ':'"
+LABELS = (
+    "table of diagnoses with a row for each image, as in ISIC 2016 (benign or malignant), in ISIC 2017 or "
+    "2018 (a column for each type), or in HAM10000 (dx); default: the tables beside the images"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,16 +39,18 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_data(p: argparse.ArgumentParser) -> None:
-    """Add --data, the images of a training run."""
+    """Add --data and --labels, the images of a training run and their diagnoses."""
     text = f"{DATA} (default: generated lesions)"
-    p.add_argument("--data", default=argparse.SUPPRESS, metavar="DIR", help=text)
+    p.add_argument("--data", default=argparse.SUPPRESS, metavar="DIR[:DIR]", help=text)
+    p.add_argument("--labels", default=argparse.SUPPRESS, metavar="F", help=LABELS)
 
 
 def add_training(p: argparse.ArgumentParser) -> None:
     """Add the settings of a training run, except its data and its seed."""
     add_setting(p, "size", int, "N", "image size: images are resized to N x N pixels")
     add_network(p)
-    add_choice(p, "loss", "loss function")
+    add_choice(p, "loss", "loss function of the outline")
+    add_diagnosis(p)
     add_setting(p, "epochs", int, "N", "passes over the training images")
     add_setting(p, "batch_size", int, "N", "images per step")
     add_setting(p, "lr", float, "X", "learning rate")
@@ -59,9 +65,24 @@ def add_training(p: argparse.ArgumentParser) -> None:
     add_setting(p, "images", int, "N", "number of lesions to generate for training without --data")
 
 
+def add_diagnosis(p: argparse.ArgumentParser) -> None:
+    """Add the settings for training a diagnosis."""
+    add_choice(p, "diagnosis_loss", "loss function of the diagnosis")
+    add_setting(p, "diagnosis_weight", float, "X", "weight of the diagnosis' loss next to the outline's")
+    text = "weights of the classes in the loss, by their number of images n: n^-1/2, equal, or n^-1"
+    add_choice(p, "class_weights", text)
+    add_setting(p, "label_smoothing", float, "X", "share of the target that is spread over all classes")
+    add_choice(p, "balanced", "draw the images of all classes equally often", nargs="?", const=True)
+    text = "keep the encoder's weights as they are at the start (with --from)"
+    add_choice(p, "freeze_encoder", text, nargs="?", const=True)
+
+
 def add_network(p: argparse.ArgumentParser) -> None:
     """Add the settings that define the network."""
     add_choice(p, "model", "network")
+    add_choice(p, "task", "what the network predicts: the outline, the diagnosis, or both with one encoder")
+    add_choice(p, "classes", "classes of the diagnosis")
+    add_choice(p, "pooling", "where the diagnosis looks: over the predicted lesion, the whole image, or both")
     add_setting(p, "widths", widths, "A,B,...", "channels of each level")
     add_setting(p, "steps", int, "N", "recurrent steps t; each recurrent convolution is applied t + 1 times")
     add_choice(p, "share_weights", "whether all recurrent steps share one convolution")
@@ -110,9 +131,25 @@ def settings_given(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_checkpoint(p: argparse.ArgumentParser) -> None:
-    """Add --checkpoint, the trained network."""
+    """Add --checkpoint and --weights, which both set `checkpoint`: the trained network."""
+    group = p.add_mutually_exclusive_group()
     text = "best.npz of a training run, or a file that export wrote (default: the pretrained weights)"
-    p.add_argument("--checkpoint", type=Path, default=PRETRAINED, metavar="F", help=text)
+    group.add_argument("--checkpoint", type=Path, default=PRETRAINED["isic2017"], metavar="F", help=text)
+    text = "; ".join(f"{name}: {about}" for name, about in ABOUT_WEIGHTS.items())
+    group.add_argument(
+        "--weights",
+        dest="checkpoint",
+        type=pretrained,
+        metavar="NAME",
+        help=f"pretrained weights by name. {text} (default isic2017)",
+    )
+
+
+def pretrained(name: str) -> Path:
+    """Convert the name of pretrained weights to their path."""
+    if name not in PRETRAINED:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(PRETRAINED)}, got {name!r}")
+    return PRETRAINED[name]
 
 
 def add_post_processing(

@@ -1,24 +1,35 @@
-"""`r2unet predict`: write a mask for every image."""
+"""`r2unet predict`: write a mask for every image, and a table of diagnoses."""
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minidl.backend import resolve_device
-from r2unet.commands.messages import DISCLAIMER, explain_memory_error, print_error
+from r2unet.commands.messages import DISCLAIMER, explain_memory_error, print_error, print_licence
 from r2unet.commands.options import add_checkpoint, add_device, add_post_processing, post_processing
 from r2unet.commands.values import number
+from r2unet.data.classes import CLASSES, COLUMNS, malignant_classes
 from r2unet.errors import InputError
-from r2unet.files import check_writable
+from r2unet.files import check_writable, output_file
 from r2unet.network.fold import fold_all
+from r2unet.training.calibrate import correction
 from r2unet.training.checkpoints import load_model
 from r2unet.training.settings import LIMITS
 
-HELP = "write a mask for every image"
+if TYPE_CHECKING:
+    from r2unet.prediction.photographs import Result
+
+HELP = "write a mask and the probabilities of the diagnoses for every image"
 DETAILS = (
+    "Masks are PNG files, the probabilities are in diagnoses.csv, both in the format of the ISIC challenge. "
     f"An unreadable file does not stop the others: it is reported at the end, with exit code 2. {DISCLAIMER}"
 )
+TABLE = "diagnoses.csv"
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
@@ -27,7 +38,11 @@ def add_options(p: argparse.ArgumentParser) -> None:
     text = "folder for the masks (default %(default)s)"
     p.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR", help=text)
     add_post_processing(p)
-    p.add_argument("--overlay", action="store_true", help="also draw the outline on each image")
+    p.add_argument(
+        "--overlay",
+        action="store_true",
+        help="also draw the outline on each image, and its diagnosis with a heat map of what drove it",
+    )
     p.add_argument(
         "--size",
         type=number(int, *LIMITS["size"]),
@@ -44,18 +59,46 @@ def run(options: argparse.Namespace) -> int:
     model, settings, state = load_model(options.checkpoint)
     files = find_photographs(options.paths)
     check_writable("--out", options.out)
-    size, errors = options.size or settings.size, []
-    post = post_processing(options, state)
+    size, errors, rows = options.size or settings.size, [], []
+    post, classes = post_processing(options, state), CLASSES[settings.classes]
+    fix = correction(state, post["tta"])
     remedy = "lower it" + (", or use --device cpu" if device == "cuda" else "")
+    print_licence(state)
     with explain_memory_error(f"--size {size}", 1, size, device, remedy):
         folded = fold_all(model.to(device))
-        for file, result in predict_files(folded, size, files, options.out, device, options.overlay, **post):
+        for file, result in predict_files(
+            folded, size, files, options.out, device, options.overlay, **post, correction=fix, classes=classes
+        ):
             if isinstance(result, InputError):
                 errors.append(result)
-            else:
-                print(f"{file}: {result:.1%} lesion", flush=True)
-    written = len(files) - len(errors)
-    print(f"{written} of {len(files)} masks are in {options.out}; not a diagnosis, not a medical device")
+                continue
+            print(f"{file}: {summary(result, classes)}", flush=True)
+            if result.diagnosis is not None:
+                rows.append([file.stem, *(f"{p:#.9g}" for p in result.diagnosis)])
+                write_table(options.out / TABLE, ("image", *COLUMNS[settings.classes]), rows)
+    written, what = len(files) - len(errors), "diagnoses" if settings.task == "diagnosis" else "masks"
+    print(f"{written} of {len(files)} {what} are in {options.out}; not a diagnosis, not a medical device")
     for error in errors:
         print_error(error)
     return 2 if errors else 0
+
+
+def summary(result: Result, classes: tuple[str, ...]) -> str:
+    """Return what was predicted for an image as text: "12.0% lesion; nevus 81%, malignant 12%"."""
+    parts = [] if result.lesion is None else [f"{result.lesion:.1%} lesion"]
+    if result.diagnosis is not None:
+        best = int(result.diagnosis.argmax())
+        malignant = result.diagnosis[malignant_classes(classes)].sum()
+        parts.append(
+            f"{classes[best].replace('_', ' ')} {result.diagnosis[best]:.0%}, malignant {malignant:.0%} "
+            "(probabilities of a teaching model)"
+        )
+    return "; ".join(parts)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a CSV table. Raises InputError if it cannot be written."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    with output_file(path) as file:
+        file.write(text.getvalue().encode())

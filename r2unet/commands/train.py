@@ -20,6 +20,7 @@ from r2unet.commands.options import (
 )
 from r2unet.errors import InputError
 from r2unet.files import check_writable
+from r2unet.training.checkpoints import initial_weights
 from r2unet.training.run_folder import BEST, load_datasets, start_or_resume
 
 HELP = "train a network on ISIC images or on generated lesions"
@@ -32,6 +33,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
     add_setting(
         p, "seed", int, "N", "seed of the initial weights, the order of the images and the augmentation"
     )
+    text = "start from the weights of this checkpoint, where names and shapes agree"
+    p.add_argument("--from", dest="start", type=Path, metavar="F", help=text)
     add_device(p)
     add_cache(p)
     p.add_argument(
@@ -75,7 +78,18 @@ def run(options: argparse.Namespace) -> int:
                 log(training_memory(settings))
             training, validation = load_datasets(settings, options.threads, options.cache, progress_bar)
             log(f"{len(training)} images for training, {len(validation)} for validation")
-            trainer = Trainer(settings, out, training, validation, device, options.threads, log, progress_bar)
+            start = None if state or not options.start else initial_weights(options.start, settings, log)
+            trainer = Trainer(
+                settings,
+                out,
+                training,
+                validation,
+                device,
+                options.threads,
+                log,
+                progress_bar,
+                start=start,
+            )
             if state:
                 trainer.load_state(state)
                 done = trainer.state

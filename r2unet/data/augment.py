@@ -28,11 +28,16 @@ change below is a symmetry of dermoscopy:
   cost one 3x3 product per pixel. The mask does not change.
 - Tone and focus. Cameras have different tone curves, y = x^gamma, and not every image is sharp. Both
   change the contrast at the edge of a lesion, where the network has to decide.
+- Window and compression. Some dermoscopes show a round window that is dark outside, and some archives
+  compress strongly. The outline of what remains visible is the same. Only a part of the images has a window
+  or is compressed, but the parameters are drawn for all, so that later random numbers do not depend on it.
 
 Noise and drawn hairs are left out: downsampling to a few hundred pixels averages a sensor's noise away, and
 the data sets contain enough hairs. All changes together take one or two milliseconds at 128x128 pixels, so
 they are drawn anew in every epoch and never stored.
 """
+
+import io
 
 import numpy as np
 
@@ -140,13 +145,52 @@ def defocus(sample: Sample, rng: np.random.Generator, blur: float = 0.006) -> Sa
     return _with_arrays(sample, image, sample.mask)
 
 
+def round_window(sample: Sample, rng: np.random.Generator, chance: float = 0.2) -> Sample:
+    """Darken the image outside a round window with probability `chance`; the mask ends at the window.
+
+    The window is an ellipse around a point near the centre. Its half axes are about 0.45 to 0.65 of the
+    sides, so that the corners are nearly always outside, and its edge is a hundredth of the side wide.
+    Outside, the image has one grey level, from 0 to 30.
+    """
+    windowed = rng.random() < chance
+    half_axes = rng.uniform(0.45, 0.65) * rng.uniform(0.95, 1.05, size=2)  # along y and x, in sides
+    centre = rng.normal(0, 0.02, size=2)  # relative to the centre of the image
+    darkness = rng.uniform(0, 30)
+    if not windowed:
+        return sample
+    H, W = sample.mask.shape
+    y, x = ((np.arange(n, dtype=np.float32) + 0.5) / n - 0.5 for n in (H, W))
+    y, x = (y - centre[0]) / half_axes[0], (x - centre[1]) / half_axes[1]
+    inside = (1 - np.hypot(y[:, None], x[None, :])) * half_axes.mean()  # (H, W), in sides; 0 at the edge
+    light = np.clip(inside / 0.01 + 0.5, 0, 1).astype(np.float32)[..., None]  # (H, W, 1)
+    image = light * sample.image + (1 - light) * darkness
+    image += 0.5  # because the cast truncates
+    return _with_arrays(sample, image.astype(np.uint8), sample.mask * (inside > 0).astype(np.uint8))
+
+
+def compress(sample: Sample, rng: np.random.Generator, chance: float = 0.3) -> Sample:
+    """Compress the image as JPEG with probability `chance`; the mask is unchanged.
+
+    The quality is a whole number from 15 (visible blocks of 8x8 pixels) to 90, on Pillow's scale.
+    """
+    from PIL import Image
+
+    compressed, quality = rng.random() < chance, int(rng.integers(15, 91))
+    if not compressed:
+        return sample
+    file = io.BytesIO()
+    Image.fromarray(sample.image).save(file, "JPEG", quality=quality)
+    return _with_arrays(sample, np.array(Image.open(file)), sample.mask)
+
+
 def augment(sample: Sample, rng: np.random.Generator, strength: float = 1.0) -> Sample:
     """Apply every change of this module, drawn anew from `rng`, as in training.
 
-    `strength` scales the range of each change. Flips and quarter turns are exact symmetries, so they are
-    applied at any strength above 0. An angle of up to 45 degrees in either direction and the quarter turns
-    reach all angles, so above strength 1 the angle does not increase. Strength 0 returns the sample itself.
-    Raises InputError outside [0, 2]. Returns contiguous uint8 arrays of the sample's shapes.
+    `strength` scales the range of each change, and the probability of a window and of compression. Flips and
+    quarter turns are exact symmetries, so they are applied at any strength above 0. An angle of up to 45
+    degrees in either direction and the quarter turns reach all angles, so above strength 1 the angle does not
+    increase. Strength 0 returns the sample itself. Raises InputError outside [0, 2]. Returns contiguous uint8
+    arrays of the sample's shapes.
     """
     if not 0 <= strength <= MAX_STRENGTH:
         raise InputError(f"augmentation strength {strength}: must be from 0 (none) to {MAX_STRENGTH:g}")
@@ -171,7 +215,9 @@ def augment(sample: Sample, rng: np.random.Generator, strength: float = 1.0) -> 
         channel_gain=0.16 * strength,
     )
     sample = gamma_curve(sample, rng, gamma=1.2**strength)
-    return defocus(sample, rng, blur=0.006 * strength)
+    sample = defocus(sample, rng, blur=0.006 * strength)
+    sample = round_window(sample, rng, chance=min(0.2 * strength, 1.0))
+    return compress(sample, rng, chance=min(0.3 * strength, 1.0))
 
 
 def _transformed(array: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:

@@ -1,87 +1,114 @@
-"""Reads the tables of diagnoses of the ISIC challenges.
+"""Labels: the diagnosis of each image, from the tables of the ISIC challenges and of HAM10000.
 
-    2016  no header, one value              ISIC_0000001,malignant      (1.0 in the test table)
-    2017  two columns, of which one is 1    image_id,melanoma,seborrheic_keratosis
-          or none: a nevus                  ISIC_0000001,0.0,0.0
-    2018  seven columns, of which one is 1  image,MEL,NV,BCC,AKIEC,BKL,DF,VASC
-                                            ISIC_0000001,1.0,0.0,0.0,0.0,0.0,0.0,0.0
+    ISIC 2016   benign or malignant,        ISIC_0000001,malignant
+                in the test table 0 or 1    ISIC_0000002,0.0
+    ISIC 2017   two columns, of which one   image_id,melanoma,seborrheic_keratosis
+                is 1, or none: a nevus      ISIC_0000001,0.0,0.0
+    ISIC 2018   seven columns, of which     image,MEL,NV,BCC,AKIEC,BKL,DF,VASC
+                exactly one is 1            ISIC_0000001,1.0,0.0,0.0,0.0,0.0,0.0,0.0
+    HAM10000    the diagnosis as a word,    lesion_id,image_id,dx,dx_type,age,sex,localization
+                and which lesion it is      HAM_0000118,ISIC_0027419,bkl,histo,80.0,male,scalp
 
-A row belongs to the image with the same seven digits. Any other content is refused, because
-nobody can see in an image that its diagnosis is wrong.
+The columns may have any order. Any other content is refused with its line, because nobody can see in an image
+that its diagnosis is wrong.
 """
 
-import csv
-import os
-import re
-from pathlib import Path
+from __future__ import annotations
 
+from pathlib import Path
+from typing import NamedTuple
+
+from r2unet.data.classes import PARENTS
+from r2unet.data.tables import IMAGE_COLUMNS, Row, read_table
 from r2unet.errors import InputError
 
-ISIC_NUMBER = re.compile(r"isic_(\d{7})(?!\d)", re.IGNORECASE)
-
-COLUMNS_2017 = {"melanoma": "melanoma", "seborrheic_keratosis": "seborrheic_keratosis"}
-COLUMNS_2018 = {
-    "MEL": "melanoma",
-    "NV": "nevus",
-    "BCC": "basal_cell_carcinoma",
-    "AKIEC": "actinic_keratosis",
-    "BKL": "benign_keratosis",
-    "DF": "dermatofibroma",
-    "VASC": "vascular_lesion",
+# The abbreviations of the seven types: values of HAM10000's `dx`, and the columns of ISIC 2018.
+TYPES = {
+    "mel": "melanoma",
+    "nv": "nevus",
+    "bcc": "basal_cell_carcinoma",
+    "akiec": "actinic_keratosis",
+    "bkl": "benign_keratosis",
+    "df": "dermatofibroma",
+    "vasc": "vascular_lesion",
 }
-VALUES_2016 = {"benign": "benign", "malignant": "malignant", "0.0": "benign", "1.0": "malignant"}
+# The one-hot tables: column -> diagnosis, and the diagnosis where no column is 1.
+TYPES_2017 = {"melanoma": "melanoma", "seborrheic_keratosis": "seborrheic_keratosis"}
+ONE_HOT = ((TYPES_2017, "nevus"), (TYPES, None))
+FORMATS = f"'malignant'; {' and '.join(map(repr, TYPES_2017))}; {', '.join(map(repr, TYPES))}; or 'dx'"
 
 
-def isic_number(text: str) -> str | None:
-    """Return the seven digits of a name such as "ISIC_0000001_segmentation", or None if it has none."""
-    match = ISIC_NUMBER.match(text)
-    return match[1] if match else None
+class Label(NamedTuple):
+    """What a table says about an image."""
+
+    diagnosis: str
+    lesion: str  # the lesion's identity; "" where the table does not have it
+    where: str  # "FILE: line N", for messages
 
 
-def read_diagnoses(path: Path) -> dict[str, str]:
-    """Read a challenge's table: ISIC number -> diagnosis, empty if there is no table.
+def read_labels(path: Path) -> dict[str, Label]:
+    """Read a table of diagnoses: the key of an image (`tables.image_key`) -> its label.
 
-    The table is the file `path` or, as the archive of 2018 unpacks it, a file of this name in a folder of the
-    same stem. Raises InputError for an unreadable table, with the line.
+    Raises InputError for a malformed table, with the line.
     """
-    if not os.path.exists(path):
-        path = path.parent / path.stem / path.name
-    if not os.path.exists(path):
-        return {}
-    diagnoses: dict[str, str] = {}
+    return {
+        key: Label(_diagnosis(row), row.cells.get("lesion_id", ""), row.where)
+        for key, row in read_table(path).items()
+    }
+
+
+def _diagnosis(row: Row) -> str:
+    """Return the diagnosis of a row, in whichever of the formats the table is."""
+    columns = [name for name in row.cells if name not in IMAGE_COLUMNS]
+    if "dx" in columns:
+        return _word(row, row.cells["dx"])
+    if columns == ["malignant"]:
+        value = row.cells["malignant"].casefold()
+        return value if value in ("benign", "malignant") else ("benign", "malignant")[_bit(row, "malignant")]
+    for types, otherwise in ONE_HOT:
+        if types.keys() & set(columns):
+            _check_columns(row, columns, list(types))
+            return _one_hot(row, types, otherwise)
+    raise InputError(
+        f"{row.where}: no known columns of a diagnosis in {', '.join(row.cells)}; they are {FORMATS}"
+    )
+
+
+def _word(row: Row, word: str) -> str:
+    """Return the diagnosis that a word stands for, an abbreviation or the full name."""
+    word = word.casefold()
+    if word not in TYPES and word not in PARENTS:
+        raise InputError(f"{row.where}: {word!r} is an unknown type; use one of {', '.join(TYPES)}")
+    return TYPES.get(word, word)
+
+
+def _check_columns(row: Row, columns: list[str], expected: list[str]) -> None:
+    """Raise InputError unless the columns are those expected, in any order."""
+    if unknown := [name for name in columns if name not in expected]:
+        raise InputError(
+            f"{row.where}: unknown column {unknown[0]!r}; remove it, the columns are {', '.join(expected)}"
+        )
+    if missing := [name for name in expected if name not in columns]:
+        raise InputError(
+            f"{row.where}: column {missing[0]!r} is missing; add it, the columns are {', '.join(expected)}"
+        )
+
+
+def _one_hot(row: Row, types: dict[str, str], otherwise: str | None) -> str:
+    """Return the diagnosis whose column is 1, or `otherwise` if none is."""
+    chosen = [column for column in types if _bit(row, column)]
+    if len(chosen) > 1:
+        raise InputError(f"{row.where}: {' and '.join(chosen)} are both 1; a lesion has one diagnosis")
+    if not chosen and otherwise is None:
+        raise InputError(f"{row.where}: no column is 1; set that of the diagnosis to 1")
+    return types[chosen[0]] if chosen else otherwise
+
+
+def _bit(row: Row, column: str) -> int:
+    """Return the number in a column, 0 or 1."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            table = csv.reader(file)
-            columns: list[str] = []
-            for row in filter(None, table):
-                if row[0] in ("image", "image_id"):
-                    columns = row[1:]
-                    continue
-                number, diagnosis = _read_row(row, columns)
-                if number in diagnoses:
-                    raise ValueError(f"{row[0]} is listed a second time")
-                diagnoses[number] = diagnosis
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"{path}: line {table.line_num}: {error}; download the table again") from None
-    return diagnoses
-
-
-def _read_row(row: list[str], columns: list[str]) -> tuple[str, str]:
-    """Return the ISIC number and the diagnosis of a row. Raises ValueError if it is malformed."""
-    number = isic_number(row[0])
-    if number is None:
-        raise ValueError(f"{row[0]!r} is not an ISIC number")
-    if not columns:
-        if len(row) != 2 or row[1] not in VALUES_2016:
-            raise ValueError("expected 'ISIC_...,benign' or 'ISIC_...,malignant'")
-        return number, VALUES_2016[row[1]]
-    names = COLUMNS_2017 if columns == list(COLUMNS_2017) else COLUMNS_2018
-    if columns != list(names) or len(row) != 1 + len(columns):
-        raise ValueError("the columns are not those of ISIC 2017 or 2018")
-    values = [float(value) for value in row[1:]]
-    chosen = [names[column] for column, value in zip(columns, values, strict=True) if value == 1]
-    if set(values) - {0.0, 1.0} or len(chosen) > 1 or (not chosen and names is COLUMNS_2018):
-        raise ValueError("expected a single 1, and 0 elsewhere")
-    return number, chosen[0] if chosen else "nevus"
+        return (0.0, 1.0).index(float(row.cells[column]))
+    except ValueError:  # no number, or another number
+        raise InputError(
+            f"{row.where}: {row.cells[column]!r} in column {column!r} is not 0 or 1; correct it"
+        ) from None

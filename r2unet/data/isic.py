@@ -3,53 +3,52 @@
     root/
       ISIC-2017_Training_Data/ISIC_0000001.jpg                             the image
       ISIC-2017_Training_Part1_GroundTruth/ISIC_0000001_segmentation.png   its mask
-      ISIC-2017_Training_Part3_GroundTruth.csv                             the diagnoses (see diagnoses.py)
+      ISIC-2017_Training_Part3_GroundTruth.csv                             the labels (see diagnoses.py)
 
 The challenges of 2016, 2017 and 2018 name their folders differently, but all of them number their images
 with seven digits. These digits alone match an image to its mask and its diagnosis. Data sets of different
 years are never pooled, because they share images: a network could be tested on an image it was trained on.
 
+Task 3 of 2018 has diagnoses and no masks. Its training images are HAM10000, which shows many lesions several
+times; a further table says which images show the same lesion.
+
+Plain folders `images/` and `masks/` may have a table `labels.csv` beside them, in any of the formats.
+
 Where there is no official validation folder, a fifth of the training images is held out. An image is held out
-if a hash of its name, scaled to [0, 1), is below 0.2. The choice thus depends on neither a seed nor the order
-of the images, and adding images never moves another image from one split to the other.
+if a hash of its lesion's identity or, where it is unknown, of its name, scaled to [0, 1), is below 0.2. The
+choice thus depends on neither a seed nor the order of the images, and adding images never moves another image
+from one split to the other.
 """
 
-import hashlib
+from __future__ import annotations
+
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from r2unet.data.diagnoses import isic_number, read_diagnoses
-from r2unet.data.images import SUFFIXES
+from r2unet.data.diagnoses import Label, read_labels
+from r2unet.data.pairs import SPLITS, Pair, check_labelled, check_root, files_by_key, held_out, match
+from r2unet.data.tables import find_table, image_key, isic_number, read_table
 from r2unet.errors import InputError
-from r2unet.files import visible_files
 
-SPLITS = ("training", "validation", "test", "all")
 HELD_OUT = 0.2
 MASK_ENDING = re.compile(r"_(segmentation|mask)$", re.IGNORECASE)
 
 
-class Pair(NamedTuple):
-    """The image file and the mask file of one lesion."""
-
-    image: Path
-    mask: Path
-    name: str  # the image's stem
-    diagnosis: str | None  # None where the data set does not include it
-
-
 class Layout(NamedTuple):
-    """The folders of one split of one release, relative to the root."""
+    """The folders and tables of one split of one release, relative to the root."""
 
     release: str
     split: str
     images: str
-    masks: str
-    diagnoses: str | None
+    masks: str | None
+    labels: str
+    patients: str | None = None  # age and sex
+    lesions: str | None = None  # which images show the same lesion
 
 
-# Each release's name for a split, then the names of its image folder, mask folder and table of diagnoses.
+# Each release's name for a split, then the rest of its Layout, with {} for that name.
 RELEASES = {
     "ISIC 2016": (
         {"training": "Training", "test": "Test"},
@@ -62,6 +61,7 @@ RELEASES = {
         "ISIC-2017_{}_Data",
         "ISIC-2017_{}_Part1_GroundTruth",
         "ISIC-2017_{}_Part3_GroundTruth.csv",
+        "ISIC-2017_{}_Data_metadata.csv",
     ),
     "ISIC 2018": (
         {"training": "Training", "validation": "Validation", "test": "Test"},
@@ -69,33 +69,58 @@ RELEASES = {
         "ISIC2018_Task1_{}_GroundTruth",
         "ISIC2018_Task3_{}_GroundTruth.csv",
     ),
+    "ISIC 2018 task 3": (
+        {"training": "Training", "validation": "Validation", "test": "Test"},
+        "ISIC2018_Task3_{}_Input",
+        None,
+        "ISIC2018_Task3_{}_GroundTruth.csv",
+        None,
+        "ISIC2018_Task3_{}_LesionGroupings.csv",
+    ),
 }
 LAYOUTS = tuple(
-    Layout(release, split, *(name.format(word) for name in names))
+    Layout(release, split, *(name and name.format(word) for name in names))
     for release, (words, *names) in RELEASES.items()
     for split, word in words.items()
 )
-PLAIN = Layout("plain", "training", "images", "masks", None)
+PLAIN = Layout("plain", "training", "images", "masks", "labels.csv")
+FOLDERS = {name for layout in (*LAYOUTS, PLAIN) for name in (layout.images, layout.masks) if name}
 
 
-def find_pairs(root: str | Path, split: str = "training") -> list[Pair]:
+def find_pairs(
+    root: str | Path,
+    split: str = "training",
+    labels: dict[str, Label] | None = None,
+    labelled: bool = False,
+    masks_needed: bool = True,
+) -> list[Pair]:
     """Find the image, mask and diagnosis of each lesion of a split, sorted by name.
 
     `root` contains the folders of ISIC 2016, 2017 or 2018, or the plain folders `images/` and `masks/`.
-    `split` is "training", "validation", "test" or "all". Raises InputError if folders are missing, or if
-    images and masks do not match one to one.
+    `split` is "training", "validation", "test" or "all". `labels` replace the table beside the images. Raises
+    InputError if folders are missing, or if images and masks do not match one to one. An image without a
+    diagnosis is an error only if `labelled`, and an image without a mask only if `masks_needed`.
     """
     if split not in SPLITS:
         raise InputError(f"split {split!r}: must be one of {', '.join(SPLITS)}")
     root = Path(root)
-    layouts = {layout.split: layout for layout in _find_layouts(root)}
+    layouts = {layout.split: layout for layout in _find_layouts(root, masks_needed)}
+
+    def pairs_of(layout: Layout) -> list[Pair]:
+        return _pairs_of(root, layout, labels, labelled, masks_needed)
+
     if split == "all":
-        pairs = [pair for layout in layouts.values() for pair in _match(root, layout)]
+        pairs = [pair for layout in layouts.values() for pair in pairs_of(layout)]
     elif split in layouts and (split != "training" or "validation" in layouts):
-        pairs = _match(root, layouts[split])
+        pairs = pairs_of(layouts[split])
     elif split != "test" and "training" in layouts:
-        training = _match(root, layouts["training"])
-        pairs = [pair for pair in training if _is_held_out(pair.name) == (split == "validation")]
+        training = pairs_of(layouts["training"])
+        _check_lesions(root, layouts["training"], training)
+        pairs = [
+            pair
+            for pair in training
+            if held_out(pair.lesion or pair.name, HELD_OUT) == (split == "validation")
+        ]
     else:
         raise InputError(f"{root}: there is no {split} split, only {', '.join(layouts)}; add its folders")
     if not pairs:
@@ -105,80 +130,91 @@ def find_pairs(root: str | Path, split: str = "training") -> list[Pair]:
     return sorted(pairs, key=lambda pair: pair.name.casefold())
 
 
-def _is_held_out(name: str) -> bool:
-    digest = hashlib.sha256(name.casefold().encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64 < HELD_OUT
+def patient_tables(root: Path) -> list[Path]:
+    """Return the tables of age and sex, beside the folders or, as the archives unpack them, inside them."""
+    layouts = [layout for layout in layouts_in(root) if layout.patients]
+    found = [find_table(root, f"{layout.images}/{layout.patients}", layout.patients) for layout in layouts]
+    return list(filter(None, found))
 
 
-def _find_layouts(root: Path) -> list[Layout]:
-    """Return the layouts in `root`. Raises InputError unless they are of exactly one release."""
-    if not os.path.isdir(root):
-        found = "this is a file" if os.path.exists(root) else "there is no such folder"
-        raise InputError(f"{root}: {found}; give the folder that contains the data set's folders")
-    layouts = _layouts_in(root)
-    if not layouts:
-        raise InputError(f"{root}: {_hint(root)}")
-    releases = sorted({layout.release for layout in layouts})
-    if len(releases) > 1:
-        raise InputError(
-            f"{root}: contains {' and '.join(releases)}, which share images and must not be pooled; "
-            "put each into its own folder"
-        )
-    return layouts
+def layouts_in(root: Path) -> list[Layout]:
+    """Return the layouts of the challenges in a folder or, if there are none, the plain one."""
 
-
-def _layouts_in(root: Path) -> list[Layout]:
     def exists(layout: Layout) -> bool:
         # For a folder without read permission os.path.isdir returns False, where Path.is_dir raises.
-        return os.path.isdir(root / layout.images) or os.path.isdir(root / layout.masks)
+        return any(os.path.isdir(root / name) for name in (layout.images, layout.masks) if name)
 
     return list(filter(exists, LAYOUTS)) or list(filter(exists, [PLAIN]))
 
 
-def _hint(root: Path) -> str:
-    """Return how to correct a root without a known layout: often it is one level too deep or too high."""
-    known = {name for layout in (*LAYOUTS, PLAIN) for name in (layout.images, layout.masks)}
-    if root.resolve().name in known:
-        return f"this is one folder of a data set; give the folder that contains it, {root.resolve().parent}"
-    for child in visible_files(root, folders=True):
-        if _layouts_in(child):
-            return f"the data set is one folder deeper; give {child}"
-    return f"no data set found; {_expected()}"
-
-
-def _expected() -> str:
-    """List the known layouts for an error message."""
+def expected() -> str:
+    """List the known folders for an error message."""
     folders = [names[0].format("Training") for _, *names in RELEASES.values()]
-    return f"expected images/ and masks/, or an ISIC folder such as {', '.join(folders)}"
+    return f"expected images/ and masks/, or a folder such as {', '.join(folders)} or HAM10000_images"
 
 
-def _match(root: Path, layout: Layout) -> list[Pair]:
-    """Pair the images and masks of one split, one to one."""
-    images = _files_by_key(root / layout.images, layout)
-    masks = _files_by_key(root / layout.masks, layout)
-    for files, others, kind, other in ((images, masks, "image", "mask"), (masks, images, "mask", "image")):
-        if alone := [files[key] for key in files if key not in others]:
-            more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
-            raise InputError(f"{alone[0]}{more}: this {kind} has no {other}; add its {other} or remove it")
-    diagnoses = read_diagnoses(root / layout.diagnoses) if layout.diagnoses else {}
-    return [Pair(image, masks[key], image.stem, diagnoses.get(key)) for key, image in images.items()]
+def _find_layouts(root: Path, masks_needed: bool) -> list[Layout]:
+    """Return the layouts in `root`. Raises InputError unless they are of exactly one release."""
+    check_root(root, FOLDERS, lambda folder: bool(layouts_in(folder)))
+    layouts = layouts_in(root)
+    if not layouts:
+        raise InputError(f"{root}: no data set found; {expected()}")
+    if masks_needed:
+        with_masks = [layout for layout in layouts if layout.masks]
+        if not with_masks:
+            raise InputError(
+                f"{root}: {layouts[0].release} has no masks, so no outline can be learned from it; "
+                "use --task diagnosis, or a data set with masks"
+            )
+        layouts = with_masks
+    releases = sorted({layout.release for layout in layouts})
+    if len(releases) > 1:
+        raise InputError(
+            f"{root}: contains {' and '.join(releases)}, which must not be pooled, because the challenges "
+            "share images; put each into its own folder"
+        )
+    return layouts
 
 
-def _files_by_key(folder: Path, layout: Layout) -> dict[str, Path]:
-    """Map the key that matches an image to its mask, ISIC's seven digits or a plain name, to the file."""
+def _pairs_of(
+    root: Path, layout: Layout, labels: dict[str, Label] | None, labelled: bool, masks_needed: bool
+) -> list[Pair]:
+    """Return the pairs of one split."""
+    key = _plain_key if layout is PLAIN else isic_number
+    images = files_by_key(_existing(root / layout.images, layout), key)
+    masks: dict[str, Path] = {}
+    if layout.masks and (masks_needed or os.path.isdir(root / layout.masks)):
+        masks = files_by_key(_existing(root / layout.masks, layout), key)
+    if labels is None:
+        table = find_table(root, layout.labels)
+        labels = read_labels(table) if table else {}
+    pairs = match(images, masks, labels, masks_needed)
+    if labelled:
+        check_labelled(pairs, f"add its row to {root / layout.labels}, give a table with --labels,")
+    if layout.lesions and (table := find_table(root, layout.lesions)):
+        rows = read_table(table)
+        lesions = {key: row.cells.get("lesion_id", "") for key, row in rows.items()}
+        pairs = [pair._replace(lesion=lesions.get(image_key(pair.name), "")) for pair in pairs]
+    return pairs
+
+
+def _check_lesions(root: Path, layout: Layout, pairs: list[Pair]) -> None:
+    """Raise InputError if images must be held out by lesion and the lesion of one is unknown."""
+    unknown = [pair.image for pair in pairs if not pair.lesion]
+    if layout.lesions and unknown:
+        raise InputError(
+            f"{unknown[0]}: several images show the same lesion, and no row says which one this is, so none "
+            f"can be held out; add {root / layout.lesions}, or the official validation folder"
+        )
+
+
+def _plain_key(stem: str) -> str:
+    """Return a name without the ending of masks: a plain mask has the name of its image, with it or not."""
+    return MASK_ENDING.sub("", stem).casefold()
+
+
+def _existing(folder: Path, layout: Layout) -> Path:
+    """Return a folder. Raises InputError if it does not exist."""
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: this folder of {layout.release} is missing; put it next to the others")
-    found: dict[str, Path] = {}
-    for path in visible_files(folder):
-        if path.suffix.lower() not in SUFFIXES or path.stem.lower().endswith("_superpixels"):
-            continue
-        # A plain mask has the name of its image, with or without an ending.
-        key = MASK_ENDING.sub("", path.stem).casefold() if layout is PLAIN else isic_number(path.stem)
-        if key is None:
-            raise InputError(f"{path}: the name does not contain ISIC_ and seven digits; rename or remove it")
-        if key in found:
-            raise InputError(f"{path}: is of the same lesion as {found[key].name}; remove one of the two")
-        found[key] = path
-    if not found:
-        raise InputError(f"{folder}: contains no images; unpack the download into it ({_expected()})")
-    return found
+    return folder

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from r2unet.data.images import image_size, read_image, read_mask
-from r2unet.data.isic import Pair
+from r2unet.data.pairs import Pair
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 from r2unet.files import output_file
@@ -27,16 +27,19 @@ CACHE_VERSION = 1  # increase it when the same files should give different bytes
 def read_pair(pair: Pair, size: int | None = None) -> Sample:
     """Read a pair of files as a sample of its original size, or, with `size`, resized to (size, size).
 
-    Raises InputError for an unusable file, and for a mask whose size is not that of its image.
+    The mask of an image without one is 0 everywhere. Raises InputError for an unusable file, and for a mask
+    whose size is not that of its image.
     """
     height, width = image_size(pair.image)
-    mask_height, mask_width = image_size(pair.mask)
+    mask_height, mask_width = image_size(pair.mask) if pair.mask else (height, width)
     if (mask_height, mask_width) != (height, width):
         raise InputError(
             f"{pair.mask}: the mask is {mask_width} x {mask_height} pixels and its image {pair.image} is "
             f"{width} x {height}; both must have the same size"
         )
-    return Sample(read_image(pair.image, size), read_mask(pair.mask, size), pair.name, pair.diagnosis)
+    image = read_image(pair.image, size)  # (H, W, 3)
+    mask = read_mask(pair.mask, size) if pair.mask else np.zeros(image.shape[:2], np.uint8)  # (H, W)
+    return Sample(image, mask, pair.name, pair.diagnosis, pair.lesion)
 
 
 class LesionImages:
@@ -85,7 +88,7 @@ class LesionImages:
     def __getitem__(self, index: int) -> Sample:
         """Return sample `index`; its arrays are read-only views of the stored bytes."""
         pair, pixels = self.pairs[index], self._pixels[index]  # pixels (size, size, 4)
-        return Sample(pixels[..., :3], pixels[..., 3], pair.name, pair.diagnosis)
+        return Sample(pixels[..., :3], pixels[..., 3], pair.name, pair.diagnosis, pair.lesion)
 
 
 def _decode(pair: Pair, size: int) -> np.ndarray:
@@ -112,7 +115,7 @@ def _decode_all(pairs: list[Pair], size: int, threads: int, progress: bool) -> I
 def _fingerprint(pairs: list[Pair], size: int) -> str:
     """Return a hash that changes whenever the cached bytes would."""
     digest = hashlib.sha256(f"{CACHE_VERSION} {size}".encode())
-    for path in (path for pair in pairs for path in (pair.image, pair.mask)):
+    for path in (path for pair in pairs for path in (pair.image, pair.mask) if path):
         try:
             status = path.stat()
         except OSError as error:

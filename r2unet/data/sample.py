@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ class Sample(NamedTuple):
     mask: np.ndarray  # (H, W) uint8, 1 is lesion and 0 is skin
     name: str  # the file's stem, "ISIC_0000001", for messages and predictions
     diagnosis: str | None = None  # "melanoma", "nevus", ...; None where the data set does not include it
+    lesion: str = ""  # the lesion's identity; images of one lesion have the same. Empty: the name is it
 
 
 class Batch(NamedTuple):
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
     images: np.ndarray  # (N, 3, H, W) float32, about -2 to 2
     masks: np.ndarray  # (N, 1, H, W) float32, 0 or 1
     names: list[str]
+    targets: np.ndarray | None = None  # (N, K) float32, see `r2unet.data.targets`; None without a diagnosis
 
 
 def to_input(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -35,7 +37,10 @@ def to_input(images: Sequence[np.ndarray]) -> np.ndarray:
     return np.ascontiguousarray((pixels - np.float32(CENTRE)) / np.float32(SCALE))
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Join samples of one size into a batch."""
+def collate(
+    samples: Sequence[Sample], targets: Callable[[Sequence[Sample]], np.ndarray] | None = None
+) -> Batch:
+    """Join samples of one size into a batch; `targets` returns the target of their diagnosis (N, K)."""
     masks = np.stack([s.mask for s in samples])[:, None].astype(np.float32)  # (N, 1, H, W)
-    return Batch(to_input([s.image for s in samples]), masks, [s.name for s in samples])
+    images, names = to_input([s.image for s in samples]), [s.name for s in samples]
+    return Batch(images, masks, names, targets(samples) if targets else None)

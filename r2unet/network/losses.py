@@ -7,6 +7,9 @@
     tversky     soft Dice in which a false negative costs more than a false positive
 
 Each is a function of logits and masks, (N, 1, H, W) each, and returns one number to minimise.
+
+The loss of the diagnosis is softmax cross-entropy on class logits (N, K), or its focal variant. A network
+with both tasks minimises the sum of the two losses, that of the diagnosis multiplied by a weight.
 """
 
 from __future__ import annotations
@@ -14,7 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from minidl import Tensor
-from minidl.ops import binary_cross_entropy_with_logits, focal_loss, soft_dice_loss, tversky_loss
+from minidl.ops import (
+    binary_cross_entropy_with_logits,
+    focal_loss,
+    soft_dice_loss,
+    softmax_cross_entropy,
+    tversky_loss,
+)
+from r2unet.network.model import Answer
 
 
 def bce_and_dice(logits: Tensor, masks: Tensor) -> Tensor:
@@ -29,3 +39,26 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "focal": focal_loss,
     "tversky": tversky_loss,
 }
+
+# The losses of the diagnosis, and their gamma: 0 is cross-entropy, 2 the focal loss of Lin et al. 2017.
+DIAGNOSIS_GAMMAS = {"cross-entropy": 0.0, "focal": 2.0}
+
+
+def answer_loss(
+    answer: Answer,
+    masks: Tensor,
+    targets: Tensor | None,
+    outline_loss: Callable[[Tensor, Tensor], Tensor],
+    gamma: float = 0.0,
+    weight: float = 1.0,
+) -> Tensor:
+    """Return the loss of everything that a network answers: outline + weight * diagnosis.
+
+    masks (N, 1, H, W), targets (N, K) of `softmax_cross_entropy`.
+    """
+    if answer.diagnosis is None:
+        return outline_loss(answer.outline, masks)
+    diagnosis_loss = softmax_cross_entropy(answer.diagnosis, targets, gamma)
+    if answer.outline is None:
+        return diagnosis_loss
+    return outline_loss(answer.outline, masks) + diagnosis_loss * weight

@@ -24,6 +24,10 @@ would fix the weights. Each [ ] is a block with that number of channels. The blo
 
 The output is one logit for every pixel: sigmoid(logit) is the probability that the pixel is lesion.
 
+A network can also predict what the lesion is. `task` says what it predicts: the outline, the diagnosis, or
+both. The diagnosis head (`diagnosis.py`) reads the bottleneck's features and the predicted outline. For the
+task "diagnosis" there is no decoder.
+
 All networks use the same norms, padding and up-convolutions, so two of them differ only in the block or the
 gates. Every option below changes one more thing. The defaults are R2U-Net as the paper draws it, with batch
 norm added and one change: the paper's recurrent convolution has separate weights for its input and its
@@ -39,7 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,6 +61,7 @@ from r2unet.network.blocks import (
     RecurrentResidualBlock,
     ResidualBlock,
 )
+from r2unet.network.diagnosis import POOLING, DiagnosisHead
 
 # How a skip connection and the upsampled features x are combined, (N, C, H, W) each.
 SKIPS = {
@@ -74,7 +79,16 @@ CHOICES = {
     "up": tuple(UPSAMPLING),
     "norm": NORMS,
     "checkpoint_blocks": (False, True),
+    "task": ("outline", "diagnosis", "both"),
+    "pooling": POOLING,
 }
+
+
+class Answer(NamedTuple):
+    """What a network says about images; None where its task does not include the answer."""
+
+    outline: Tensor | None  # logits (N, 1, H, W): sigmoid is the probability that a pixel is lesion
+    diagnosis: Tensor | None  # logits (N, K): softmax is the probability of each class
 
 
 class OptionError(ValueError):
@@ -98,7 +112,8 @@ class UShape(Module):
     weights at every step, `tie_weights` uses the same weights for input and previous output; these three
     are for the recurrent networks only. `skips`, `up` and `norm` are among `CHOICES`. `checkpoint_blocks`
     turns on activation checkpointing (`minidl.recompute`): about half the memory for training, more time, the
-    same numbers. `rng` draws the weights (He et al. 2015).
+    same numbers. `task` and `pooling` are among `CHOICES`, too; `classes` is the number of diagnoses, if the
+    task includes the diagnosis. `rng` draws the weights (He et al. 2015).
 
     Raises OptionError for an invalid option or a meaningless combination, ValueError for invalid sizes.
     """
@@ -119,6 +134,9 @@ class UShape(Module):
         up: str = "transposed",
         norm: str = "per-step",
         checkpoint_blocks: bool = False,
+        task: str = "outline",
+        pooling: str = "both",
+        classes: int = 3,
         rng: np.random.Generator,
     ) -> None:
         if not widths or min(*widths, in_channels, out_channels) < 1 or steps < 0:
@@ -129,7 +147,8 @@ class UShape(Module):
         self.recurrent, self.attention = issubclass(self.block, RecurrentBlock), attention
         recurrence = {"steps": steps, "share_weights": share_weights, "tie_weights": tie_weights}
         others = {"skips": skips, "up": up, "norm": norm, "checkpoint_blocks": checkpoint_blocks}
-        self._check_options(**recurrence, **others)
+        self._check_options(**recurrence, **others, task=task, pooling=pooling)
+        self.task = task
         self.widths, self.steps = tuple(widths), steps
         self.share_weights, self.tie_weights = share_weights, tie_weights
         self.skips, self.norm, self.checkpoint_blocks = skips, norm, checkpoint_blocks
@@ -143,26 +162,51 @@ class UShape(Module):
         upward = list(pairwise(reversed(widths)))  # (64, 32), (32, 16), (16, 8)
         sources = 2 if skips == "concat" else 1
         self.encoder = [new_block(before, after) for before, after in downward]
+        if task == "diagnosis":
+            self.diagnosis = DiagnosisHead(widths[-1], classes, "image", rng=rng)
+            return
         self.up = [UPSAMPLING[up](before, after, norm, rng=rng) for before, after in upward]
         self.decoder = [new_block(sources * after, after) for _, after in upward]
         self.gates = [AttentionGate(after, norm, rng=rng) if attention else no_gate for _, after in upward]
         self.head = Conv2d(widths[0], out_channels, 1, rng=rng)
         self.head.weight = Parameter(xavier_normal(self.head.weight.shape, widths[0], out_channels, rng))
+        if task == "both":
+            self.diagnosis = DiagnosisHead(widths[-1], classes, pooling, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.task == "diagnosis":
+            raise ValueError(f'{type(self).__name__}: the task "diagnosis" has no outline; call answer(x)')
+        return self.decode(self.encode(x))
+
+    def answer(self, x: Tensor) -> Answer:
+        """Return the outline and the diagnosis of images (N, in_channels, H, W), as far as the task goes."""
+        features = self.encode(x)
+        bottleneck = features[-1]
+        outline = self.decode(features) if self.task != "diagnosis" else None
+        return Answer(outline, self.diagnosis(bottleneck, outline) if self.task != "outline" else None)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Return the features of every level, from x (N, in_channels, H, W) to the bottleneck, the last."""
         self.check_input(x)
-        skips = []
-        for block in self.encoder[:-1]:
-            x = self.run(block, x)
-            skips.append(x)
-            x = max_pool2d(x, 2)  # (N, C, H, W) -> (N, C, H/2, W/2)
-        x = self.run(self.encoder[-1], x)  # the bottleneck
+        features = [self.run(self.encoder[0], x)]
+        for block in self.encoder[1:]:
+            x = max_pool2d(features[-1], 2)  # (N, C, H, W) -> (N, C, H/2, W/2)
+            features.append(self.run(block, x))
+        return features
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Return the logits (N, out_channels, H, W) of the features of every level, which it removes."""
+        x, skips = features.pop(), features  # the bottleneck
         for up, gate, block in zip(self.up, self.gates, self.decoder, strict=True):
             x = up(x)  # (N, 2C, H/2, W/2) -> (N, C, H, W)
             skip = gate(x, skips.pop())
             x = self.combine(skip, x)  # -> (N, 2C, H, W)
             x = self.run(block, x)  # -> (N, C, H, W)
         return self.head(x)
+
+    def encoder_parameters(self) -> list[Parameter]:
+        """Return the parameters of the encoder, which both tasks share."""
+        return [p for name, p in self.named_parameters() if name.startswith("encoder.")]
 
     def run(self, block: Module, x: Tensor) -> Tensor:
         """Return block(x); with `checkpoint_blocks` the backward pass recomputes the block's activations."""
@@ -198,6 +242,9 @@ class UShape(Module):
             raise OptionError("tie_weights", False, reason)
         if not options["tie_weights"] and options["steps"] == 0:
             raise OptionError("tie_weights", False, "without steps there is no w_r; choose at least 1 step")
+        if options["task"] == "diagnosis" and options["pooling"] == "lesion":
+            reason = "without an outline the diagnosis looks at the whole image; choose task both, or image"
+            raise OptionError("pooling", "lesion", reason)
         if self.attention and options["skips"] == "none":
             reason = f"the gates of {name} are on the skips; choose concat or add, or another model"
             raise OptionError("skips", "none", reason)

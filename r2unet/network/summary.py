@@ -5,6 +5,7 @@ three times counts its parameters once and its multiply-adds three times.
 
     conv2d              y has OC OH OW elements, each a sum of C KH KW products
     conv_transpose2d    x has C H W elements, each multiplied by OC KH KW weights
+    linear              y has N OC elements, each a sum of C products
     batch norm          one multiply-add per element, in evaluation
     group norm          two per element: one is for the variance, which evaluation computes as well
 """
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import Tensor, no_grad
-from minidl.nn import BatchNorm2d, Conv2d, ConvTranspose2d, GroupNorm, Module
+from minidl.nn import BatchNorm2d, Conv2d, ConvTranspose2d, GroupNorm, Linear, Module
 from r2unet.network.hooks import forward_hooks
 
 
@@ -26,7 +27,7 @@ class Layer:
 
     name: str
     kind: str
-    output: tuple[int, ...]  # (N, C, H, W)
+    output: tuple[int, ...]  # (N, C, H, W), of a linear layer (N, C)
     parameters: int  # without those already counted in a layer above
     multiply_adds: int  # sum over all calls
     calls: int = 1
@@ -34,7 +35,7 @@ class Layer:
 
 def multiply_adds(module: Module, x: Tensor, y: Tensor) -> int:
     """Return the number of multiply-adds of one call of a module with input x and output y."""
-    if isinstance(module, Conv2d):
+    if isinstance(module, Conv2d | Linear):
         return y.size * module.weight.data[0].size
     if isinstance(module, ConvTranspose2d):
         return x.size * module.weight.data[0].size
@@ -67,7 +68,7 @@ def summarize(model: Module, x: Tensor) -> list[Layer]:
     leaves = [(name, module) for name, module in model.named_modules() if not any(module.named_children())]
     try:
         with forward_hooks(leaves, record), no_grad():
-            model.eval()(x)
+            getattr(model.eval(), "answer", model)(x)  # of a U-shape, also the diagnosis
     finally:
         model.train(mode)
     return list(layers.values())

@@ -12,6 +12,8 @@ Layers differ in scale by more than colours can show. The maps of the encoder an
 
 on a common scale from -3 to 3, and the standard deviation is printed on the map. The steps of the recurrence
 are drawn after their ReLU without normalisation, on a common scale, because they show how the values change.
+
+The diagnosis, if the network has one, is explained by the evidence for each class (`explain_diagnosis`).
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from r2unet.figures import PREDICTION, draw_outline, new_figure, save_figure
 from r2unet.network.blocks import RecurrentConv, UntiedRecurrentConv
 from r2unet.network.hooks import forward_hooks
 from r2unet.network.model import UShape
-from r2unet.prediction.predict import THRESHOLD
+from r2unet.prediction import explain_diagnosis as diagnosis
+from r2unet.prediction.predict import NO_CORRECTION, THRESHOLD, Correction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +42,12 @@ if TYPE_CHECKING:
 
 COLUMNS = 6
 CELL, GAP, LEFT, RIGHT, HEADING = 1.35, 0.07, 1.45, 0.6, 0.55  # inches
+PANEL, PANEL_GAP, SCALE, TERMS = (
+    2.25,
+    0.15,
+    0.6,
+    0.3,
+)  # of the diagnosis, in inches
 CAPTION = (
     "Shown are the channels that vary most. Colours: in the encoder and decoder, standard deviations (sd) "
     "from the channel's mean; in the recurrence, the values."
@@ -65,12 +74,24 @@ class Explanation(NamedTuple):
     """The prediction and the feature maps of a network for one image."""
 
     image: np.ndarray  # (size, size, 3) uint8, as the network sees it
-    probability: np.ndarray  # (size, size)
+    probability: np.ndarray | None  # (size, size); None for a network without a decoder
     sections: list[Section]
+    diagnosis: diagnosis.ExplainedDiagnosis | None = None  # None for a network that only outlines
 
 
-def explain(model: UShape, image: np.ndarray, size: int, device: str = "cpu") -> Explanation:
-    """Run a network in evaluation mode on one image, (H, W, 3) uint8, and collect its feature maps."""
+def explain(
+    model: UShape,
+    image: np.ndarray,
+    size: int,
+    device: str = "cpu",
+    classes: tuple[str, ...] = (),
+    correction: Correction = NO_CORRECTION,
+) -> Explanation:
+    """Run a network in evaluation mode on one image, (H, W, 3) uint8, and collect its feature maps.
+
+    `classes` are the names of the network's classes, if it has a diagnosis, and `correction` turns their
+    logits into probabilities. Raises ValueError if the network has another number of classes.
+    """
     small = resize_image(image, (size, size))
     outputs: dict[str, np.ndarray] = {}  # (C, H, W) each
     calls: list[tuple[str, np.ndarray]] = []  # in order, because all steps may share one norm layer
@@ -80,10 +101,15 @@ def explain(model: UShape, image: np.ndarray, size: int, device: str = "cpu") ->
         calls.append((name, outputs[name]))
 
     with forward_hooks(model.named_modules(), record), no_grad():
-        model(Tensor(to_device(to_input([small]), device)))
+        answer = model.answer(Tensor(to_device(to_input([small]), device)))
     sections = [encoder_section(outputs), *recurrence_sections(model, calls), decoder_section(outputs)]
-    probability = stable_sigmoid(outputs[""])[0]  # the whole network's name is empty
-    return Explanation(small, probability, [section for section in sections if section.rows])
+    probability = explained = None
+    if answer.outline is not None:
+        probability = stable_sigmoid(to_numpy(answer.outline.data))[0, 0]
+    if answer.diagnosis is not None:
+        features = to_device(_numbered(outputs, "encoder")[-1][None], device)  # (1, C, h, w)
+        explained = diagnosis.explain_diagnosis(model.diagnosis, features, answer, classes, correction)
+    return Explanation(small, probability, [s for s in sections if s.rows], explained)
 
 
 def most_varying(features: np.ndarray, count: int) -> list[int]:
@@ -144,14 +170,19 @@ def decoder_section(outputs: dict[str, np.ndarray]) -> Section:
 
 def plot_explanation(explanation: Explanation, path: str | Path) -> None:
     """Draw the image, its prediction and all sections. Raises InputError if `path` cannot be written."""
-    rows = 1 + sum(len(section.rows) for section in explanation.sections)
+    rows = sum(len(section.rows) for section in explanation.sections)
     width = LEFT + COLUMNS * (CELL + GAP) + RIGHT
-    height = (rows + 1) * (CELL + GAP) + HEADING * (len(explanation.sections) + 2)
-    figure = new_figure(width, height)
-    top = _draw_prediction(figure, explanation, height)
+    height = rows * (CELL + GAP) + HEADING * (len(explanation.sections) + 1)
+    height += (2 * (CELL + GAP) + HEADING) * (explanation.probability is not None)
+    height += (PANEL + 2 * HEADING + TERMS) * (explanation.diagnosis is not None)
+    figure, top = new_figure(width, height), height
+    if explanation.probability is not None:
+        top = _draw_prediction(figure, explanation, height)
+    if explanation.diagnosis is not None:
+        top = _draw_diagnosis(figure, explanation, top)
     for section in explanation.sections:
         top -= HEADING
-        figure.text(0.15 / width, (top + 0.13) / height, section.title, fontsize=12, weight="bold")
+        _write_title(figure, section.title, top)
         for row in section.rows:
             _draw_row(figure, row, top, section.limits)
             top -= CELL + GAP
@@ -170,6 +201,37 @@ def _draw_prediction(figure: Figure, explanation: Explanation, height: float) ->
         axes.imshow(explanation.probability if i == 1 else explanation.image, cmap="gray", vmin=0, vmax=1)
     draw_outline(axes, explanation.probability, THRESHOLD, PREDICTION)
     return top - side
+
+
+def _draw_diagnosis(figure: Figure, explanation: Explanation, top: float) -> float:
+    """Draw the evidence for each class, its colour scale and the mask of the head; return their lower edge.
+
+    Without an outline there is no row of the prediction, so that the image is drawn here.
+    """
+    image, probability, explained = explanation.image, explanation.probability, explanation.diagnosis
+    left, highest = 0.15, diagnosis.highest_evidence(explained)
+    width, height = figure.get_size_inches()
+    _write_title(figure, diagnosis.TITLE, top - HEADING)
+    figure.text(1 - 0.15 / width, (top - HEADING + 0.13) / height, diagnosis.NOTE, fontsize=8, ha="right")
+    top -= 1.6 * HEADING  # the panels have titles, too
+    if probability is None:
+        axes = _axes(figure, left, top, PANEL)
+        axes.imshow(image)
+        axes.set_title(f"image, {len(image)} x {len(image)} pixels", fontsize=11)
+        left += PANEL + PANEL_GAP
+    for evidence in explained.classes:
+        diagnosis.draw_evidence(_axes(figure, left, top, PANEL), evidence, image, probability, highest)
+        left += PANEL + PANEL_GAP
+    box = (left / width, (top - PANEL) / height, 0.1 / width, PANEL / height)
+    diagnosis.draw_scale(figure.add_axes(box), highest)
+    if explained.mask is not None:
+        diagnosis.draw_mask(_axes(figure, left + SCALE, top, PANEL), explained.mask)
+    return top - PANEL - TERMS
+
+
+def _write_title(figure: Figure, title: str, top: float) -> None:
+    width, height = figure.get_size_inches()
+    figure.text(0.15 / width, (top + 0.13) / height, title, fontsize=12, weight="bold")
 
 
 def _draw_row(figure: Figure, row: Row, top: float, limits: tuple[float, float]) -> None:

@@ -1,22 +1,26 @@
-"""From image files to mask files: finds the images, predicts a mask for each, and writes it."""
+"""From image files to predictions: finds the images, predicts each, and writes masks and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from r2unet.data.diagnoses import isic_number
 from r2unet.data.images import SUFFIXES, read_image, write_image, write_mask
+from r2unet.data.tables import isic_number
 from r2unet.errors import InputError
 from r2unet.network.model import UShape
 from r2unet.prediction import clean_up as cleanup
+from r2unet.prediction.diagnosis_picture import DiagnosedImage, plot_diagnosis
+from r2unet.prediction.heat_map import heat_map
 from r2unet.prediction.outline import overlay_image
-from r2unet.prediction.predict import THRESHOLD, predict_image
+from r2unet.prediction.predict import NO_CORRECTION, THRESHOLD, Correction, predict_lesion
 
 MASK_SUFFIX = "_segmentation_prediction.png"
 OVERLAY_SUFFIX = "_overlay.png"
+DIAGNOSIS_SUFFIX = "_diagnosis.png"
 
 
 def find_photographs(paths: Iterable[str | Path]) -> list[Path]:
@@ -46,7 +50,7 @@ def find_photographs(paths: Iterable[str | Path]) -> list[Path]:
 
 def _is_photograph(path: Path) -> bool:
     """Return whether a file is an image to predict, neither hidden nor a mask or overlay."""
-    endings = ("_superpixels.png", "_segmentation.png", MASK_SUFFIX, OVERLAY_SUFFIX)
+    endings = ("_superpixels.png", "_segmentation.png", MASK_SUFFIX, OVERLAY_SUFFIX, DIAGNOSIS_SUFFIX)
     name = path.name.lower()
     return name.endswith(SUFFIXES) and not name.endswith(endings) and not name.startswith(".")
 
@@ -55,6 +59,13 @@ def read_photograph(file: Path) -> np.ndarray:
     """Read an image to predict: (H, W, 3) uint8. Raises InputError if it cannot be read."""
     # The EXIF orientation is ignored for images of the ISIC archive, because their masks ignore it, too.
     return read_image(file, exif=isic_number(file.stem) is None)
+
+
+class Result(NamedTuple):
+    """What was predicted for a file; None for what the network's task does not include."""
+
+    lesion: float | None  # the share of the pixels that are lesion
+    diagnosis: np.ndarray | None  # the probabilities of the classes (K,)
 
 
 def predict_files(
@@ -66,14 +77,17 @@ def predict_files(
     overlay: bool = False,
     tta: bool = False,
     clean_up: bool = False,
-) -> Iterator[tuple[Path, float | InputError]]:
-    """Write the mask of every file; yield each file with the fraction of its pixels that are lesion.
+    correction: Correction = NO_CORRECTION,
+    classes: Sequence[str] = (),
+) -> Iterator[tuple[Path, Result | InputError]]:
+    """Write the predictions for every file; yield each file with its `Result`.
 
     The mask is `STEM_segmentation_prediction.png` in the folder `out`, mode L, 0 or 255, in the size of its
     image, as the ISIC challenge requires. `overlay` also writes `STEM_overlay.png`, the image with the mask's
-    outline. `tta` is as in `probabilities`; `clean_up` keeps one lesion without holes. An unreadable file is
-    yielded with an InputError instead of a fraction, and the remaining files are still predicted. Raises
-    InputError if `out` cannot be written.
+    outline, and for a network that predicts the probabilities of `classes` `STEM_diagnosis.png`. `tta` and
+    `correction` are as in `predict`; `clean_up` keeps one lesion without holes. An unreadable file is yielded
+    with an InputError, and the remaining files are still predicted. Raises InputError if `out` cannot be
+    written.
     """
     for file in files:
         try:
@@ -81,10 +95,17 @@ def predict_files(
         except InputError as error:
             yield file, error
             continue
-        mask = (predict_image(model, image, size, device, tta) > THRESHOLD).astype(np.uint8)
-        if clean_up:
-            mask = cleanup.clean_up(mask)
-        write_mask(out / f"{file.stem}{MASK_SUFFIX}", mask)
-        if overlay:
-            write_image(out / f"{file.stem}{OVERLAY_SUFFIX}", overlay_image(image, mask))
-        yield file, float(mask.mean())
+        outline, diagnosis = predict_lesion(model, image, size, device, tta, correction)
+        mask = None
+        if outline is not None:
+            mask = (outline > THRESHOLD).astype(np.uint8)
+            mask = cleanup.clean_up(mask) if clean_up else mask
+            write_mask(out / f"{file.stem}{MASK_SUFFIX}", mask)
+            if overlay:
+                write_image(out / f"{file.stem}{OVERLAY_SUFFIX}", overlay_image(image, mask))
+        if overlay and diagnosis is not None:
+            explained = int(diagnosis.argmax())
+            heat = heat_map(model, image, size, explained, device)
+            drawn = DiagnosedImage(file.name, image, mask, heat, explained, diagnosis, tuple(classes))
+            plot_diagnosis(drawn, out / f"{file.stem}{DIAGNOSIS_SUFFIX}")
+        yield file, Result(None if mask is None else float(mask.mean()), diagnosis)

@@ -1,4 +1,4 @@
-"""Predicts the lesion probability of every pixel of an image of any size.
+"""Predicts the outline and the diagnosis of a lesion in an image of any size.
 
     image (H, W, 3) -> resized to the training size -> padded so that every level can halve it -> network
         -> sigmoid -> padding removed -> resized back to (H, W) -> probability > 0.5
@@ -10,18 +10,29 @@ crosses one half along a smooth line, where a resized mask would have steps.
 network's prediction does, slightly. The network therefore predicts all eight flips and quarter turns of the
 image, each prediction is turned back, and the mean of the eight is returned. The mean no longer depends on
 the orientation, and errors that the eight predictions do not share are reduced. This takes eight times as
-long.
+long. Of the diagnosis, the logits are averaged.
+
+**Correction.** The probabilities of the classes are
+
+    p = softmax((x - log w) / T)
+
+for the logits x. Training with class weights w, which multiply the loss, teaches the network probabilities
+that are proportional to w_k p_k; subtracting log w divides the weights out. The temperature T corrects the
+confidence. It is fitted when the training ends (`r2unet.training.calibrate`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
 from minidl import Tensor, no_grad
 from minidl.backend import to_device, to_numpy
 from minidl.ops.activation import stable_sigmoid
+from minidl.ops.loss.softmax import log_softmax
 from r2unet.data.images import resize_image, resize_probability
 from r2unet.data.sample import to_input
 from r2unet.network.model import UShape
@@ -38,40 +49,94 @@ def pad_to_multiple(x: np.ndarray, multiple: int) -> np.ndarray:
     return np.pad(x, ((0, 0), (0, 0), (0, below), (0, right)), mode="edge") if below or right else x
 
 
+class Prediction(NamedTuple):
+    """What a network predicts; None for what its task does not include."""
+
+    outline: np.ndarray | None  # lesion probabilities (N, H, W) float32, or (H, W) of a single image
+    diagnosis: np.ndarray | None  # class probabilities (N, K) float64, or (K,) of a single image
+
+
+class Correction(NamedTuple):
+    """What turns class logits (N, K) into probabilities that can be believed."""
+
+    temperature: float = 1.0
+    log_weights: np.ndarray | float = 0.0  # (K,), the logarithm of the class weights in training
+
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        return np.exp(log_softmax((logits - self.log_weights) / self.temperature))
+
+
+NO_CORRECTION = Correction()
+
+
+def predict(
+    model: UShape,
+    images: Sequence[np.ndarray],
+    device: str = "cpu",
+    tta: bool = False,
+    correction: Correction = NO_CORRECTION,
+) -> Prediction:
+    """Predict N images (H, W, 3) uint8 of one size; `tta` averages over the eight flips and quarter turns."""
+    x = to_input(images)  # (N, 3, H, W)
+    outlines, logits = [], []
+    for step, k in product((1, -1), range(4)) if tta else ((1, 0),):  # step -1 mirrors, k are quarter turns
+        outline, diagnosis = _answer(model, np.rot90(x[..., ::step], k, axes=(2, 3)), device)
+        if outline is not None:
+            outlines.append(np.rot90(outline, -k, axes=(1, 2))[..., ::step])  # turned back, (N, H, W)
+        if diagnosis is not None:
+            logits.append(diagnosis)
+    return Prediction(
+        _mean(outlines).astype(np.float32) if outlines else None,
+        correction(_mean(logits)) if logits else None,
+    )
+
+
+def _mean(views: list[np.ndarray]) -> np.ndarray:
+    """Return the mean over the views; a single view as it is."""
+    return sum(views[1:], start=views[0].astype(np.float64)) / len(views) if len(views) > 1 else views[0]
+
+
+def _answer(model: UShape, x: np.ndarray, device: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Run the network once: x (N, 3, H, W) -> lesion probabilities (N, H, W) and class logits (N, K)."""
+    H, W = x.shape[2:]
+    with no_grad():
+        answer = model.answer(Tensor(to_device(pad_to_multiple(x, model.multiple), device)))
+    outline, diagnosis = answer
+    return (
+        None if outline is None else to_numpy(stable_sigmoid(outline.data))[:, 0, :H, :W],
+        None if diagnosis is None else to_numpy(diagnosis.data).astype(np.float64),
+    )
+
+
 def probabilities(
     model: UShape, images: Sequence[np.ndarray], device: str = "cpu", tta: bool = False
 ) -> np.ndarray:
-    """Predict the lesion probability of every pixel: N images (H, W, 3) uint8 -> (N, H, W) float32.
+    """Predict the lesion probability of every pixel: N images (H, W, 3) uint8 -> (N, H, W) float32."""
+    return predict(model, images, device, tta).outline
 
-    `tta` averages the predictions for the eight flips and quarter turns.
+
+def predict_lesion(
+    model: UShape,
+    image: np.ndarray,
+    size: int,
+    device: str = "cpu",
+    tta: bool = False,
+    correction: Correction = NO_CORRECTION,
+) -> Prediction:
+    """Predict one image (H, W, 3) uint8: lesion probabilities (H, W) and class probabilities (K,).
+
+    The network sees the image resized to (size, size), the size that it was trained on.
     """
-    x = to_input(images)  # (N, 3, H, W)
-    if not tta:
-        return _probabilities(model, x, device)
-    total = np.zeros(())
-    for step in (1, -1):  # unchanged, and mirrored
-        for k in range(4):
-            turned = np.rot90(x[..., ::step], k, axes=(2, 3))
-            turned_back = np.rot90(_probabilities(model, turned, device), -k, axes=(1, 2))
-            total = total + turned_back[..., ::step]  # (N, H, W)
-    return (total / 8).astype(np.float32)
-
-
-def _probabilities(model: UShape, x: np.ndarray, device: str) -> np.ndarray:
-    """Run the network once: x (N, 3, H, W) -> (N, H, W) float32."""
-    H, W = x.shape[2:]
-    with no_grad():
-        logits = model(Tensor(to_device(pad_to_multiple(x, model.multiple), device)))
-    return to_numpy(stable_sigmoid(logits.data))[:, 0, :H, :W]
+    small = resize_image(image, (size, size))
+    outline, diagnosis = predict(model, [small], device, tta, correction)
+    return Prediction(
+        None if outline is None else resize_probability(outline[0], image.shape[:2]),
+        None if diagnosis is None else diagnosis[0],
+    )
 
 
 def predict_image(
     model: UShape, image: np.ndarray, size: int, device: str = "cpu", tta: bool = False
 ) -> np.ndarray:
-    """Predict the lesion probability of every pixel of one image: (H, W, 3) uint8 -> (H, W) float32.
-
-    The network sees the image resized to (size, size), the size that it was trained on.
-    """
-    small = resize_image(image, (size, size))
-    probability = probabilities(model, [small], device, tta)[0]  # (size, size)
-    return resize_probability(probability, image.shape[:2])
+    """Predict the lesion probability of every pixel of one image: (H, W, 3) uint8 -> (H, W) float32."""
+    return predict_lesion(model, image, size, device, tta).outline

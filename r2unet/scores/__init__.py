@@ -1,1 +1,1 @@
-"""Metrics of a mask, trivial baselines, the evaluation of a network, and the ISIC challenge's scoring."""
+"""Metrics of masks, trivial baselines, evaluation, and the ISIC challenge's scoring."""

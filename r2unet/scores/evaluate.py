@@ -14,7 +14,7 @@ import numpy as np
 from r2unet.prediction.predict import THRESHOLD
 from r2unet.scores.baselines import MeanMask, all_background, otsu
 from r2unet.scores.metrics import Confusion, confusion, jaccard, summarize
-from r2unet.scores.predictions import Prediction
+from r2unet.scores.predictions import Outlined
 
 COLUMNS = {
     "jaccard": "Jaccard",
@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def report(
-    predictions: Iterable[Prediction], mean_mask: np.ndarray | None, rng: np.random.Generator
+    predictions: Iterable[Outlined], mean_mask: np.ndarray | None, rng: np.random.Generator
 ) -> dict[str, dict[str, Any]]:
     """Score the model and the baselines on the same images: {name: scores of `metrics.summarize`}.
 

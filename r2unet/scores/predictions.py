@@ -1,4 +1,4 @@
-"""Predictions for the samples of a data set, each with its true mask, ready to be scored."""
+"""Predictions for the samples of a data set, each with its truth, ready to be scored."""
 
 from __future__ import annotations
 
@@ -12,33 +12,73 @@ from r2unet.data.lesion_images import read_pair
 from r2unet.data.sample import Sample
 from r2unet.network.model import UShape
 from r2unet.prediction.clean_up import clean_up
-from r2unet.prediction.predict import THRESHOLD, predict_image, probabilities
+from r2unet.prediction.predict import (
+    NO_CORRECTION,
+    THRESHOLD,
+    Correction,
+    Prediction,
+    predict,
+    predict_lesion,
+)
 
-Prediction = tuple[Sample, np.ndarray]  # a sample and the lesion probability of its pixels, (H, W) float32
+Answered = tuple[Sample, Prediction]  # a sample, its outline (H, W) and its class probabilities (K,)
+Outlined = tuple[Sample, np.ndarray]  # a sample and the lesion probability of its pixels, (H, W) float32
+
+
+def answer_samples(
+    model: UShape,
+    dataset: Sequence[Sample],
+    batch_size: int,
+    device: str = "cpu",
+    tta: bool = False,
+    correction: Correction = NO_CORRECTION,
+) -> Iterator[Answered]:
+    """Yield every sample with everything that the network predicts for it."""
+    for samples in DataLoader(dataset, batch_size):
+        outlines, diagnoses = predict(model, [s.image for s in samples], device, tta, correction)
+        for i, sample in enumerate(samples):
+            outline, diagnosis = (None if part is None else part[i] for part in (outlines, diagnoses))
+            yield sample, Prediction(outline, diagnosis)
+
+
+def answer_originals(
+    model: UShape,
+    pairs: Iterable[Pair],
+    size: int,
+    device: str = "cpu",
+    tta: bool = False,
+    correction: Correction = NO_CORRECTION,
+) -> Iterator[Answered]:
+    """Yield every pair of files as a sample of the *original* size, with everything that is predicted for it.
+
+    The official scoring compares masks of the original size, so the predicted outline is resized to it.
+    """
+    for pair in pairs:
+        sample = read_pair(pair)
+        yield sample, predict_lesion(model, sample.image, size, device, tta, correction)
 
 
 def predict_samples(
     model: UShape, dataset: Sequence[Sample], batch_size: int, device: str = "cpu", tta: bool = False
-) -> Iterator[Prediction]:
+) -> Iterator[Outlined]:
     """Yield every sample with the lesion probability of its pixels, (H, W) float32."""
-    for samples in DataLoader(dataset, batch_size):
-        images = [s.image for s in samples]
-        yield from zip(samples, probabilities(model, images, device, tta), strict=True)
+    return outlines(answer_samples(model, dataset, batch_size, device, tta))
 
 
 def predict_originals(
     model: UShape, pairs: Iterable[Pair], size: int, device: str = "cpu", tta: bool = False
-) -> Iterator[Prediction]:
-    """Yield every pair of files as a sample of the *original* size, with its probability, (H, W) float32.
-
-    The official scoring compares masks of the original size, so the network's output is resized to it.
-    """
-    for pair in pairs:
-        sample = read_pair(pair)
-        yield sample, predict_image(model, sample.image, size, device, tta)
+) -> Iterator[Outlined]:
+    """Yield every pair of files as a sample of the original size, with its outline, (H, W) float32."""
+    return outlines(answer_originals(model, pairs, size, device, tta))
 
 
-def cleaned_up(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+def outlines(answers: Iterable[Answered]) -> Iterator[Outlined]:
+    """Yield every sample with its outline alone."""
+    for sample, prediction in answers:
+        yield sample, prediction.outline
+
+
+def cleaned_up(predictions: Iterable[Outlined]) -> Iterator[Outlined]:
     """Yield every sample with the mask of its largest component, holes filled, as (H, W) uint8."""
     for sample, probability in predictions:
         yield sample, clean_up(probability > THRESHOLD)

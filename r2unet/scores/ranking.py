@@ -9,7 +9,7 @@ import numpy as np
 from r2unet.prediction.predict import THRESHOLD
 from r2unet.scores.metrics import confusion, jaccard
 from r2unet.scores.overlays import OverlayRow
-from r2unet.scores.predictions import Prediction
+from r2unet.scores.predictions import Outlined
 
 
 def best_to_worst(jaccards: dict[str, float], count: int) -> list[str]:
@@ -24,7 +24,7 @@ def worst(jaccards: dict[str, float], count: int) -> list[str]:
     return _ranked(jaccards)[-count:]
 
 
-def best_to_worst_rows(predictions: Iterable[Prediction], count: int) -> list[OverlayRow]:
+def best_to_worst_rows(predictions: Iterable[Outlined], count: int) -> list[OverlayRow]:
     """Choose predictions with `best_to_worst` and return them as rows for `overlays.plot_overlays`."""
     rows = {}
     for sample, probability in predictions:

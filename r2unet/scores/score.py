@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from r2unet.data.diagnoses import isic_number
 from r2unet.data.images import SUFFIXES, read_mask
+from r2unet.data.tables import isic_number
 from r2unet.errors import InputError
 from r2unet.files import visible_files
 from r2unet.scores.metrics import METRICS, confusion, stack, summarize

@@ -1,5 +1,7 @@
 """The findings of a study: the scores of its training runs, and how certain it is that two rows differ.
 
+This file is about the outlines, `diagnosis_findings.py` about the diagnoses. A row may have either or both.
+
 Scores differ for two other reasons than the variant. The two are independent of each other.
 
 * **Seeds.** With other initial weights and another order of the images, the same variant scores differently.
@@ -12,7 +14,8 @@ Scores differ for two other reasons than the variant. The two are independent of
 
   The mean of d is the difference between the rows. A bootstrap over the images
   (`metrics.bootstrap_interval`) estimates how much it would vary with other images. Generated lesions differ
-  from seed to seed, so each of them counts as an image of its own.
+  from seed to seed, so each of them counts as an image of its own. Rows without outlines are left out: the
+  first row is the first that has some.
 
 Trust a difference only if its interval excludes zero *and* all seeds have the same sign.
 
@@ -36,6 +39,12 @@ from r2unet.study.plan import FINISHED, Plan
 from r2unet.study.studies import Row
 from r2unet.study.train_study import read_seconds
 from r2unet.training.settings import new_model
+from r2unet.training.state import quality
+
+COLUMNS = {
+    "model": "validation_jaccard",
+    "diagnosis": "validation_auc",
+}  # of history.csv, for parts of the report
 
 
 class Run(NamedTuple):
@@ -45,23 +54,28 @@ class Run(NamedTuple):
     folder: Path
     seconds: float | None  # per epoch, the median over epochs that were not interrupted
     history: list[dict[str, float]]
-    scores: dict[str, dict[str, Any]]  # as `evaluate.report` returns them
+    scores: dict[str, Any]  # report.json: `evaluate.report`, and as "diagnosis" that of `Diagnoses`
     modes: dict[str, float] | None  # as `compare_modes` returns them
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the best validation Jaccard, whose weights are scored."""
-        return 1 + int(np.argmax([row["validation_jaccard"] for row in self.history]))
+        """The epoch with the best `quality`, whose weights are scored."""
+        return 1 + int(np.argmax([quality(row) for row in self.history]))
 
     @property
     def jaccards(self) -> dict[str, float]:
-        """The Jaccard of every image, by name."""
+        """The Jaccard of every image, by name. Raises KeyError for a run without outlines."""
         return self.scores["model"]["jaccard_by_image"]
 
     @property
+    def diagnosis(self) -> dict[str, Any] | None:
+        """The scores of the diagnoses; None for a run without them."""
+        return self.scores.get("diagnosis")
+
+    @property
     def gain_in_last_fifth(self) -> float | None:
-        """How much the best Jaccard rose in the last fifth of the epochs; None for fewer than five."""
-        values = [row["validation_jaccard"] for row in self.history]
+        """How much the best `quality` rose in the last fifth of the epochs; None for fewer than five."""
+        values = [quality(row) for row in self.history]
         fifth = math.ceil(0.8 * len(values))  # where the last fifth starts
         return max(values) - max(values[:fifth]) if fifth < len(values) else None
 
@@ -75,10 +89,10 @@ class Spread(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The mean Jaccard of a row minus that of the first row."""
+    """The score of a row minus that of the first row: the mean Jaccard, or the mean AUC of diagnoses."""
 
     mean: float
-    interval: list[float]  # 95 %, over images
+    interval: list[float]  # 95 %, over images or over lesions
     by_seed: dict[int, float]
 
 
@@ -88,11 +102,16 @@ class Finding(NamedTuple):
     row: Row
     parameters: int
     runs: list[Run]
-    interval: list[float]  # of the mean Jaccard, 95 %, over images
-    difference: Difference | None  # None for the first row, and without a common seed
+    interval: list[float] | None  # of the mean Jaccard, 95 %, over images; None without outlines
+    difference: Difference | None  # None for the first row, without outlines, and without a common seed
+
+    @property
+    def outlines(self) -> bool:
+        """Whether these runs predict outlines."""
+        return predicts_outlines(self.row)
 
     def score(self, name: str) -> Spread:
-        """The spread over seeds of a score, which is a mean over images."""
+        """The spread over seeds of a score of the outlines, which is a mean over images."""
         return spread([run.scores["model"]["mean"][name] for run in self.runs])
 
     @property
@@ -110,6 +129,11 @@ class Agreement(NamedTuple):
     distance_share: float  # their share in the sum of the Jaccard distances 1 - J of all images
 
 
+def predicts_outlines(row: Row) -> bool:
+    """Return whether the networks of a row predict outlines."""
+    return row.settings.task != "diagnosis"
+
+
 def spread(values: list[float]) -> Spread:
     """Summarise the values of the seeds, at least one."""
     return Spread(float(np.mean(values)), min(values), max(values))
@@ -118,30 +142,31 @@ def spread(values: list[float]) -> Spread:
 def collect(out: Path, plan: Plan, scores: str = FINISHED, modes: str | None = None) -> list[Finding]:
     """Read the finished runs of a study; rows without a finished run are left out.
 
-    `scores` and `modes` are the names of the files to read in each run's folder. Raises InputError if
-    no run is finished, or if a file is invalid.
+    `scores` and `modes` are the names of the files to read in the folder of each run with outlines. Raises
+    InputError if no run is finished, or if a file is invalid.
     """
     finished = [task for task in plan.tasks(out) if task.finished]
     found: list[tuple[Row, list[Run]]] = []
     for row in plan.rows:
-        if runs := [read_run(t.folder, t.seed, scores, modes) for t in finished if t.row == row]:
+        files = (scores, modes) if predicts_outlines(row) else (FINISHED, None)
+        if runs := [read_run(t.folder, t.seed, *files) for t in finished if t.row == row]:
             found.append((row, runs))
     if not found:
         raise InputError(
             f"{out}: no training run of this study is finished; run the command without --only-report"
         )
-    first_row, first_runs = found[0]
     same_images = plan.shared.data is not None
-    return [
-        Finding(
-            row,
-            sum(p.data.size for p in new_model(row.settings, np.random.default_rng(0)).parameters()),
-            runs,
-            bootstrap_interval(_by_image([run.jaccards for run in runs], same_images), _rng()),
-            None if row is first_row else compare_runs(runs, first_runs, same_images),
-        )
-        for row, runs in found
-    ]
+    first_runs: list[Run] | None = None  # of the first row with outlines
+    findings = []
+    for row, runs in found:
+        parameters = sum(p.data.size for p in new_model(row.settings, np.random.default_rng(0)).parameters())
+        interval = difference = None
+        if predicts_outlines(row):
+            interval = bootstrap_interval(_by_image([run.jaccards for run in runs], same_images), _rng())
+            difference = compare_runs(runs, first_runs, same_images) if first_runs else None
+            first_runs = first_runs or runs
+        findings.append(Finding(row, parameters, runs, interval, difference))
+    return findings
 
 
 def read_run(folder: Path, seed: int, scores: str = FINISHED, modes: str | None = None) -> Run:
@@ -157,7 +182,12 @@ def read_run(folder: Path, seed: int, scores: str = FINISHED, modes: str | None 
         ]
         seconds = list(read_seconds(folder).values())
         run = Run(seed, folder, float(np.median(seconds)) if seconds else None, history, report, compared)
-        run.best_epoch, run.jaccards  # noqa: B018 - fails here, where the file is known, and not later
+        # What is missing fails here, where the file is known, and not later.
+        columns = [column for part, column in COLUMNS.items() if part in report]
+        [row[column] for row in history for column in columns], run.best_epoch  # noqa: B018
+        path = folder / scores
+        if "model" in report or "diagnosis" not in report:
+            run.jaccards  # noqa: B018
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: is invalid ({error}); delete {folder / FINISHED} and run the command again"
@@ -184,8 +214,8 @@ def compare_runs(runs: list[Run], first: list[Run], same_images: bool) -> Differ
 
 
 def agreement(findings: list[Finding]) -> Agreement | None:
-    """Compare all runs image by image; None for a single run, or if their images differ."""
-    runs = [run.jaccards for finding in findings for run in finding.runs]
+    """Compare all runs with outlines image by image; None for a single run, or if their images differ."""
+    runs = [run.jaccards for finding in findings if finding.outlines for run in finding.runs]
     if len(runs) < 2 or any(run.keys() != runs[0].keys() for run in runs):
         return None
     values = np.array([[run[name] for name in sorted(run)] for run in runs])  # (runs, images)
@@ -198,9 +228,12 @@ def agreement(findings: list[Finding]) -> Agreement | None:
 
 
 def baselines(findings: list[Finding]) -> dict[str, float]:
-    """Return the mean Jaccard of each trivial baseline, over images and seeds: seeds may differ in images."""
-    scores = [run.scores for run in findings[0].runs]
-    names = [name for name in scores[0] if name != "model"]
+    """Return the mean Jaccard of each trivial baseline, over images and seeds: seeds may differ in images.
+
+    Without outlines there are no such baselines.
+    """
+    scores = next(([run.scores for run in finding.runs] for finding in findings if finding.outlines), [{}])
+    names = [name for name in scores[0] if name not in ("model", "diagnosis")]
     return {name: float(np.mean([of_seed[name]["mean"]["jaccard"] for of_seed in scores])) for name in names}
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2unet import __version__
-from r2unet.data.isic import find_pairs
 from r2unet.errors import InputError
 from r2unet.files import output_file
 from r2unet.study.studies import SEEDS, STUDIES, Row, Study, Variant, make_rows
+from r2unet.training.run_folder import PATHS, find_files
 from r2unet.training.settings import Settings, as_text, flag
 
 PLAN = "study.json"
@@ -93,11 +93,12 @@ def open_study(
     else:
         existing = read_plan(out)
         _check_unchanged(out, existing, study, given, seeds, bool(variants))
-        shared = dataclasses.replace(existing.shared, data=given.get("data", existing.shared.data))
+        moved = {name: given[name] for name in PATHS if name in given}
+        shared = dataclasses.replace(existing.shared, **moved)
         plan = Plan(existing.study, shared, tuple(dict.fromkeys((*existing.seeds, *(seeds or ())))))
     if not only_report:
         if plan.shared.data is not None:
-            find_pairs(plan.shared.data, "validation")  # fails before anything is written if data is missing
+            find_files(plan.shared, "validation")  # fails before anything is written if data is missing
         _write_plan(out, plan)
     return plan
 
@@ -133,7 +134,7 @@ def _check_unchanged(
             "start another study with a new --out"
         )
     for name, value in given.items():
-        if name != "data" and value != getattr(existing.shared, name):
+        if name not in PATHS and value != getattr(existing.shared, name):
             raise InputError(
                 f"{flag(name)} {as_text(value)}: the study in {out} started with "
                 f"{as_text(getattr(existing.shared, name))}; omit the option to resume it, or start "

@@ -2,7 +2,8 @@
 
 Bars start at zero, because otherwise their length would mean nothing. Rows that are worth comparing often
 have similar bars, so a second panel shows the difference to the first row on its own scale. Every dot is one
-run: with two or three seeds, all of them can be shown.
+run: with two or three seeds, all of them can be shown. Outlines and diagnoses have the same figures, of the
+mean Jaccard and of the mean AUC.
 """
 
 from __future__ import annotations
@@ -25,13 +26,28 @@ from r2unet.figures import (
     save_figure,
 )
 from r2unet.scores.overlays import OverlayRow
-from r2unet.study.findings import Finding
+from r2unet.study.diagnosis_findings import DiagnosisFinding
+from r2unet.study.findings import Difference, Finding
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FAINT = "#c8c8c8"
 CELL, GAP, LEFT, TOP, BOTTOM = 1.5, 0.06, 0.35, 0.3, 0.4  # the layout of plot_overlays, in inches
+
+
+# The columns of history.csv with learning curves, and how they are called.
+CURVES = {"validation_jaccard": "validation Jaccard", "validation_auc": "validation AUC, mean over classes"}
+
+
+class Bar(NamedTuple):
+    """A row of a study in `plot_bars`: the values of its seeds, and its difference to the first row."""
+
+    label: str
+    values: list[float]
+    interval: list[float] | None  # of their mean
+    difference: Difference | None
+    train_mode: list[float] | None = None  # the values of the seeds in train mode
 
 
 class Point(NamedTuple):
@@ -42,30 +58,60 @@ class Point(NamedTuple):
     given: bool  # whether the other panels use this value
 
 
-def plot_bars(findings: Sequence[Finding], path: str | Path, baseline: float | None = None) -> None:
-    """Draw each row's mean Jaccard as a bar, and its difference to the first row in a second panel.
+def plot_jaccards(findings: Sequence[Finding], path: str | Path, otsu: float | None = None) -> None:
+    """Draw the mean Jaccard of each row with outlines, at least one, and of Otsu's threshold as a line.
 
-    Lines are 95 % intervals over images, dots are seeds. Rows that were also scored in train mode have a
-    second bar. `baseline`, the score of Otsu's threshold, is drawn as a line.
+    Rows that were also scored in train mode have a second bar.
     """
-    height = 1.35 + 0.42 * len(findings)
+    bars = [
+        Bar(
+            finding.row.label,
+            [run.scores["model"]["mean"]["jaccard"] for run in finding.runs],
+            finding.interval,
+            finding.difference,
+            [run.modes["jaccard_train_mode"] for run in finding.runs]
+            if all(run.modes for run in finding.runs)
+            else None,
+        )
+        for finding in findings
+        if finding.outlines
+    ]
+    plot_bars(bars, path, "Validation Jaccard", "images", {} if otsu is None else {"Otsu's threshold": otsu})
+
+
+def plot_aucs(found: Sequence[DiagnosisFinding], path: str | Path) -> None:
+    """Draw the mean AUC of each row with diagnoses, at least one, and of a random score as a line.
+
+    A row whose AUC is undefined has no bar.
+    """
+    bars = [Bar(each.row.label, each.values("auc"), each.interval, each.difference) for each in found]
+    plot_bars(bars, path, "Validation AUC, mean over classes", "lesions", {"a random score": 0.5})
+
+
+def plot_bars(
+    bars: Sequence[Bar], path: str | Path, title: str, units: str, baselines: Mapping[str, float]
+) -> None:
+    """Draw each row's mean score as a bar, and its difference to the first row in a second panel.
+
+    Lines are 95 % intervals over `units`, dots are seeds. The scores of `baselines` are drawn as lines.
+    """
+    height = 1.35 + 0.42 * len(bars)
     figure = new_figure(10.5, height)
     scores, differences = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     figure.subplots_adjust(left=0.19, right=0.98, top=1 - 0.62 / height, bottom=0.6 / height, wspace=0.12)
-    _draw_scores(scores, findings)
-    if baseline is not None:
-        scores.axvline(baseline, color=QUIET, linestyle=":", label="Otsu's threshold", zorder=1)
-    for y, finding in enumerate(findings):
-        if finding.difference:
-            difference = finding.difference
+    _draw_scores(scores, bars, units)
+    for name, baseline in baselines.items():
+        scores.axvline(baseline, color=QUIET, linestyle=":", label=name, zorder=1)
+    for y, bar in enumerate(bars):
+        if difference := bar.difference:
             differences.plot(difference.interval, [y, y], color="black", linewidth=1.6, zorder=2)
             differences.plot(difference.mean, y, "|", color="black", markersize=12, mew=1.6, zorder=2)
             _draw_seeds(differences, list(difference.by_seed.values()), y)
     differences.axvline(0, color=QUIET, linewidth=1, zorder=1)
-    scores.set_yticks(range(len(findings)), [finding.row.label for finding in findings])
+    scores.set_yticks(range(len(bars)), [bar.label for bar in bars])
     scores.invert_yaxis()
-    _style(scores, "Validation Jaccard", "mean over images")
-    _style(differences, f"Difference to {findings[0].row.label}", "paired over images")
+    _style(scores, title, "mean over images" if units == "images" else "mean over seeds")
+    _style(differences, f"Difference to {bars[0].label}", f"paired over {units}")
     for axes in (scores, differences):
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
@@ -74,22 +120,21 @@ def plot_bars(findings: Sequence[Finding], path: str | Path, baseline: float | N
     save_figure(figure, path)
 
 
-def _draw_scores(axes: Axes, findings: Sequence[Finding]) -> None:
-    modes = all(run.modes for finding in findings for run in finding.runs)
+def _draw_scores(axes: Axes, bars: Sequence[Bar], units: str) -> None:
+    modes = all(bar.train_mode for bar in bars)
     height, offset = (0.4, 0.21) if modes else (0.62, 0.0)
-    for y, finding in enumerate(findings):
-        jaccards = [run.scores["model"]["mean"]["jaccard"] for run in finding.runs]
-        labels = ("eval mode" if modes else None, "95 % over images", "seeds") if y == 0 else (None,) * 3
-        axes.barh(
-            y - offset, np.mean(jaccards), height, color=TRAINING, alpha=0.55, label=labels[0], zorder=1
-        )
-        axes.plot(finding.interval, [y - offset] * 2, color="black", linewidth=1.6, label=labels[1], zorder=2)
-        _draw_seeds(axes, jaccards, y - offset, labels[2])
+    labels = ["eval mode" if modes else None, f"95 % over {units}", "seeds", "train mode"]  # of the first bar
+    for y, (_, values, interval, _, train_mode) in enumerate(bars):
+        if not values:
+            continue
+        axes.barh(y - offset, np.mean(values), height, color=TRAINING, alpha=0.55, label=labels[0], zorder=1)
+        if interval:
+            axes.plot(interval, [y - offset] * 2, color="black", linewidth=1.6, label=labels[1], zorder=2)
+        _draw_seeds(axes, values, y - offset, labels[2])
         if modes:
-            train_mode = [run.modes["jaccard_train_mode"] for run in finding.runs]
-            label = "train mode" if y == 0 else None
-            axes.barh(y + offset, np.mean(train_mode), height, color=FAINT, label=label, zorder=1)
+            axes.barh(y + offset, np.mean(train_mode), height, color=FAINT, label=labels[3], zorder=1)
             _draw_seeds(axes, train_mode, y + offset - 0.1)
+        labels = [None] * 4
     axes.set_xlim(0, 1)
 
 
@@ -123,25 +168,44 @@ def _add_grid(axes: Axes) -> None:
 def plot_learning_curves(findings: Sequence[Finding], path: str | Path) -> None:
     """Draw the mean validation Jaccard by epoch, one panel per row, with the other rows in grey.
 
-    Dots mark the best epoch of each seed. The title shows how much the best Jaccard rose in the last fifth of
-    the epochs, as the mean over seeds: a row that still rises would probably be better with more.
+    Below, in the same way, the mean AUC of the rows with diagnoses. Dots mark the best epoch of each seed.
+    The title shows how much the best score rose in the last fifth of the epochs, as the mean over seeds: a
+    row that still rises would probably be better with more. A row with both scores has their sum.
     """
+    groups = {key: [f for f in findings if key in f.runs[0].history[0]] for key in CURVES}
+    groups = {key: group for key, group in groups.items() if group}
+    most = max(len(group) for group in groups.values())
+    lines = -(-most // 4)
+    columns = -(-most // lines)  # as even as possible: six panels are 3 + 3, not 4 + 2
+    heights = {key: 0.45 + 2.3 * -(-len(group) // columns) for key, group in groups.items()}
+    width, height = max(4.2, 0.5 + 2.6 * columns), sum(heights.values())
+    figure = new_figure(width, height)
+    top = height
+    for key, group in groups.items():
+        bottom = top - heights[key]
+        sides = {"left": 0.62 / width, "right": 1 - 0.15 / width}
+        sides |= {"top": 1 - (height - top + 0.48) / height, "bottom": (bottom + 0.5) / height}
+        grid = figure.add_gridspec(-(-len(group) // columns), columns, **sides, hspace=0.38, wspace=0.1)
+        _draw_panels(grid.subplots(sharex=True, sharey=True, squeeze=False).ravel(), group, key)
+        figure.text(0.5, (bottom + 0.06) / height, "epoch", fontsize=9, ha="center", va="bottom")
+        middle = (top + bottom) / 2 / height
+        style = {"fontsize": 9, "rotation": "vertical", "va": "center"}
+        figure.text(0.1 / width, middle, CURVES[key], **style)
+        top = bottom
+    save_figure(figure, path)
+
+
+def _draw_panels(panels: Sequence[Axes], findings: Sequence[Finding], key: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    lines = -(-len(findings) // 4)
-    columns = -(-len(findings) // lines)  # as even as possible: six panels are 3 + 3, not 4 + 2
-    width, height = max(4.2, 0.5 + 2.6 * columns), 0.45 + 2.3 * lines
-    figure = new_figure(width, height)
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    left, right, top, bottom = 0.62 / width, 1 - 0.15 / width, 1 - 0.48 / height, 0.5 / height
-    figure.subplots_adjust(left=left, right=right, top=top, bottom=bottom, hspace=0.38, wspace=0.1)
-    highest = max(row["validation_jaccard"] for f in findings for run in f.runs for row in run.history) or 1.0
+    highest = max(row[key] for f in findings for run in f.runs for row in run.history) or 1.0
     for axes, finding in zip(panels, findings, strict=False):
         for other in findings:
-            _draw_learning_curves(axes, other, FAINT)
-        _draw_learning_curves(axes, finding, VALIDATION)
+            _draw_learning_curves(axes, other, key, FAINT)
+        _draw_learning_curves(axes, finding, key, VALIDATION)
         gains = [gain for run in finding.runs if (gain := run.gain_in_last_fifth) is not None]
-        title = finding.row.label + (f"\nlast fifth {np.mean(gains):+.3f}" if gains else "")
+        of = ", sum" if all(name in finding.runs[0].history[0] for name in CURVES) else ""
+        title = finding.row.label + (f"\nlast fifth{of} {np.mean(gains):+.3f}" if gains else "")
         axes.set_title(title, loc="left", fontsize=9)
         _add_grid(axes)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -149,14 +213,11 @@ def plot_learning_curves(findings: Sequence[Finding], path: str | Path) -> None:
         axes.set_ylim(0, min(1.0, 1.1 * highest))
     for axes in panels[len(findings) :]:
         axes.set_visible(False)
-    figure.supxlabel("epoch", fontsize=9, y=0.06 / height)
-    figure.supylabel("validation Jaccard", fontsize=9, x=0.1 / width)
-    save_figure(figure, path)
 
 
-def _draw_learning_curves(axes: Axes, finding: Finding, colour: str) -> None:
+def _draw_learning_curves(axes: Axes, finding: Finding, key: str, colour: str) -> None:
     for run in finding.runs:
-        values = [row["validation_jaccard"] for row in run.history]
+        values = [row[key] for row in run.history]
         axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=1.2)
         if colour != FAINT:
             best = run.best_epoch

@@ -1,15 +1,21 @@
 """The report of a study: tables, figures, and one file with all results.
 
-    DIR/table.md        a line per row: means over seeds, and the difference to the first row
-    DIR/table.csv       a line per run, with all scores
-    DIR/bars.png        the scores and differences of table.md
-    DIR/curves.png      the validation Jaccard by epoch
-    DIR/overlays.png    images with the outlines of every row
-    DIR/factors.png     for studies that change one setting at a time: Jaccard by its value
-    DIR/results.json    all of it, with the settings, the seeds, the machine and the commit
+    DIR/table.md              a line per row: means over seeds, and the difference to the first row; a second
+                              table for the diagnoses
+    DIR/table.csv             a line per run, with all scores
+    DIR/bars.png              the Jaccards and their differences of table.md
+    DIR/diagnosis_bars.png    the mean AUCs and their differences of table.md
+    DIR/curves.png            the validation Jaccard and the mean AUC by epoch
+    DIR/overlays.png          images with the outlines of every row
+    DIR/factors.png           for studies that change one setting at a time: Jaccard by its value
+    DIR/results.json          all of it, with the settings, the seeds, the machine and the commit
+
+A row may predict the outline, the diagnosis, or both (the setting `task`). A figure has only the rows that it
+is about, and is not drawn if there are none.
 
 The report is computed from the runs' folders and can be rebuilt at any time. Scores that take long to
-compute, at the original size and in train mode, are cached there next to report.json.
+compute, of the outlines at the original size and in train mode, are cached there next to report.json. A
+diagnosis has no size: the network sees every image at the training size, and its scores stay as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +28,6 @@ from pathlib import Path
 import numpy as np
 
 from minidl.backend import describe
-from r2unet.data.isic import find_pairs
 from r2unet.data.lesion_images import LesionImages
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
@@ -33,13 +38,14 @@ from r2unet.scores.overlays import OverlayRow, shrink
 from r2unet.scores.predictions import predict_originals, predict_samples
 from r2unet.scores.ranking import best_to_worst
 from r2unet.study import plots
+from r2unet.study.diagnosis_findings import diagnosed
 from r2unet.study.findings import Finding, Run, baselines, collect
 from r2unet.study.plan import FINISHED, Plan
 from r2unet.study.results import as_json
 from r2unet.study.tables import as_csv, as_markdown
 from r2unet.study.train_study import Resources
 from r2unet.training.checkpoints import load_model
-from r2unet.training.run_folder import BEST, load_datasets
+from r2unet.training.run_folder import BEST, PATHS, find_files, load_datasets
 from r2unet.training.settings import Settings, as_text
 
 ORIGINALS, MODES = "report-originals.json", "modes.json"
@@ -55,21 +61,26 @@ def write_report(
 ) -> str:
     """Write all files of the study in `out` from its finished runs; return the table in Markdown.
 
-    With `originals` the images are scored at their original size; `images` is how many are drawn. Raises
-    InputError if no run is finished, or if a file cannot be read or written.
+    With `originals` the outlines are scored at the images' original size; `images` is how many are drawn.
+    Raises InputError if no run is finished, or if a file cannot be read or written.
     """
     if originals and plan.shared.data is None:
         raise InputError("--originals: generated lesions have a single size; omit the option, or give --data")
     for finding in collect(out, plan):
-        for run in finding.runs:
-            _add_scores(run, plan, resources, originals, log)
+        if finding.outlines:
+            for run in finding.runs:
+                _add_scores(run, plan, resources, originals, log)
     findings = collect(out, plan, ORIGINALS if originals else FINISHED, MODES if plan.study.modes else None)
+    found = diagnosed(plan, findings)
     device = describe(resources.device)
-    table = as_markdown(plan, findings, originals, device)
+    table = as_markdown(plan, findings, found, originals, device)
     _write(out / "table.md", table)
     _write(out / "table.csv", as_csv(findings))
-    _write(out / "results.json", json.dumps(as_json(plan, findings, originals, device), indent=2))
-    plots.plot_bars(findings, out / "bars.png", baselines(findings).get("Otsu's threshold"))
+    _write(out / "results.json", json.dumps(as_json(plan, findings, found, originals, device), indent=2))
+    if any(finding.outlines for finding in findings):
+        plots.plot_jaccards(findings, out / "bars.png", baselines(findings).get("Otsu's threshold"))
+    if found:
+        plots.plot_aucs(found, out / "diagnosis_bars.png")
     plots.plot_learning_curves(findings, out / "curves.png")
     if columns := _overlays(plan, findings, resources, images):
         plots.plot_overlays(columns, out / "overlays.png")
@@ -86,7 +97,7 @@ def _write(path: Path, text: str) -> None:
 def _add_scores(
     run: Run, plan: Plan, resources: Resources, originals: bool, log: Callable[[str], None]
 ) -> None:
-    """Score a run at the original size and in train mode, if needed and not yet in its folder."""
+    """Score outlines at the original size and in train mode, if needed and not yet in the run's folder."""
     needed = [name for name, asked in ((ORIGINALS, originals), (MODES, plan.study.modes)) if asked]
     missing = [name for name in needed if not (run.folder / name).exists()]
     if not missing:
@@ -95,33 +106,43 @@ def _add_scores(
     model.to(resources.device)
     if ORIGINALS in missing:
         log(f"scoring {run.folder} at the original size")
-        pairs = find_pairs(plan.shared.data, "validation")
+        pairs = find_files(_with_paths(settings, plan), "validation")
         predictions = predict_originals(model, pairs, settings.size, resources.device)
         scores = evaluate.report(predictions, state.get("mean_mask"), np.random.default_rng(settings.seed))
+        if run.diagnosis:
+            scores["diagnosis"] = run.diagnosis
         _write(run.folder / ORIGINALS, json.dumps(scores, indent=2))
     if MODES in missing:
         log(f"scoring {run.folder} in train mode")
-        lesions = _validation_images(dataclasses.replace(settings, data=plan.shared.data), resources)
+        lesions = _validation_images(_with_paths(settings, plan), resources)
         settings.check_batches(len(lesions))
         modes = compare_modes(model, lesions, settings.batch_size)
         _write(run.folder / MODES, json.dumps(modes, indent=2))
+
+
+def _with_paths(settings: Settings, plan: Plan) -> Settings:
+    """Return a run's settings with the plan's paths, because the files may have moved after the run."""
+    return dataclasses.replace(settings, **{name: getattr(plan.shared, name) for name in PATHS})
 
 
 def _validation_images(settings: Settings, resources: Resources) -> Sequence[Sample]:
     """Return the validation images at the training size."""
     if settings.data is None:
         return load_datasets(settings)[1]
-    pairs = find_pairs(settings.data, "validation")
+    pairs = find_files(settings, "validation")
     return LesionImages(pairs, settings.size, resources.threads, resources.cache, resources.bar)
 
 
 def _overlays(
     plan: Plan, findings: list[Finding], resources: Resources, images: int
 ) -> dict[str, list[OverlayRow]]:
-    """Return the predictions of every row for the same images; {} if the rows have no seed in common.
+    """Return the predictions of every row with outlines for the same images; {} without a common seed.
 
     The images are chosen by the first row's Jaccard, and the first common seed is drawn.
     """
+    findings = [finding for finding in findings if finding.outlines]
+    if not findings:
+        return {}
     by_seed = [{run.seed: run for run in finding.runs} for finding in findings]
     common = [seed for seed in plan.seeds if all(seed in runs for runs in by_seed)]
     if not common:
@@ -141,7 +162,7 @@ def _overlay_rows(run: Run, names: list[str], plan: Plan, resources: Resources) 
         lesions = [sample for sample in load_datasets(settings)[1] if sample.name in names]
         predictions = predict_samples(model, lesions, settings.batch_size, resources.device)
     else:
-        pairs = [pair for pair in find_pairs(plan.shared.data, "validation") if pair.name in names]
+        pairs = [pair for pair in find_files(_with_paths(settings, plan), "validation") if pair.name in names]
         predictions = predict_originals(model, pairs, settings.size, resources.device)
     rows = {
         s.name: shrink(OverlayRow(s.image, s.mask, probability, s.name, run.jaccards[s.name]))
@@ -151,8 +172,13 @@ def _overlay_rows(run: Run, names: list[str], plan: Plan, resources: Resources) 
 
 
 def factor_panels(plan: Plan, findings: list[Finding]) -> dict[str, list[plots.Point]]:
-    """Return the values of each setting that the study changes alone, in order; {} for other studies."""
+    """Return the values of each setting that the study changes alone, in order; {} for other studies.
+
+    The panels show Jaccards: there are none for a study of diagnoses alone.
+    """
     panels = {}
+    if plan.shared.task == "diagnosis":
+        return panels
     for name in plan.study.factors:
         given = getattr(plan.shared, name)
         values = [

@@ -13,12 +13,17 @@ import numpy as np
 
 from r2unet import __version__
 from r2unet.scores.metrics import METRICS
+from r2unet.study import diagnosis_findings
+from r2unet.study.diagnosis_findings import SCORES, DiagnosisFinding
 from r2unet.study.findings import Finding, Run, baselines, unfinished
 from r2unet.study.plan import Plan
 
 
-def as_json(plan: Plan, findings: list[Finding], originals: bool, device: str) -> dict[str, Any]:
-    """Return all results of a study as a dictionary for JSON."""
+def as_json(
+    plan: Plan, findings: list[Finding], found: list[DiagnosisFinding], originals: bool, device: str
+) -> dict[str, Any]:
+    """Return all results of a study as a dictionary for JSON; `found` are the rows with diagnoses."""
+    diagnoses = {each.row.label: {"diagnosis": _diagnosis_as_json(each)} for each in found}
     return {
         "program": "r2unet",
         "version": __version__,
@@ -38,6 +43,7 @@ def as_json(plan: Plan, findings: list[Finding], originals: bool, device: str) -
         "originals": originals,
         "unfinished": unfinished(plan, findings),
         "baselines": baselines(findings),
+        **({"diagnosis_baselines": diagnosis_findings.baselines(found)} if found else {}),
         "rows": [
             {
                 "label": finding.row.label,
@@ -45,13 +51,29 @@ def as_json(plan: Plan, findings: list[Finding], originals: bool, device: str) -
                 "settings": dataclasses.asdict(finding.row.settings),
                 "parameters": finding.parameters,
                 "seconds_per_epoch": finding.seconds,
-                "scores": {name: finding.score(name)._asdict() for name in METRICS},
+                "scores": _scores_as_json(finding),
                 "jaccard_interval": finding.interval,
                 "difference": finding.difference._asdict() if finding.difference else None,
+                **diagnoses.get(finding.row.label, {}),
                 "runs": [_run_as_json(run) for run in finding.runs],
             }
             for finding in findings
         ],
+    }
+
+
+def _scores_as_json(finding: Finding) -> dict[str, Any] | None:
+    """Return the scores of the outlines; None without outlines."""
+    return {name: finding.score(name)._asdict() for name in METRICS} if finding.outlines else None
+
+
+def _diagnosis_as_json(finding: DiagnosisFinding) -> dict[str, Any]:
+    """Return the scores of the diagnoses, None where undefined, and the difference of the mean AUC."""
+    scores = {name: finding.score(name) for name in SCORES}
+    return {
+        "scores": {name: score and score._asdict() for name, score in scores.items()},
+        "auc_interval": finding.interval,
+        "difference": finding.difference._asdict() if finding.difference else None,
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from r2unet.files import copy_folder
 from r2unet.study.plan import FINISHED, Plan, read_plan
 from r2unet.training.checkpoints import checkpoint_errors, read_settings, read_state
-from r2unet.training.run_folder import BEST
+from r2unet.training.run_folder import BEST, PATHS
 from r2unet.training.settings import Settings
 
 
@@ -25,13 +25,14 @@ def finished_runs(studies: Sequence[Path]) -> dict[Settings, Path]:
     """
     finished: dict[Settings, Path] = {}
     for study in studies:
-        data = read_plan(study, "--reuse").shared.data
+        shared = read_plan(study, "--reuse").shared
         for report in sorted(study.glob(f"*/seed-*/{FINISHED}")):
             state = read_state(report.parent / BEST)
             with checkpoint_errors(report.parent / BEST):
                 settings = read_settings(state)
-            # The plan's data, because the data may have moved after the run.
-            finished.setdefault(_with_real_path(dataclasses.replace(settings, data=data)), report.parent)
+            # The plan's paths, because the files may have moved after the run.
+            settings = dataclasses.replace(settings, data=shared.data, labels=shared.labels)
+            finished.setdefault(_with_real_paths(settings), report.parent)
     return finished
 
 
@@ -41,7 +42,7 @@ def copy_finished(
     """Copy the finished runs that this study needs and has not started."""
     copied = 0
     for task in plan.tasks(out):
-        if (source := finished.get(_with_real_path(task.settings))) and not task.folder.exists():
+        if (source := finished.get(_with_real_paths(task.settings))) and not task.folder.exists():
             copy_folder(source, task.folder)
             log(f"{task.title}: copied from {source}")
             copied += 1
@@ -49,7 +50,7 @@ def copy_finished(
         log("--reuse: nothing copied; no run there has the data and settings of a new run here")
 
 
-def _with_real_path(settings: Settings) -> Settings:
-    """Return settings whose data has its canonical path, so that equal folders compare equal."""
-    data = settings.data
-    return settings if data is None else dataclasses.replace(settings, data=os.path.realpath(data))
+def _with_real_paths(settings: Settings) -> Settings:
+    """Return settings whose paths are canonical, so that equal folders compare equal."""
+    paths = {name: getattr(settings, name) for name in PATHS}
+    return dataclasses.replace(settings, **{name: p and os.path.realpath(p) for name, p in paths.items()})

@@ -16,7 +16,8 @@ from r2unet.errors import InputError
 from r2unet.training.settings import Settings, as_text, flag
 
 SEEDS = (0, 1)  # the default seeds of every row
-SHARED = ("data", "images", "seed")  # settings that decide which images are used; no variant may change them
+# The settings that decide which images are used, and which classes they have. No variant may change them.
+SHARED = ("data", "labels", "images", "seed", "classes")
 
 
 class Variant(NamedTuple):
@@ -97,6 +98,18 @@ _STUDIES = (
         "Which settings matter? Each is changed alone; the others are as given.",
         _one_at_a_time(**FACTORS),
         factors=tuple(FACTORS),
+    ),
+    Study(
+        "diagnosis",
+        "Does the outline help the diagnosis, and does the diagnosis harm the outline? In the first row the "
+        "diagnosis is pooled over the lesion and over the image.",
+        (
+            Variant("outline and diagnosis", {"task": "both", "pooling": "both"}),
+            Variant("pooled over the lesion", {"task": "both", "pooling": "lesion"}),
+            Variant("pooled over the image", {"task": "both", "pooling": "image"}),
+            Variant("diagnosis alone", {"task": "diagnosis", "pooling": "image"}),
+            Variant("outline alone", {"task": "outline", "pooling": "both"}),
+        ),
     ),
     Study("own", "Which of these variants is better?", ()),
 )

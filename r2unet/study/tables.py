@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 
 from r2unet.scores.metrics import METRICS, USABLE_JACCARD
-from r2unet.study.findings import Finding, Run, Spread, agreement, baselines, spread, unfinished
+from r2unet.study import diagnosis_findings
+from r2unet.study.diagnosis_findings import SCORES, DiagnosisFinding, baseline_row
+from r2unet.study.findings import (
+    Difference,
+    Finding,
+    Run,
+    Spread,
+    agreement,
+    baselines,
+    predicts_outlines,
+    spread,
+    unfinished,
+)
 from r2unet.study.plan import Plan
 from r2unet.training.settings import as_text
 
@@ -20,40 +32,67 @@ COLUMNS = {
     "dice": "Dice",
     "accuracy": "accuracy",
 }
+DIAGNOSIS_COLUMNS = {
+    "auc": "mean AUC",
+    "malignant_auc": "malignant AUC",
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+}
 
 
-def as_markdown(plan: Plan, findings: list[Finding], originals: bool, device: str) -> str:
-    """Return a table in Markdown, one line per row of the study, with notes on how to read it."""
+def as_markdown(
+    plan: Plan, findings: list[Finding], found: list[DiagnosisFinding], originals: bool, device: str
+) -> str:
+    """Return the tables in Markdown, one line per row of the study, with notes on how to read them.
+
+    `found` are the rows with diagnoses: their table is the second. Columns of the outlines are left out if no
+    row has outlines.
+    """
     study = plan.study
-    modes = ["Jaccard, train mode"] if study.modes else []
-    head = ["", "parameters", "s per epoch", "epochs", "best epoch", *COLUMNS.values(), *modes]
-    head += [f"Jaccard against {findings[0].row.label}", "of each seed", "last fifth"]
-    lines = [f"# {study.name}", "", study.question, "", _line(head), _line(["---"] * len(head))]
-    lines += [_line(_cells(finding, bool(modes))) for finding in findings]
-    return "\n".join([*lines, "", *_notes(plan, findings, originals, device)]) + "\n"
+    head = ["", "parameters", "s per epoch", "epochs", "best epoch"]
+    if first := next((finding for finding in findings if finding.outlines), None):
+        head += [*COLUMNS.values(), *(["Jaccard, train mode"] if study.modes else [])]
+        head += [f"Jaccard against {first.row.label}", "of each seed"]
+    rows = [_cells(finding, study.modes) if first else _run_cells(finding) for finding in findings]
+    rows = [[*cells, _last_fifth(finding)] for cells, finding in zip(rows, findings, strict=True)]
+    lines = [f"# {study.name}", "", study.question, "", *_table([*head, "last fifth"], rows)]
+    lines += ["", *_notes(plan, findings, bool(found), originals, device)]
+    if found:
+        head = ["", *DIAGNOSIS_COLUMNS.values(), f"mean AUC against {found[0].row.label}", "of each seed"]
+        lines += ["", "## Diagnosis", "", *_table(head, [_diagnosis_cells(each) for each in found])]
+        lines += ["", *_diagnosis_notes(plan, found)]
+    return "\n".join(lines) + "\n"
 
 
-def _notes(plan: Plan, findings: list[Finding], originals: bool, device: str) -> list[str]:
-    """Return a list in Markdown that explains how the numbers of the table were computed."""
+def _notes(plan: Plan, findings: list[Finding], diagnoses: bool, originals: bool, device: str) -> list[str]:
+    """Return a list in Markdown that explains how the numbers of the first table were computed."""
     shared = plan.shared
     size = "their original size" if originals else f"{shared.size} x {shared.size} pixels"
     seeds = f"{len(plan.seeds)} seeds ({as_text(plan.seeds)})"
-    images = len(findings[0].runs[0].jaccards)
-    trivial = ", ".join(f"{name} {value:.4f}" for name, value in baselines(findings).items())
+    outlined = [finding.runs[0] for finding in findings if finding.outlines]
+    images = (
+        f"{len(outlined[0].jaccards)} validation images, scored at {size},"
+        if outlined
+        else "validation images, scored"
+    )
+    risen = "Jaccard, the best mean AUC or, with both, the best sum of the two" if diagnoses else "Jaccard"
     notes = [
-        f"- {shared.data or 'generated lesions'}; {images} validation images, scored at {size}, with the "
-        f"weights of the epoch that is best on these same images. Trained with {seeds} on the {device}.",
+        f"- {shared.data or 'generated lesions'}; {images} with the weights of the epoch that "
+        f"is best on these same images. Trained with {seeds} on the {device}.",
         "- Scores are means over images: the mean over seeds, with the lowest and the highest seed in "
         "brackets.",
         "- The difference of Jaccard is paired over images, with its 95 % bootstrap interval over images. "
         "The next column has the difference of each seed. Trust a difference only if its interval excludes "
         "zero and all seeds have the same sign.",
-        "- Last fifth: how much the best Jaccard rose in the last fifth of the epochs, mean over seeds. A "
+        f"- Last fifth: how much the best {risen} rose in the last fifth of the epochs, mean over seeds. A "
         "row that still rises would probably be better with more epochs.",
         "- Seconds per epoch: the median, with validation. They depend on what else the machine did, such as "
         "other runs in parallel.",
-        f"- Jaccard of the trivial baselines on the same images: {trivial}.",
     ]
+    if not outlined:
+        del notes[1:3]
+    if trivial := ", ".join(f"{name} {value:.4f}" for name, value in baselines(findings).items()):
+        notes.append(f"- Jaccard of the trivial baselines on the same images: {trivial}.")
     if agree := agreement(findings):
         notes.append(
             f"- The Jaccards of the images in two runs have a correlation of {agree.correlation:.2f} "
@@ -65,25 +104,82 @@ def _notes(plan: Plan, findings: list[Finding], originals: bool, device: str) ->
     return notes
 
 
+def _diagnosis_notes(plan: Plan, found: list[DiagnosisFinding]) -> list[str]:
+    """Return a list in Markdown that explains how the numbers of the table of diagnoses were computed."""
+    report = found[0].runs[0].diagnosis["types"]["model"]
+    classes = ", ".join(name.replace("_", " ") for name in report["classes"])
+    notes = [
+        f"- {report['images']} validation images of {report['lesions']} lesions have one of the "
+        f"{len(report['classes'])} classes {classes}. The network sees every image at "
+        f"{plan.shared.size} x {plan.shared.size} pixels, whatever the size at which outlines are scored.",
+        "- Mean AUC: of each class against the rest, averaged over the classes. Malignant AUC: of the sum "
+        "of the probabilities of the malignant classes. The accuracies are those of the most probable class; "
+        "balanced accuracy is the mean sensitivity over the classes. All scores are means over seeds, with "
+        "the lowest and the highest seed in brackets.",
+        "- The difference of the mean AUC is paired over lesions, with its 95 % bootstrap interval over "
+        "lesions. The next column has the difference of each seed. Trust a difference only if its interval "
+        "excludes zero and all seeds have the same sign.",
+    ]
+    source = baseline_row(found).row
+    regression = f" on the outlines of {source.label}" if predicts_outlines(source) else ""
+    for name, values in diagnosis_findings.baselines(found).items():
+        scores = ", ".join(f"{DIAGNOSIS_COLUMNS[score]} {value:.4f}" for score, value in values.items())
+        of = regression if name == "logistic regression" else ""
+        notes.append(f"- Baseline on the same images, {name}{of}: {scores}.")
+    return notes
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
+
+
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cells(finding: Finding, modes: bool) -> list[str]:
-    runs, difference = finding.runs, finding.difference
-    gains = [gain for run in runs if (gain := run.gain_in_last_fifth) is not None]
-    train_mode = [[run.modes["jaccard_train_mode"] for run in runs]] if modes else []
+def _run_cells(finding: Finding) -> list[str]:
+    """Return the cells about the runs, whatever they predict."""
+    runs = finding.runs
     return [
         finding.row.label,
         f"{finding.parameters:,}",
         "" if finding.seconds is None else f"{finding.seconds:.1f}",
         ", ".join(str(len(run.history)) for run in runs),
         ", ".join(str(run.best_epoch) for run in runs),
+    ]
+
+
+def _cells(finding: Finding, modes: bool) -> list[str]:
+    """Return the cells about the runs and their outlines, which are empty without outlines."""
+    if not finding.outlines:
+        return [*_run_cells(finding), *[""] * (len(COLUMNS) + modes + 2)]
+    train_mode = [[run.modes["jaccard_train_mode"] for run in finding.runs]] if modes else []
+    return [
+        *_run_cells(finding),
         *(_spread(finding.score(name)) for name in COLUMNS),
         *(_spread(spread(values)) for values in train_mode),
-        "{:+.4f} ({:+.4f} to {:+.4f})".format(difference.mean, *difference.interval) if difference else "",
-        ", ".join(f"{value:+.4f}" for value in difference.by_seed.values()) if difference else "",
-        f"{np.mean(gains):+.4f}" if gains else "",
+        *_difference(finding.difference),
+    ]
+
+
+def _last_fifth(finding: Finding) -> str:
+    gains = [gain for run in finding.runs if (gain := run.gain_in_last_fifth) is not None]
+    return f"{np.mean(gains):+.4f}" if gains else ""
+
+
+def _diagnosis_cells(finding: DiagnosisFinding) -> list[str]:
+    scores = [finding.score(name) for name in DIAGNOSIS_COLUMNS]
+    cells = ["undefined" if score is None else _spread(score) for score in scores]
+    return [finding.row.label, *cells, *_difference(finding.difference)]
+
+
+def _difference(difference: Difference | None) -> list[str]:
+    """Return two cells, the mean with its interval and the value of each seed."""
+    if difference is None:
+        return ["", ""]
+    return [
+        "{:+.4f} ({:+.4f} to {:+.4f})".format(difference.mean, *difference.interval),
+        ", ".join(f"{value:+.4f}" for value in difference.by_seed.values()),
     ]
 
 
@@ -94,26 +190,48 @@ def _spread(score: Spread) -> str:
 
 
 def as_csv(findings: list[Finding]) -> str:
-    """Return a table in CSV, one line per run. Everything except the seconds is reproducible."""
+    """Return a table in CSV, one line per run. Everything except the seconds is reproducible.
+
+    Cells about what a run does not predict are empty.
+    """
     lines = [_csv_line(finding, run) for finding in findings for run in finding.runs]
+    names = dict.fromkeys(name for group in zip(*lines, strict=True) for part in group for name in part)
     text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
+    table = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
     table.writeheader()
-    table.writerows(lines)
+    table.writerows({name: value for part in line for name, value in part.items()} for line in lines)
     return text.getvalue()
 
 
-def _csv_line(finding: Finding, run: Run) -> dict[str, Any]:
-    model = run.scores["model"]
-    return {
+def _csv_line(finding: Finding, run: Run) -> list[dict[str, Any]]:
+    """Return the parts of a line: about the run, its outlines, its diagnoses, and its time."""
+    about = {
         "variant": finding.row.label,
         "seed": run.seed,
         "parameters": finding.parameters,
         "epochs": len(run.history),
         "best_epoch": run.best_epoch,
+    }
+    outlines = _outlines_in_csv(run) if finding.outlines else {}
+    diagnoses = _diagnoses_in_csv(run.diagnosis) if run.diagnosis else {}
+    return [about, outlines, diagnoses, {"seconds_per_epoch": run.seconds}]
+
+
+def _outlines_in_csv(run: Run) -> dict[str, Any]:
+    model = run.scores["model"]
+    return {
         "images": model["images"],
         **model["mean"],
         **{f"pooled_{name}": model["pooled"][name] for name in METRICS if name in model["pooled"]},
         **(run.modes or {}),
-        "seconds_per_epoch": run.seconds,
+    }
+
+
+def _diagnoses_in_csv(report: dict[str, Any]) -> dict[str, Any]:
+    model = report["types"]["model"]
+    return {
+        "diagnosis_images": model["images"],
+        "diagnosis_lesions": model["lesions"],
+        **{f"diagnosis_{name}": score(report, "model")["value"] for name, score in SCORES.items()},
+        **{f"diagnosis_auc_{name}": entry["auc"]["value"] for name, entry in model["by_class"].items()},
     }

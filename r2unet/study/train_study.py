@@ -81,14 +81,16 @@ def _one_by_one(tasks: Sequence[Task], resources: Resources, log: Callable[[str]
     """Train in this process, where all rows share the decoded images."""
 
     @lru_cache(maxsize=1)
-    def load(data: str | None, size: int, images: int, seed: int) -> tuple[Any, Any]:
-        settings = Settings(data=data, size=size, images=images, seed=seed)
+    def load(settings: Settings) -> tuple[Any, Any]:
         return load_datasets(settings, resources.threads, resources.cache, resources.bar)
 
     def train(task: Task) -> None:
         s = task.settings
         # Only generated lesions depend on the seed. Files are decoded once for all seeds.
-        datasets = load(s.data, s.size, s.images, s.seed if s.data is None else 0)
+        seed = s.seed if s.data is None else 0
+        datasets = load(
+            Settings(data=s.data, labels=s.labels, task=s.task, size=s.size, images=s.images, seed=seed)
+        )
         _train(task, datasets, resources, lambda line: log(f"{task.title}: {line}"))
 
     for task in tasks:

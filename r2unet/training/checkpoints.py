@@ -3,6 +3,8 @@
     program, version, settings    the header
     model                         the weights for prediction, by name
     mean_mask, prediction         optional: a baseline for comparison; advice on post-processing
+    diagnosis                     optional: temperature, class weights, baselines (`training.calibrate`)
+    licence                       optional: the licence of the weights, if it is not this program's
     optimizer, random, ...        optional: the rest of the training state (`r2unet.training.state`)
 
 The file format is `minidl.checkpoint`. Settings that an old checkpoint lacks have their default values.
@@ -11,7 +13,7 @@ The file format is `minidl.checkpoint`. Settings that an old checkpoint lacks ha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,11 @@ from r2unet.network.model import UShape
 from r2unet.training.settings import Settings, new_model
 
 # The pretrained weights that are installed with the program.
-PRETRAINED = Path(__file__).parents[1] / "weights" / "isic2017.npz"
+ABOUT_WEIGHTS = {
+    "isic2017": "outline and three types, from ISIC 2017 (CC0)",
+    "ham10000": "outline and seven types, from HAM10000 and ISIC 2017 (CC BY-NC 4.0, not for commercial use)",
+}
+PRETRAINED = {name: Path(__file__).parents[1] / "weights" / f"{name}.npz" for name in ABOUT_WEIGHTS}
 POST_PROCESSING = ("tta", "clean_up")  # steps after prediction that a checkpoint may recommend
 
 
@@ -85,7 +91,7 @@ def check_finite_weights(model: Module) -> None:
             raise ValueError(f"{name} contains NaN or infinity")
 
 
-def load_model(path: str | Path = PRETRAINED) -> tuple[UShape, Settings, dict[str, Any]]:
+def load_model(path: str | Path = PRETRAINED["isic2017"]) -> tuple[UShape, Settings, dict[str, Any]]:
     """Return a trained network in evaluation mode, its settings, and the whole content of its checkpoint.
 
     The default is the pretrained network (docs/model-card.md). Raises InputError if the file is not a
@@ -103,3 +109,28 @@ def load_model(path: str | Path = PRETRAINED) -> tuple[UShape, Settings, dict[st
         if not all(advice.get(name) in (None, True, False) for name in POST_PROCESSING):
             raise ValueError("its advice on post-processing is neither yes nor no")
     return model.eval(), settings, state
+
+
+def initial_weights(
+    path: str | Path, settings: Settings, log: Callable[[str], None] = lambda line: None
+) -> dict[str, np.ndarray]:
+    """Return the weights of a checkpoint that have the name and the shape of weights of a new network.
+
+    The network that `settings` describe may differ from that of the checkpoint: a decoder or a diagnosis head
+    that only one of them has is left out. Raises InputError if the encoders differ.
+    """
+    state = read_state(path)
+    with checkpoint_errors(path):
+        own = new_model(settings, np.random.default_rng(0)).state_dict()
+        weights = {
+            name: array
+            for name, array in state["model"].items()
+            if name in own and np.shape(array) == own[name].shape
+        }
+        new = [name for name in own if name not in weights]
+        if any(name.startswith("encoder.") for name in new):
+            raise InputError(
+                f"{path}: --from: its encoder has other --widths, --norm or --model than this run"
+            )
+    log(f"{len(weights)} of {len(own)} arrays start from {path}; new: {', '.join(new) or 'none'}")
+    return weights

@@ -33,7 +33,7 @@ from minidl.nn import Module
 from minidl.optim import AdamW, clip_grad_norm
 from minidl.profiler import MiB, memory_traced, profiled
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Module, Tensor, Tensor], Tensor]  # of a network, images and masks
 
 BATCH_SIZES, SIDE = (1, 3), 64  # of the two measured steps
 LARGEST_SIDE = 256  # networks with so many levels that they need larger images are not measured
@@ -81,7 +81,7 @@ def _measure_step(
     optimizer.zero_grad()
     tracemalloc.reset_peak()
     images, masks = (Tensor(np.zeros((batch, channels, side, side), np.float32)) for channels in (3, 1))
-    loss = loss_function(model(images), masks)
+    loss = loss_function(model, images, masks)
     stored, _ = tracemalloc.get_traced_memory()
     loss.backward()
     _, passes_peak = tracemalloc.get_traced_memory()

@@ -12,11 +12,13 @@ also recommend post-processing: test-time augmentation, and clean-up of the mask
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from r2unet.data.folders import paths
 from r2unet.errors import InputError
 from r2unet.network import interop
 from r2unet.network.model import NETWORKS
@@ -27,23 +29,30 @@ from r2unet.training.checkpoints import (
     load_model,
     write_state,
 )
-from r2unet.training.run_folder import BEST, LAST
+from r2unet.training.run_folder import BEST, LAST, PATHS
 from r2unet.training.settings import Settings
 
 PYTORCH_SIZE = 256  # LeeJunHyun's loader resizes to this width in pixels, whatever his --image_size is
-OPTIONAL_ENTRIES = ("mean_mask", "history", "prediction")  # copied where a checkpoint has them
+OPTIONAL_ENTRIES = (
+    "mean_mask",
+    "history",
+    "prediction",
+    "diagnosis",
+    "licence",
+)  # copied where a checkpoint has them
 
 
 def from_training(path: str | Path) -> dict[str, Any]:
     """Return the part of a training checkpoint that prediction needs.
 
-    The path of the data set is shortened to the name of its folder, because it is private. Raises InputError
-    if the file is not a checkpoint of r2unet.
+    The paths of data sets and labels are shortened to the names of their folders and files, because they are
+    private. Raises InputError if the file is not a checkpoint of r2unet.
     """
     model, settings, state = load_model(path)
     header = checkpoint_header(settings)
-    if settings.data is not None:
-        header["settings"]["data"] = Path(settings.data).name or settings.data
+    for name in PATHS:
+        if text := header["settings"][name]:
+            header["settings"][name] = os.pathsep.join(path.name or text for path in paths(text))
     optional = {name: state[name] for name in OPTIONAL_ENTRIES if name in state}
     return {**header, "model": model.state_dict(), **optional}
 

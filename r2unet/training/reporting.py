@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from r2unet.data.classes import CLASSES
 from r2unet.data.sample import Sample
+from r2unet.diagnosis.evaluate import Diagnoses, plot_diagnoses
 from r2unet.files import output_file
 from r2unet.scores.evaluate import report as score_report
 from r2unet.scores.overlays import plot_overlays
-from r2unet.scores.predictions import predict_samples
+from r2unet.scores.predictions import answer_samples, outlines
 from r2unet.scores.ranking import best_to_worst_rows
+from r2unet.training.calibrate import correction
 from r2unet.training.checkpoints import load_model
 from r2unet.training.curves import plot_curves
 from r2unet.training.run_folder import BEST
@@ -39,10 +42,15 @@ def progress_bar(settings: Settings, images: int, epochs_done: int, batches_done
 
 def epoch_line(row: dict[str, float], epochs: int, seconds: float, best: bool) -> str:
     """Return the line that is printed after an epoch."""
+    titles = {"jaccard": "Jaccard", "dice": "Dice", "auc": "AUC"}
+    scores = "".join(
+        f"  {title} {row[f'validation_{name}']:.4f}"
+        for name, title in titles.items()
+        if f"validation_{name}" in row
+    )
     return (
         f"epoch {row['epoch']:3}/{epochs}  loss {row['train_loss']:.4f}  validation: loss "
-        f"{row['validation_loss']:.4f}  Jaccard {row['validation_jaccard']:.4f}  Dice "
-        f"{row['validation_dice']:.4f}  {seconds:.0f} s{'  best' if best else ''}"
+        f"{row['validation_loss']:.4f}{scores}  {seconds:.0f} s{'  best' if best else ''}"
     )
 
 
@@ -60,14 +68,25 @@ def write_history(out: Path, history: list[dict[str, float]]) -> None:
 def write_report(
     out: Path, validation: Sequence[Sample], mean_mask: np.ndarray, device: str
 ) -> dict[str, Any]:
-    """Score best.npz on the validation set at the training size; write report.json and overlays.png.
+    """Score best.npz on the validation set at the training size; write report.json and figures.
 
-    Returns the report (`r2unet.scores.evaluate.report`).
+    Returns the report: the scores of `scores.evaluate`, and as "diagnosis" those of `diagnosis.evaluate`.
     """
-    model, settings, _ = load_model(out / BEST)
-    predictions = list(predict_samples(model.to(device), validation, settings.batch_size, device))
-    report = score_report(predictions, mean_mask, np.random.default_rng(settings.seed))
+    model, settings, state = load_model(out / BEST)
+    rng = np.random.default_rng(settings.seed)
+    fix = correction(state, tta=False)
+    answers = answer_samples(model.to(device), validation, settings.batch_size, device, correction=fix)
+    report = {}
+    if settings.task != "outline":
+        entry = state.get("diagnosis")
+        diagnoses = Diagnoses(CLASSES[settings.classes], settings.size, entry, fix.temperature)
+        answers = list(diagnoses.collected(answers))
+        report["diagnosis"] = diagnoses.report(rng)
+        plot_diagnoses(report["diagnosis"], out)
+    if settings.task != "diagnosis":
+        predictions = list(outlines(answers))
+        report |= score_report(predictions, mean_mask, rng)
+        plot_overlays(best_to_worst_rows(predictions, count=6), out / "overlays.png")
     with output_file(out / "report.json") as file:
         file.write(json.dumps(report, indent=2).encode())
-    plot_overlays(best_to_worst_rows(predictions, count=6), out / "overlays.png")
     return report

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from r2unet.data.isic import find_pairs
+from r2unet.data.folders import find_pairs
 from r2unet.data.lesion_images import LesionImages
+from r2unet.data.pairs import Pair
 from r2unet.data.sample import Sample
 from r2unet.data.synthetic import SyntheticLesions
 from r2unet.errors import InputError
@@ -30,7 +31,8 @@ from r2unet.training.checkpoints import checkpoint_errors, read_settings, read_s
 from r2unet.training.settings import Settings, as_text, flag
 
 LAST, BEST = "last.npz", "best.npz"
-RESUME_MAY_CHANGE = ("data", "checkpoint_blocks")  # the images may have moved, and memory may be short
+PATHS = ("data", "labels")  # the files may have moved since a run was started
+RESUME_MAY_CHANGE = (*PATHS, "checkpoint_blocks")  # and memory may be short
 TRAINING_PER_VALIDATION = 5  # generated lesions for training per generated lesion for validation
 
 
@@ -49,9 +51,20 @@ def load_datasets(
             ),
         )
     # Both splits are found before any image is decoded, so that a missing folder is reported at once.
-    pairs = [find_pairs(settings.data, split) for split in ("training", "validation")]
+    pairs = [find_files(settings, split) for split in ("training", "validation")]
     training, validation = (LesionImages(p, settings.size, threads, cache, progress) for p in pairs)
     return training, validation
+
+
+def find_files(settings: Settings, split: str) -> list[Pair]:
+    """Find the image files of a split, with masks and diagnoses as far as the task needs them."""
+    return find_pairs(
+        settings.data,
+        split,
+        settings.labels,
+        labelled=settings.task != "outline",
+        masks_needed=settings.task != "diagnosis",
+    )
 
 
 def start_or_resume(out: Path, given: dict[str, Any], resume: bool) -> tuple[Settings, dict[str, Any] | None]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from minidl import Tensor
 from r2unet.data.augment import MAX_STRENGTH
+from r2unet.data.classes import CLASSES
+from r2unet.data.targets import CLASS_WEIGHTS
 from r2unet.errors import InputError
 from r2unet.network import model
-from r2unet.network.losses import LOSSES
+from r2unet.network.losses import DIAGNOSIS_GAMMAS, LOSSES, answer_loss
+from r2unet.network.model import Answer
 
 # The minimum and the maximum of each setting. A value outside is a typo, such as 8163264 for
 # 8,16,32,64, which would otherwise fill the memory before it fails.
@@ -27,12 +33,23 @@ LIMITS = {
     "augment": (0.0, MAX_STRENGTH),
     "ema": (0.0, 0.999999),
     "patience": (0, 100_000),
+    "diagnosis_weight": (0.0, 1000.0),
+    "label_smoothing": (0.0, 0.9),
     "images": (1, 1_000_000),
     "seed": (0, 2**63 - 1),
 }
 
 # The settings with a fixed set of values.
-CHOICES = {"model": tuple(model.NETWORKS), **model.CHOICES, "loss": tuple(LOSSES)}
+CHOICES = {
+    "model": tuple(model.NETWORKS),
+    **model.CHOICES,
+    "loss": tuple(LOSSES),
+    "classes": tuple(CLASSES),
+    "diagnosis_loss": tuple(DIAGNOSIS_GAMMAS),
+    "class_weights": CLASS_WEIGHTS,
+    "balanced": (False, True),
+    "freeze_encoder": (False, True),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +57,7 @@ class Settings:
     """Everything that determines the result of a training run."""
 
     data: str | None = None  # folder of images; None for generated lesions
+    labels: str | None = None  # table of diagnoses; None for those beside the images
     size: int = 128  # side of the images in pixels
     widths: tuple[int, ...] = (8, 16, 32, 64)  # channels per level
     model: str = "r2unet"
@@ -51,6 +69,15 @@ class Settings:
     norm: str = "per-step"
     checkpoint_blocks: bool = False  # activation checkpointing: less memory, more time, same numbers
     loss: str = "bce+dice"
+    task: str = "outline"  # what the network predicts: the outline, the diagnosis, or both
+    classes: str = "types-3"  # the question that the diagnosis answers (`r2unet.data.classes`)
+    pooling: str = "both"  # where the diagnosis looks: over the lesion, over the image, or both
+    diagnosis_loss: str = "cross-entropy"
+    diagnosis_weight: float = 1.0  # of the diagnosis' loss, next to the outline's
+    class_weights: str = "sqrt"  # of the diagnosis' loss
+    label_smoothing: float = 0.05
+    balanced: bool = False  # draw all classes equally often
+    freeze_encoder: bool = False  # keep the encoder's weights as they are at the start
     epochs: int = 40
     batch_size: int = 8
     lr: float = 1e-3  # learning rate of AdamW, after the warm-up
@@ -70,7 +97,8 @@ class Settings:
 
     def network_options(self) -> dict[str, Any]:
         """Return the options of the network by the names of its constructor's arguments."""
-        return {"steps": self.steps, **{name: getattr(self, name) for name in model.CHOICES}}
+        options = {name: getattr(self, name) for name in model.CHOICES}
+        return {"steps": self.steps, "classes": len(CLASSES[self.classes]), **options}
 
     def check(self) -> Settings:
         """Return these settings. Raises InputError, naming the option, if one is invalid."""
@@ -83,6 +111,8 @@ class Settings:
         self._check_network()
         if self.data is not None and not (isinstance(self.data, str) and self.data):
             raise InputError("--data: is empty; give a folder, or omit the option for generated lesions")
+        if self.labels is not None and not (isinstance(self.labels, str) and self.labels and self.data):
+            raise InputError("--labels: needs a table, and with --data its images; give both, or omit it")
         if self.size % self.multiple:
             levels = (self.size & -self.size).bit_length()  # one more than the size can be halved
             nearest = max(1, round(self.size / self.multiple)) * self.multiple
@@ -95,10 +125,11 @@ class Settings:
 
     def _check_network(self) -> None:
         """Raise InputError for an unknown model or loss, and for options that the network refuses."""
-        for name in ("model", "loss"):
+        for name in CHOICES.keys() - model.CHOICES.keys():
             if getattr(self, name) not in CHOICES[name]:
                 raise InputError(
-                    f"{flag(name)} {as_text(getattr(self, name))}: must be one of {', '.join(CHOICES[name])}"
+                    f"{flag(name)} {as_text(getattr(self, name))}: must be one of "
+                    f"{', '.join(map(str, CHOICES[name]))}"
                 )
         network, rng = model.NETWORKS[self.model], np.random.default_rng(0)
         try:
@@ -121,6 +152,16 @@ def new_model(settings: Settings, rng: np.random.Generator) -> model.UShape:
     """Return the network that the settings describe, with newly initialised weights."""
     network = model.NETWORKS[settings.model]
     return network(3, 1, settings.widths, **settings.network_options(), rng=rng)
+
+
+def new_objective(settings: Settings) -> Callable[[Answer, Tensor, Tensor | None], Tensor]:
+    """Return the function that training minimises, of a network's answer, the masks and the targets."""
+    return partial(
+        answer_loss,
+        outline_loss=LOSSES[settings.loss],
+        gamma=DIAGNOSIS_GAMMAS[settings.diagnosis_loss],
+        weight=settings.diagnosis_weight,
+    )
 
 
 def flag(name: str) -> str:

@@ -33,19 +33,40 @@ from r2unet.training.settings import Settings, new_model
 MEAN_MASK_IMAGES = 500  # more masks hardly change their mean
 
 
+def quality(row: dict[str, float]) -> float:
+    """Return what the best epoch has most of: the validation Jaccard, the mean AUC, or their sum.
+
+    A single answer has a single score. With both, neither alone may decide.
+    """
+    return row.get("validation_jaccard", 0.0) + row.get("validation_auc", 0.0)
+
+
 class TrainingState:
     """The network, optimizer, learning-rate schedule and moving average, and the position in the run.
 
     `training` is the training set. The state records a hash of its image names, to recognise it on resuming,
-    and its mean mask, a baseline for the scores.
+    and its mean mask, a baseline for the scores. `start` are initial weights by name, of another network.
     """
 
-    def __init__(self, settings: Settings, training: Sequence[Sample], device: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        training: Sequence[Sample],
+        device: str,
+        start: dict[str, np.ndarray] | None = None,
+    ) -> None:
         self.settings = settings
         weights_rng, self.batches_rng = np.random.default_rng(settings.seed).spawn(2)
-        self.model = new_model(settings, weights_rng).to(device)
+        self.model = new_model(settings, weights_rng)
+        if start:
+            self.model.load_state_dict({**self.model.state_dict(), **start})
+        self.model.to(device)
+        if settings.freeze_encoder:
+            for parameter in self.model.encoder_parameters():
+                parameter.requires_grad = False
+        trained = [p for p in self.model.parameters() if p.requires_grad]
         self.batches_per_epoch = -(-len(training) // settings.batch_size)
-        self.optimizer = AdamW(self.model.parameters(), settings.lr, weight_decay=settings.weight_decay)
+        self.optimizer = AdamW(trained, settings.lr, weight_decay=settings.weight_decay)
         self.schedule = CosineLR(
             self.optimizer,
             self.batches_per_epoch * settings.epochs,
@@ -65,21 +86,21 @@ class TrainingState:
         self.names_sha256 = hashlib.sha256(names.encode()).hexdigest()
 
     def end_epoch(self, train_loss: float, scores: dict[str, float]) -> bool:
-        """Append the epoch to the history. Return whether its validation Jaccard is the best so far."""
+        """Append the epoch to the history. Return whether its `quality` is the best so far."""
         lr = self.schedule.base_lr * self.schedule.factor(self.schedule.steps - 1)  # of the last step
         row = {"epoch": len(self.history) + 1, "lr": lr, "train_loss": train_loss, **scores}
-        best = all(row["validation_jaccard"] > earlier["validation_jaccard"] for earlier in self.history)
+        best = all(quality(row) > quality(earlier) for earlier in self.history)
         self.history.append(row)
         self.random = self.batches_rng.bit_generator.state
         self.batches_done, self.loss_sum = 0, 0.0
         return best
 
     def finished(self) -> bool:
-        """Return whether all epochs are done, or the last `patience` epochs did not improve the Jaccard."""
+        """Return whether all epochs are done, or the last `patience` epochs did not improve the `quality`."""
         done, patience = len(self.history), self.settings.patience
         if 0 < patience < done:
-            jaccards = [row["validation_jaccard"] for row in self.history]
-            if max(jaccards[-patience:]) <= max(jaccards[:-patience]):
+            qualities = [quality(row) for row in self.history]
+            if max(qualities[-patience:]) <= max(qualities[:-patience]):
                 return True
         return done >= self.settings.epochs
 

@@ -1,7 +1,9 @@
 """The training loop: epochs of training steps, each followed by a validation, and checkpoints.
 
 A step takes a batch, computes the loss and its gradients, and lets the optimizer update the weights. The
-default loss is binary cross-entropy plus soft Dice (`r2unet.network.losses` has others).
+default loss is binary cross-entropy plus soft Dice (`r2unet.network.losses` has others). A network that
+predicts a diagnosis also has targets for it (`r2unet.data.targets`), and is calibrated when the training ends
+(`r2unet.training.calibrate`).
 
 **Interruption.** The state (`r2unet.training.state`) is saved about once a minute, at the end of each epoch
 and on Ctrl-C (`r2unet.training.interruption`), always between two steps. A run that is killed and resumed
@@ -31,15 +33,20 @@ from minidl.backend import to_device
 from minidl.data import DataLoader, prefetched
 from minidl.optim import clip_grad_norm
 from r2unet.data.augment import augment
+from r2unet.data.classes import CLASSES
 from r2unet.data.sample import Batch, Sample, collate
-from r2unet.network.losses import LOSSES
+from r2unet.data.targets import DiagnosisTargets, class_labels
+from r2unet.diagnosis.roc import mean_auc
+from r2unet.network.model import Answer
+from r2unet.prediction.predict import Correction
 from r2unet.scores.metrics import confusion, summarize
 from r2unet.training import cost
+from r2unet.training.calibrate import add_calibration
 from r2unet.training.interruption import Interrupted, StopSignal
 from r2unet.training.loss_log import LossLog, Step, check_finite
 from r2unet.training.reporting import epoch_line, progress_bar, write_history, write_report
 from r2unet.training.run_folder import BEST, LAST
-from r2unet.training.settings import Settings
+from r2unet.training.settings import Settings, new_objective
 from r2unet.training.state import TrainingState
 
 SAVE_SECONDS = 60.0
@@ -51,7 +58,8 @@ class Trainer:
 
     `log` receives lines of text for the user. `bar` shows a progress bar on stderr. `on_epoch_end` receives
     the number of each finished epoch, counted from 1, and its duration in seconds with validation, or None
-    if the epoch was interrupted and resumed. Raises InputError if a batch is too small for batch norm.
+    if the epoch was interrupted and resumed. `start` are initial weights by name, of another network. Raises
+    InputError if a batch is too small for batch norm, and if a class of the diagnosis has no image.
     """
 
     def __init__(
@@ -65,21 +73,30 @@ class Trainer:
         log: Callable[[str], None] = print,
         bar: bool = False,
         on_epoch_end: Callable[[int, float | None], None] = lambda epoch, seconds: None,
+        start: dict[str, np.ndarray] | None = None,
     ) -> None:
         settings.check_batches(len(training))
         self.settings, self.out, self.device = settings, out, device
         self.training, self.validation = training, validation
         self.log, self.bar, self.on_epoch_end = log, bar, on_epoch_end
-        self.state = TrainingState(settings, training, device)
-        self.loss_function = LOSSES[settings.loss]
+        self.objective = new_objective(settings)
+        self.targets = None
+        if settings.task != "outline":
+            classes = CLASSES[settings.classes]
+            self.targets = DiagnosisTargets(
+                training, classes, settings.class_weights, settings.label_smoothing
+            )
+            self.validation_labels = class_labels(validation, classes)
+        self.state = TrainingState(settings, training, device, start)
         self.loader = DataLoader(
             training,
             settings.batch_size,
             shuffle=True,
             rng=self.state.batches_rng,
             transform=partial(augment, strength=settings.augment) if settings.augment else None,
-            collate=collate,
+            collate=partial(collate, targets=self.targets),
             threads=threads,
+            probabilities=self.targets.sampling() if settings.balanced else None,
         )
         self.losses = LossLog()
         self.stop = StopSignal()
@@ -118,6 +135,9 @@ class Trainer:
             self.save(LAST)
         if len(state.history) < epochs:
             self.log(f"stopped early: no better validation Jaccard in {self.settings.patience} epochs")
+        if self.settings.task != "outline":
+            self.log("calibrating the diagnosis")
+            add_calibration(self.out / BEST, self.training, self.device)
         return write_report(self.out, self.validation, state.mean_mask, self.device)
 
     def train_epoch(self, bar: Any) -> float:
@@ -143,7 +163,7 @@ class Trainer:
         """Update the weights once, with the gradient of one batch."""
         state = self.state
         state.optimizer.zero_grad()  # first, because the step may need the gradients' memory
-        loss = self.loss_function(*self.forward(batch))
+        _, loss = self.forward(batch)
         loss.backward()
         gradient_norm = clip_grad_norm(state.optimizer.parameters, self.settings.clip)
         state.optimizer.step()
@@ -152,29 +172,39 @@ class Trainer:
             state.ema.update()
         self.losses.append(Step(loss.data, gradient_norm, batch.names))
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the logits and the masks of a batch, (N, 1, H, W) each, on the device."""
+    def forward(self, batch: Batch) -> tuple[Answer, Tensor]:
+        """Return the network's answer to a batch, and its loss."""
         images, masks = (Tensor(to_device(array, self.device)) for array in (batch.images, batch.masks))
-        return self.state.model(images), masks
+        targets = None if batch.targets is None else Tensor(to_device(batch.targets, self.device))
+        answer = self.state.model.answer(images)
+        return answer, self.objective(answer, masks, targets)
 
     def validate(self) -> dict[str, float]:
         """Return the mean loss and the mean scores of the validation images, at the training size."""
         self.state.model.eval()
-        counts, loss_sum = [], 0.0
-        batches, to_prefetch = tee(DataLoader(self.validation, self.settings.batch_size, collate=collate))
+        counts, diagnoses, loss_sum = [], [], 0.0
+        loader = DataLoader(
+            self.validation, self.settings.batch_size, collate=partial(collate, targets=self.targets)
+        )
+        batches, to_prefetch = tee(loader)
         for batch, on_device in zip(batches, prefetched(to_prefetch, self.device), strict=True):
             with no_grad():
-                logits, masks = self.forward(on_device)
-                loss = self.loss_function(logits, masks).item()
-            check_finite("validation loss", loss, f"epoch {len(self.state.history) + 1}", batch.names)
-            loss_sum += loss * len(batch.names)
-            predicted = logits.numpy() > 0.0  # a logit above 0 is a probability above 0.5
-            counts += [confusion(*pair) for pair in zip(predicted, batch.masks > 0.5, strict=True)]
-        means = summarize(counts, np.random.default_rng(0))["mean"]
-        return {
-            "validation_loss": loss_sum / len(counts),
-            **{f"validation_{name}": value for name, value in means.items()},
-        }
+                answer, loss = self.forward(on_device)
+            check_finite("validation loss", loss.item(), f"epoch {len(self.state.history) + 1}", batch.names)
+            loss_sum += loss.item() * len(batch.names)
+            if answer.outline is not None:
+                predicted = answer.outline.numpy() > 0.0  # a logit above 0 is a probability above 0.5
+                counts += [confusion(*pair) for pair in zip(predicted, batch.masks > 0.5, strict=True)]
+            if answer.diagnosis is not None:
+                diagnoses.append(answer.diagnosis.numpy())
+        means = {"loss": loss_sum / len(self.validation)}
+        if counts:
+            means |= summarize(counts, np.random.default_rng(0))["mean"]
+        if diagnoses:
+            without_weights = Correction(log_weights=self.targets.log_weights(self.settings.balanced))
+            probabilities = without_weights(np.concatenate(diagnoses).astype(np.float64))
+            means["auc"] = mean_auc(probabilities, self.validation_labels)
+        return {f"validation_{name}": value for name, value in means.items()}
 
     def read_losses(self) -> float:
         """Add the unread losses to the epoch's sum; return the newest. Raises InputError if not finite."""

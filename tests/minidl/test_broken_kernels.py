@@ -23,7 +23,7 @@ from minidl.cuda_on_cpu import compiler
 from minidl.gradcheck import by
 from minidl.gradcheck_cases import function_cases
 from minidl.ops.conv import implicit_gemm
-from minidl.ops.loss import cross_entropy, dice
+from minidl.ops.loss import cross_entropy, dice, softmax
 from minidl.ops.norm import fused_cuda
 from minidl.tensor import Tensor
 
@@ -41,6 +41,7 @@ SETTINGS = {
     (cross_entropy, "BLOCKS"): 70,
     (dice, "BLOCK"): 64,
     (dice, "IMAGE_BLOCKS"): 2,
+    (softmax, "BLOCK"): 64,
     (fused_cuda, "THREADS"): 64,
     (optim, "BLOCKS"): 2,
 }
@@ -54,6 +55,8 @@ def further_cases(rng, device):
         rng.integers(0, 2, shape).astype(float) for shape in ((7, 1, 40, 17), (3, 1, 20, 13), (70, 1, 2, 3))
     ]
     many, large, small = (Tensor(to_device(mask, device)) for mask in masks)
+    classes = Tensor(to_device(rng.random((150, 3)), device))
+    no_class = Tensor(to_device(np.zeros((4, 3)), device))
 
     def pooled(x):
         return ops.max_pool2d(x, (2, 3), stride=(1, 2))
@@ -86,6 +89,18 @@ def further_cases(rng, device):
             [rng.normal(size=large.shape)],
         ),
         "SoftDiceLoss, many images": (lambda x: ops.soft_dice_loss(x, small), [rng.normal(size=small.shape)]),
+        "SoftmaxCrossEntropy, many images": (
+            lambda x: ops.softmax_cross_entropy(x, classes, gamma=1.5),
+            [2.0 * rng.normal(size=classes.shape)],
+        ),
+        "SoftmaxCrossEntropy, no class": (
+            lambda x: ops.softmax_cross_entropy(x, no_class),
+            [rng.normal(size=no_class.shape)],
+        ),
+        "SoftmaxCrossEntropy, large logits": (
+            lambda x: ops.softmax_cross_entropy(x, no_class + 1.0, gamma=2.0),
+            [1000.0 * rng.normal(size=no_class.shape)],
+        ),
     }
 
 

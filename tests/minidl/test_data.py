@@ -149,6 +149,76 @@ class TestRandomness:
         assert state_of(loader) == before
 
 
+class TestProbabilities:
+    SHARES = np.array([0.5, 0.3, 0.2, 0.0])
+
+    def many(self, count=20_000):
+        """A loader of `count` samples in four groups, drawn so that the groups have the shares above."""
+        group = np.arange(count) % 4
+        return DataLoader(
+            group,
+            1000,
+            shuffle=True,
+            rng=np.random.default_rng(0),
+            probabilities=self.SHARES[group] * 4 / count,
+        )
+
+    def test_samples_are_drawn_as_often_as_their_probabilities_say(self):
+        drawn = np.concatenate(list(self.many()))
+        assert len(drawn) == 20_000  # an epoch is as long as without probabilities
+        frequencies = np.bincount(drawn, minlength=4) / len(drawn)
+        # The standard deviation of a frequency is at most .5 / sqrt(20,000) = .0035.
+        np.testing.assert_allclose(frequencies, self.SHARES, atol=0.012)
+        assert frequencies[3] == 0.0
+
+    def test_samples_are_drawn_with_replacement_from_the_generator(self):
+        p = [0.1, 0.2, 0.3, 0.4]
+        loader = DataLoader("abcd", 4, shuffle=True, rng=np.random.default_rng(5), probabilities=p)
+        expected = np.random.default_rng(5).choice(list("abcd"), size=4, p=p).tolist()
+        assert sum(loader, []) == expected and len(set(expected)) < 4
+
+    def test_a_certain_sample_fills_every_batch_with_transforms_of_its_own(self):
+        loader = make(size=3, batch_size=2, probabilities=[0.0, 1.0, 0.0])
+        batches = list(loader)
+        assert [[sample for sample, _ in batch] for batch in batches] == [[101, 101], [101]]
+        assert len({drawn for batch in batches for _, drawn in batch}) == 3
+
+    @pytest.mark.parametrize("threads", THREADS)
+    @pytest.mark.parametrize("start", [0, 1, 2, 3])
+    def test_an_interrupted_epoch_can_be_resumed(self, start, threads):
+        p = np.random.default_rng(1).dirichlet(np.ones(11))
+        whole, rest = make(threads=0, probabilities=p), make(threads, probabilities=p)
+        assert list(rest.batches(start)) == list(whole)[start:]
+        assert state_of(rest) == state_of(whole)
+        assert list(rest) == list(whole) != list(make(probabilities=p))  # the next epoch, in another order
+
+    def test_changing_the_array_afterwards_has_no_effect(self):
+        p = np.array([0.0, 1.0, 0.0])
+        loader = make(size=3, probabilities=p)
+        p[:] = [1.0, 0.0, 0.0]
+        assert {sample for sample, _ in sum(loader, [])} == {101}
+
+    @pytest.mark.parametrize(
+        ("p", "message"),
+        [
+            ([0.5, 0.5], r"a probability for each of 3 samples, got \(2,\)"),
+            ([[0.2, 0.3, 0.5]], r"a probability for each of 3 samples, got \(1, 3\)"),
+            ([0.7, -0.2, 0.5], "must be at least 0, got -0.2 for sample 1"),
+            ([0.5, 0.5, np.nan], "must be at least 0, got nan for sample 2"),
+            ([1.0, 1.0, 2.0], "must sum to 1, got 4.0; divide them by their sum"),
+            ([0.0, 0.0, 0.0], "must sum to 1, got 0.0"),
+            ([np.inf, 0.0, 0.0], "must sum to 1, got inf"),
+        ],
+    )
+    def test_other_numbers_are_rejected(self, p, message):
+        with pytest.raises(ValueError, match=f"DataLoader: .*{message}"):
+            make(size=3, probabilities=p)
+
+    def test_without_shuffle_they_are_rejected(self):
+        with pytest.raises(ValueError, match="without shuffle, probabilities have no effect"):
+            DataLoader("ab", 1, probabilities=[0.5, 0.5])
+
+
 @pytest.mark.parametrize(("size", "batch_size", "count"), [(11, 4, 3), (12, 4, 3), (13, 4, 4), (3, 4, 1)])
 def test_the_length_is_the_number_of_batches_including_a_short_last_one(size, batch_size, count):
     loader = make(size=size, batch_size=batch_size)

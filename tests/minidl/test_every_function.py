@@ -15,8 +15,9 @@ def cases(dtype):
     rng = np.random.default_rng(0)
     table = function_cases(rng)
     mask = (rng.random((2, 1, 5, 4)) > 0.5).astype(dtype)
+    classes = rng.random((5, 4)).astype(dtype)
     statistics = rng.normal(size=3).astype(dtype), rng.uniform(0.5, 2.0, 3).astype(dtype)
-    for array in (mask, *statistics):
+    for array in (mask, classes, *statistics):
         array.setflags(write=False)
     settings = {
         "BatchNormInference": lambda x, g, b: ops.batch_norm(x, g, b, statistics)[0],
@@ -24,6 +25,8 @@ def cases(dtype):
         "BinaryCrossEntropyWithLogits": lambda x: ops.binary_cross_entropy_with_logits(x, Tensor(mask)),
         "SoftDiceLoss": lambda x: ops.soft_dice_loss(x, Tensor(mask)),
         "FocalLoss": lambda x: ops.focal_loss(x, Tensor(mask), gamma=1.5),
+        "SoftmaxCrossEntropy": lambda x: ops.softmax_cross_entropy(x, Tensor(classes)),
+        "SoftmaxCrossEntropy, focal": lambda x: ops.softmax_cross_entropy(x, Tensor(classes), gamma=1.5),
         "TverskyLoss": lambda x: ops.tversky_loss(x, Tensor(mask), 0.2, 0.9),
     }
     return {

@@ -17,7 +17,7 @@ NAMES = {
     "r2unet.network.interop": ["read_pytorch"],
     "r2unet.data.sample": ["Sample", "collate"],
     "r2unet.data.synthetic": ["SyntheticLesions"],
-    "r2unet.data.isic": ["find_pairs"],
+    "r2unet.data.folders": ["find_pairs"],
     "r2unet.data.lesion_images": ["LesionImages"],
     "r2unet.data.images": ["read_image", "read_mask"],
     "r2unet.training.settings": ["Settings"],

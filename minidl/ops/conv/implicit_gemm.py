@@ -24,7 +24,8 @@ BLOCKS = 2048  # enough blocks to occupy a large GPU
 # The minimum number of pixels in a piece of the weight gradient: each piece ends with a sum over its threads.
 PIECE_PIXELS = 1024
 # Beyond this number of channels the blocks would read the same pixels too often, and one large matrix product
-# should be faster (`im2col.py`). The number is an estimate, not a measurement.
+# should be faster (`im2col.py`). The number is an estimate. On an H100 it was too high for layers of
+# 64 channels with 256 x 256 pixels (docs/gpu/README.md).
 MAX_CHANNELS = 64
 
 

@@ -29,13 +29,19 @@ def test_sigmoid_is_one_over_one_plus_exp_minus_x(rng, value, gradients):
 
 
 @BOTH_DTYPES
-def test_sigmoid_of_large_numbers_is_zero_or_one_without_a_warning(dtype, value, gradients):
-    x = np.array([-np.inf, -1000.0, -100.0, 0.0, 100.0, 1000.0, np.inf], dtype)
+def test_sigmoid_of_large_numbers_is_zero_or_one_without_a_warning(dtype, device, value, gradients):
+    x = np.array([-np.inf, -1000.0, -100.0, -80.0, 0.0, 100.0, 1000.0, np.inf], dtype)
+    a, b = np.exp([-100.0, -80.0])  # in float32, a is below the smallest normal number and b is above it
+    # CuPy compiles with -ftz=true: on a GPU a number that is not normal may be 0.
+    normal = np.finfo(dtype).smallest_normal
+    flushed = device == "cuda" and a < normal
     y = value(ops.sigmoid, x)
-    np.testing.assert_allclose(y, [0.0, 0.0, np.exp(-100.0), 0.5, 1.0, 1.0, 1.0], rtol=1e-5, atol=1e-44)
-    assert y[2] > 0.0  # not rounded to zero: its logarithm is -100
-    (dx,) = gradients(ops.sigmoid, x, cotangent=np.ones(7, dtype))
-    np.testing.assert_allclose(dx, [0.0, 0.0, np.exp(-100.0), 0.25, 0.0, 0.0, 0.0], rtol=1e-5, atol=1e-43)
+    atol = normal if flushed else 1e-44
+    np.testing.assert_allclose(y, [0.0, 0.0, a, b, 0.5, 1.0, 1.0, 1.0], rtol=1e-5, atol=atol)
+    assert flushed or y[2] > 0.0  # not rounded to zero: its logarithm is -100
+    (dx,) = gradients(ops.sigmoid, x, cotangent=np.ones(8, dtype))
+    atol = normal if flushed else 1e-43
+    np.testing.assert_allclose(dx, [0.0, 0.0, a, b, 0.25, 0.0, 0.0, 0.0], rtol=1e-5, atol=atol)
 
 
 def test_sigmoid_is_symmetric(rng, value):

@@ -33,6 +33,9 @@ def larger_cases(rng, device):
     target = Tensor(to_device(rng.integers(0, 2, (3, 1, 40, 61)).astype(float), device))
     many = Tensor(to_device(rng.integers(0, 2, (300, 900)).astype(float), device))  # images; 270,000 pixels
     logits = 3.0 * rng.normal(size=target.shape)
+    rows = rng.random((700, 9)) * (rng.random((700, 1)) > 0.2)  # some images have no class
+    classes = Tensor(to_device(rows, device))
+    class_logits = 3.0 * rng.normal(size=classes.shape)
     statistics = tuple(to_device(v, device) for v in (rng.normal(size=5), rng.uniform(0.5, 2.0, 5)))
     bce, dice = ops.binary_cross_entropy_with_logits, ops.soft_dice_loss
     return {
@@ -53,6 +56,11 @@ def larger_cases(rng, device):
         "BinaryCrossEntropyWithLogits, many": (lambda x: bce(x, many), [rng.normal(size=many.shape)]),
         "SoftDiceLoss, larger": (lambda x: dice(x, target), [logits]),
         "SoftDiceLoss, many": (lambda x: dice(x, many), [rng.normal(size=many.shape)]),
+        "SoftmaxCrossEntropy, larger": (lambda x: ops.softmax_cross_entropy(x, classes), [class_logits]),
+        "SoftmaxCrossEntropy, larger, focal": (
+            lambda x: ops.softmax_cross_entropy(x, classes, gamma=2.0),
+            [class_logits],
+        ),
     }
 
 

@@ -225,7 +225,7 @@ class TestEvaluate:
         assert code == 2 and "--worst: has no effect without --overlays" in err
 
     def test_needs_photographs_for_weights_trained_on_photographs(self, r2unet, isic, tmp_path):
-        shutil.copy(PRETRAINED, tmp_path / "copy.npz")
+        shutil.copy(PRETRAINED["isic2017"], tmp_path / "copy.npz")
         for words in ((), ("--checkpoint", tmp_path / "copy.npz")):
             code, _, err = r2unet("evaluate", *words)
             assert code == 2 and "--data: is missing" in err

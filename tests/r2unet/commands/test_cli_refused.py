@@ -243,6 +243,19 @@ class TestEvaluateAndPredict:
         checkpoint.save(tmp_path / "odd.npz", {**state, "settings": {**state["settings"], "widths": [2, 6]}})
         assert_refused(r2unet(*command, "--checkpoint", tmp_path / name), tmp_path / name)
 
+    def test_labels_without_data(self, r2unet, trained, tmp_path):
+        for command in (
+            ["evaluate", "--checkpoint", trained / "best.npz"],
+            ["train", "--out", tmp_path / "a"],
+        ):
+            result = r2unet(*command, "--labels", tmp_path / "labels.csv")
+            assert_refused(result, "--labels", "--data")
+
+    def test_labels_of_other_images(self, r2unet, trained, isic, tmp_path):
+        (tmp_path / "labels.csv").write_text("ISIC_0000900,benign\n")
+        words = "--checkpoint", trained / "best.npz", "--data", isic, "--labels", tmp_path / "labels.csv"
+        assert_refused(r2unet("evaluate", *words), "labels.csv: line 1: no image in --data has this name")
+
     def test_a_split_without_generated_lesions(self, r2unet, trained):
         result = r2unet("evaluate", "--checkpoint", trained / "best.npz", "--split", "test")
         assert_refused(result, "--split test", "give --data")

@@ -27,6 +27,7 @@ class TestParsed:
             "out": None,
             "resume": False,
             "profile": False,
+            "start": None,
         }
 
     def test_a_complete_training_command(self):
@@ -37,6 +38,27 @@ class TestParsed:
         assert (options.data, options.size, options.widths, options.steps) == ("DIR", 128, (8, 16, 32, 64), 2)
         assert (options.epochs, options.batch_size, options.lr, options.seed) == (3, 8, 1e-3, 0)
         assert (options.device, options.out, options.resume) == ("cpu", Path("runs/NAME"), True)
+
+    def test_labels_go_with_data(self):
+        for command in ("train", "compare variants --out DIR", "evaluate"):
+            options = parse(f"{command} --data DIR --labels F.csv")
+            assert (options.data, options.labels) == ("DIR", "F.csv")
+
+    def test_the_options_of_the_diagnosis(self):
+        options = parse(
+            "train --task both --classes types-7 --pooling lesion --diagnosis-loss focal "
+            "--diagnosis-weight 2 --class-weights balanced --label-smoothing 0.1 --balanced "
+            "--freeze-encoder --from runs/a/best.npz"
+        )
+        assert (options.task, options.classes, options.pooling) == ("both", "types-7", "lesion")
+        assert (options.diagnosis_loss, options.diagnosis_weight) == ("focal", 2.0)
+        assert (options.class_weights, options.label_smoothing) == ("balanced", 0.1)
+        assert options.balanced and options.freeze_encoder and options.start == Path("runs/a/best.npz")
+
+    def test_pretrained_weights_are_selected_by_name(self):
+        for command in ("predict a.jpg", "evaluate", "explain a.jpg --out f.png"):
+            assert parse(command).checkpoint == PRETRAINED["isic2017"]
+            assert parse(f"{command} --weights ham10000").checkpoint == PRETRAINED["ham10000"]
 
     def test_the_options_of_the_network_and_the_loss(self):
         line = "--model r2-attention-unet --share-weights no --tie-weights no"
@@ -69,7 +91,7 @@ class TestParsed:
 
     def test_the_pretrained_weights_are_the_default(self):
         for line in ("evaluate", "predict a.jpg", "explain a.jpg --out f.png"):
-            assert parse(line).checkpoint == PRETRAINED
+            assert parse(line).checkpoint == PRETRAINED["isic2017"]
             assert parse(f"{line} --checkpoint F").checkpoint == Path("F")
         assert parse("predict a.jpg").out == Path("predictions")
 
@@ -148,7 +170,7 @@ class TestRefused:
             ("predict --checkpoint F --out o", "PATH"),
             ("export best.npz", "--out"),
             ("predict --checkpoint F a.jpg --out o --size 0", "--size: must be"),
-            ("score TRUTH", "PREDICTION_DIR"),
+            ("score TRUTH", "PREDICTIONS"),
             ("explain a.jpg --out f.gif", "--out: must be a name ending in .png"),
             ("summary --widths x", "--widths"),
         ],

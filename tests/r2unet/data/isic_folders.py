@@ -38,3 +38,15 @@ def assert_refused(call, *words):
     assert "\n" not in message
     for word in words:
         assert str(word) in message
+
+
+def add_ham10000(root, lesions, images="HAM10000_images", suffix=".jpg"):
+    """Write images of HAM10000 with their masks, and all rows anew: number -> (lesion_id, dx)."""
+    for number in lesions:
+        write_image(root / images / f"ISIC_{number:07}{suffix}", (number % 256, 50, 90))
+        write_mask(root / "HAM10000_segmentations_lesion_tschandl" / f"ISIC_{number:07}_segmentation.png")
+    rows = [
+        f"{lesion},ISIC_{number:07},{dx},histo,50.0,male,back" for number, (lesion, dx) in lesions.items()
+    ]
+    lines = ["lesion_id,image_id,dx,dx_type,age,sex,localization", *rows]
+    (root / "HAM10000_metadata.csv").write_text("".join(line + "\n" for line in lines))

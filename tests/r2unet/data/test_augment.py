@@ -9,17 +9,29 @@ from r2unet.data.augment import (
     LUMINANCE,
     augment,
     colour_jitter,
+    compress,
     defocus,
     flip,
     gamma_curve,
     quarter_turn,
     random_affine,
+    round_window,
 )
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 
 SIZE = 64
-CHANGES = [flip, quarter_turn, random_affine, colour_jitter, gamma_curve, defocus, augment]
+CHANGES = [
+    flip,
+    quarter_turn,
+    random_affine,
+    colour_jitter,
+    gamma_curve,
+    defocus,
+    round_window,
+    compress,
+    augment,
+]
 
 
 @pytest.fixture
@@ -58,7 +70,7 @@ def test_the_same_generator_state_gives_the_same_result(change, sample, rng):
     first, again = (change(sample, np.random.default_rng(7)) for _ in range(2))
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.mask, again.mask)
-    others = [change(sample, rng).image for _ in range(10)]
+    others = [change(sample, rng).image for _ in range(40)]  # the rarest change has probability 0.2
     assert any((other != first.image).any() for other in others)
 
 
@@ -245,6 +257,113 @@ def test_defocus_blurs_half_of_the_images_and_keeps_mask_and_mean(sample, rng):
         np.testing.assert_array_equal(changed.mask, sample.mask)
         assert changed.image.mean() == pytest.approx(sample.image.mean(), abs=0.6)
     assert min(changed.image.std() for changed in blurred) < 0.5 * sample.image.std()
+
+
+@pytest.mark.parametrize("change", [round_window, compress])
+class TestChance:
+    def test_chance_zero_returns_the_sample_itself_and_chance_one_never(self, change, sample, rng):
+        assert all(change(sample, rng, chance=0.0) is sample for _ in range(50))
+        assert all(change(sample, rng, chance=1.0) is not sample for _ in range(50))
+
+    def test_chance_is_the_share_of_changed_images(self, change, sample, rng):
+        changed = sum(change(sample, rng, chance=0.3) is not sample for _ in range(300))
+        assert 60 < changed < 120  # 90, four standard deviations
+
+    def test_later_random_numbers_do_not_depend_on_whether_it_is_applied(self, change, sample):
+        for seed in range(10):
+            applied, omitted = np.random.default_rng(seed), np.random.default_rng(seed)
+            change(sample, applied, chance=1.0)
+            change(sample, omitted, chance=0.0)
+            assert applied.random() == omitted.random()
+
+
+def disc(side, radius):
+    """Return a mask (side, side) of a disc around the centre; the radius is in sides."""
+    y, x = (np.mgrid[:side, :side] + 0.5) / side - 0.5
+    return (np.hypot(y, x) < radius).astype(np.uint8)
+
+
+class TestRoundWindow:
+    def test_the_centre_is_unchanged_and_the_corners_are_one_dark_grey(self, sample, rng):
+        centre, levels = disc(SIZE, 0.3) == 1, []
+        for _ in range(100):
+            image = round_window(sample, rng, chance=1.0).image
+            np.testing.assert_array_equal(image[centre], sample.image[centre])
+            corners = image[[0, 0, -1, -1], [0, -1, 0, -1]]  # (4 corners, 3 channels)
+            levels.append(np.median(corners))
+            assert (corners == levels[-1]).all(axis=1).sum() >= 3  # a shifted window can reach one corner
+        assert min(levels) < 3 and 27 < max(levels) <= 30
+
+    def test_the_mask_ends_where_the_image_is_halfway_dark(self, rng):
+        white = Sample(np.full((128, 128, 3), 255, np.uint8), np.ones((128, 128), np.uint8), "white")
+        for _ in range(30):
+            windowed = round_window(white, rng, chance=1.0)
+            grey = windowed.image[..., 0]
+            halfway = (255.0 + grey[[0, 0, -1, -1], [0, -1, 0, -1]].min()) / 2
+            assert windowed.mask[grey > halfway + 1].all() and not windowed.mask[grey < halfway - 1].any()
+
+    def test_a_mask_inside_the_window_is_unchanged_and_one_in_the_corner_is_cut_off(self, sample, rng):
+        corner = np.zeros((SIZE, SIZE), np.uint8)
+        corner[:2, :2] = 1
+        removed = 0
+        for _ in range(50):
+            inside = round_window(sample._replace(mask=disc(SIZE, 0.3)), rng, chance=1.0)
+            np.testing.assert_array_equal(inside.mask, disc(SIZE, 0.3))
+            removed += not round_window(sample._replace(mask=corner), rng, chance=1.0).mask.any()
+        assert removed > 40
+
+    def test_the_half_axes_are_from_043_to_068_of_the_sides(self, rng):
+        white = Sample(np.full((64, 96, 3), 255, np.uint8), np.ones((64, 96), np.uint8), "white")
+        shares = [round_window(white, rng, chance=1.0).mask.mean() for _ in range(200)]
+        assert (
+            np.pi * 0.4275**2 - 0.01 < min(shares) < 0.66
+        )  # an ellipse within the image has the share pi a b
+        assert 0.95 < max(shares) < 1.0
+
+    def test_the_edge_is_a_hundredth_of_the_side_wide(self, rng):
+        white = Sample(np.full((400, 400, 3), 255, np.uint8), np.ones((400, 400), np.uint8), "white")
+        for _ in range(10):
+            grey = round_window(white, rng, chance=1.0).image[..., 0]
+            diagonal = np.diagonal(grey).astype(int)
+            between = (diagonal > grey.min()) & (diagonal < 255)
+            assert between.sum() <= 8  # 4 pixels at either end
+
+
+class TestCompress:
+    def test_the_mask_and_the_mean_colour_are_kept_and_details_are_lost(self, sample, rng):
+        for _ in range(50):
+            changed = compress(sample, rng, chance=1.0)
+            np.testing.assert_array_equal(changed.mask, sample.mask)
+            means = changed.image.mean(axis=(0, 1)), sample.image.mean(axis=(0, 1))
+            np.testing.assert_allclose(*means, atol=3)  # of 255 levels
+            error = np.abs(changed.image.astype(int) - sample.image).mean()
+            assert 2 < error < 20  # noise is the hardest image to compress
+
+    def test_the_quality_is_from_15_to_90(self, sample, rng, monkeypatch):
+        from PIL import Image
+
+        qualities, save = [], Image.Image.save
+
+        def recording_save(image, file, format, quality):
+            qualities.append(quality)
+            save(image, file, format, quality=quality)
+
+        monkeypatch.setattr(Image.Image, "save", recording_save)
+        for _ in range(600):
+            compress(sample, rng, chance=1.0)
+        assert min(qualities) == 15 and max(qualities) == 90
+        assert np.mean(qualities) == pytest.approx(52.5, abs=4)
+
+
+def test_strength_scales_the_chances_of_a_window_and_of_compression(sample, rng, monkeypatch):
+    chances = []
+    for name in ("round_window", "compress"):
+        monkeypatch.setattr(
+            f"r2unet.data.augment.{name}", lambda sample, rng, chance: chances.append(chance) or sample
+        )
+    for strength in (0.5, 1.0, 2.0):
+        augment(sample, rng, strength)
+    assert chances == pytest.approx([0.1, 0.15, 0.2, 0.3, 0.4, 0.6])
 
 
 def test_quarter_turns_and_the_affine_map_together_reach_every_angle(sample):

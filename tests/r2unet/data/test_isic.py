@@ -218,3 +218,7 @@ class TestRealImages:
             for name in ("melanoma", "seborrheic_keratosis", "nevus")
         ]
         assert len(pairs) == 150 and counts == [30, 42, 78]
+
+    def test_every_training_image_has_a_label(self):
+        pairs = find_pairs(os.environ["ISIC_ROOT"], labelled=True)
+        assert {pair.diagnosis for pair in pairs} == {"melanoma", "seborrheic_keratosis", "nevus"}

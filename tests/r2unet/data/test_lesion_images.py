@@ -28,6 +28,19 @@ class TestReadPair:
         write_mask(pair.mask, height=8, width=6)
         assert_refused(lambda: read_pair(pair), pair.mask, pair.image, "6 x 8", "8 x 6")
 
+    def test_the_mask_of_an_image_without_one_is_empty(self, tmp_path):
+        write_image(tmp_path / "images" / "leg.png")
+        (pair,) = find_pairs(tmp_path, "all", masks_needed=False)
+        sample = read_pair(pair)
+        assert sample.image.shape == (6, 8, 3)
+        assert sample.mask.dtype == np.uint8 and sample.mask.tolist() == [[0] * 8] * 6
+
+    def test_the_lesion_is_kept(self, tmp_path):
+        write_image(tmp_path / "images" / "leg.png")
+        (tmp_path / "labels.csv").write_text("image,lesion_id,dx\nleg,L7,nv\n")
+        (pair,) = find_pairs(tmp_path, "all", masks_needed=False)
+        assert (read_pair(pair).lesion, LesionImages([pair], 4)[0].lesion) == ("L7", "L7")
+
 
 class TestLesionImages:
     @pytest.fixture
@@ -102,6 +115,12 @@ class TestCache:
             data = LesionImages(chosen, size, cache=cache)
             assert np.array_equal(data[0].image, read_image(chosen[0].image, size))
         assert len(list(cache.iterdir())) == 4
+
+    def test_images_without_masks_have_a_file_of_their_own(self, pairs, cache):
+        without = [pair._replace(mask=None) for pair in pairs]
+        assert LesionImages(pairs, 4, cache=cache)[0].mask.any()
+        assert not LesionImages(without, 4, cache=cache)[0].mask.any()
+        assert len(list(cache.iterdir())) == 2
 
     def test_a_changed_image_makes_another_file(self, pairs, cache):
         for second, colour in enumerate([(100, 100, 100), (3, 3, 3)]):

@@ -89,3 +89,14 @@ def test_the_table_has_a_row_for_every_layer_and_totals(lines):
     assert " ".join(rows[1].split()) == "encoder.0.first.conv Conv2d 2 x 8 x 8 38 4,608 2"
     sums = [sum(getattr(x, k) for x in lines.values()) for k in ("parameters", "multiply_adds")]
     assert total.split() == ["total", *(f"{n:,}" for n in sums)]
+
+
+@pytest.mark.parametrize("task, pooled", [("both", 4 * 4), ("diagnosis", 2 * 4)])
+def test_the_head_of_the_diagnosis_is_counted(rng, task, pooled):
+    """A linear layer of the pooled features of 4 channels into 7 classes."""
+    model = R2UNet(widths=(2, 4), steps=1, task=task, classes=7, rng=rng)
+    lines = {line.name: line for line in summarize(model, image_of_zeros(8))}
+    head = lines["diagnosis.linear"]
+    assert (head.output, head.parameters, head.multiply_adds) == ((1, 7), 7 * (pooled + 1), 7 * pooled)
+    assert ("head" in lines) == (task == "both")
+    assert sum(line.parameters for line in lines.values()) == sum(p.size for p in model.parameters())

@@ -4,6 +4,7 @@ import numpy as np
 
 from minidl import Tensor
 from minidl.nn import Conv2d, Module
+from r2unet.network.model import Answer
 
 DARK, LIGHT = 40, 215
 
@@ -21,6 +22,9 @@ class DarkIsLesion(Module):
     def forward(self, x: Tensor) -> Tensor:
         assert x.shape[2] % self.multiple == x.shape[3] % self.multiple == 0
         return self.head(x)
+
+    def answer(self, x: Tensor) -> Answer:
+        return Answer(self.forward(x), None)
 
 
 def dark_quarter(height: int, width: int) -> np.ndarray:

@@ -7,11 +7,25 @@ from PIL import Image
 from minidl import Tensor, no_grad
 from minidl.nn import Conv2d
 from minidl.ops import relu
+from r2unet.data.classes import CLASSES
 from r2unet.data.sample import to_input
 from r2unet.errors import InputError
+from r2unet.figures import PREDICTION, new_figure
 from r2unet.network.model import R2UNet
+from r2unet.prediction.diagnosis_picture import heat_on_grey
 from r2unet.prediction.explain import explain, most_varying, plot_explanation
-from r2unet.prediction.predict import probabilities
+from r2unet.prediction.explain_diagnosis import (
+    Evidence,
+    ExplainedDiagnosis,
+    draw_evidence,
+    draw_mask,
+    highest_evidence,
+)
+from r2unet.prediction.heat_map import evidence
+from r2unet.prediction.predict import Correction, predict, probabilities
+from r2unet.training.checkpoints import checkpoint_header, write_state
+from r2unet.training.settings import Settings, new_model
+from tests.r2unet.pixels import count_pixels, read_pixels
 
 
 @pytest.fixture
@@ -154,3 +168,182 @@ def test_the_title_of_the_recurrence_says_which_weights_are_applied(rng, image, 
     network = R2UNet(widths=(4, 6), steps=1, rng=rng, **options).eval()
     titles = [section.title for section in explain(network, image, 16).sections]
     assert any(words in title for title in titles)
+
+
+THREE, SEVEN = CLASSES["types-3"], CLASSES["types-7"]
+CORRECTION = Correction(2.0, np.array([0.7, 0.0, -0.7]))
+
+
+def new_network(rng, task="both", **options):
+    network = R2UNet(widths=(4, 6, 8), steps=1, task=task, rng=rng, **options).eval()
+    network.diagnosis.linear.bias.data[:] = rng.normal(size=network.diagnosis.linear.bias.shape)
+    return network
+
+
+class TestDiagnosis:
+    @pytest.fixture
+    def joint(self, rng):
+        return new_network(rng)
+
+    @pytest.fixture
+    def explained(self, joint, image):
+        return explain(joint, image, 16, "cpu", THREE, CORRECTION)
+
+    def test_a_network_that_only_outlines_has_none(self, explanation):
+        assert explanation.diagnosis is None
+
+    def test_the_outline_is_explained_as_without_a_diagnosis(self, joint, image, explained):
+        np.testing.assert_allclose(explained.probability, probabilities(joint, [image])[0], atol=1e-6)
+        assert [section.title.split()[0] for section in explained.sections] == [
+            "Encoder:",
+            "Recurrence",
+            "Decoder:",
+        ]
+
+    def test_the_most_probable_class_is_first_with_its_corrected_probability(self, joint, image, explained):
+        expected = predict(joint, [image], correction=CORRECTION).diagnosis[0]
+        order = np.argsort(-expected)
+        assert [e.name for e in explained.diagnosis.classes] == [THREE[k] for k in order]
+        np.testing.assert_allclose([e.probability for e in explained.diagnosis.classes], expected[order])
+
+    def test_evidence_and_bias_sum_to_the_logit_minus_the_mean_logit(self, joint, image, explained):
+        x = to_input([image])
+        with no_grad():
+            logits = joint.answer(Tensor(x)).diagnosis.numpy()[0]
+        bias = joint.diagnosis.linear.bias.numpy()
+        for e in explained.diagnosis.classes:
+            k = THREE.index(e.name)
+            np.testing.assert_allclose(e.map, evidence(joint, x, k), rtol=1e-5, atol=1e-7)
+            assert e.map.sum() + e.bias == pytest.approx(logits[k] - logits.mean(), abs=1e-5)
+            assert e.bias == pytest.approx(bias[k] - bias.mean(), abs=1e-5)
+
+    def test_the_mask_is_the_mean_probability_of_each_cell(self, explained):
+        cells = explained.probability.reshape(4, 4, 4, 4).mean(axis=(1, 3))
+        np.testing.assert_allclose(explained.diagnosis.mask, cells, rtol=1e-5)
+
+    def test_a_head_that_pools_over_the_image_has_no_mask(self, rng, image):
+        explained = explain(new_network(rng, pooling="image"), image, 16, classes=THREE)
+        assert explained.diagnosis.mask is None and explained.probability.shape == (16, 16)
+
+    def test_three_classes_at_most_are_explained(self, rng, image):
+        for classes, count in ((SEVEN, 3), (CLASSES["malignant"], 2)):
+            network = new_network(rng, classes=len(classes))
+            assert len(explain(network, image, 16, classes=classes).diagnosis.classes) == count
+
+    def test_the_network_runs_once(self, joint, image, monkeypatch):
+        runs, encode = [], joint.encode
+        monkeypatch.setattr(joint, "encode", lambda x: runs.append(x.shape) or encode(x))
+        explain(joint, image, 16, classes=THREE)
+        assert runs == [(1, 3, 16, 16)]
+
+    def test_does_not_change_the_network(self, joint, image):
+        before = {name: array.copy() for name, array in joint.state_dict().items()}
+        explain(joint, image, 16, classes=THREE)
+        assert all((before[name] == array).all() for name, array in joint.state_dict().items())
+        assert all(p.requires_grad and p.grad is None for p in joint.parameters())
+
+    def test_another_number_of_names_than_classes_is_refused(self, joint, image):
+        with pytest.raises(ValueError, match="the network has 3 classes, but got 7 names"):
+            explain(joint, image, 16, classes=SEVEN)
+
+    def test_a_classifier_has_neither_decoder_nor_outline(self, rng, image):
+        network = new_network(rng, "diagnosis")
+        explained = explain(network, image, 16, "cpu", THREE, CORRECTION)
+        assert explained.probability is None and explained.diagnosis.mask is None
+        assert [section.title.split()[0] for section in explained.sections] == ["Encoder:", "Recurrence"]
+        shown = [e.probability for e in explained.diagnosis.classes]
+        expected = predict(network, [image], correction=CORRECTION).diagnosis[0]
+        np.testing.assert_allclose(shown, sorted(expected, reverse=True))
+
+
+class TestDiagnosisFigure:
+    @pytest.fixture
+    def axes(self):
+        return new_figure(3, 3).add_subplot()
+
+    @pytest.fixture
+    def keratosis(self):
+        return Evidence("seborrheic_keratosis", 0.414, np.array([[0.5, -1.25], [0.0, 0.25]]), -0.125)
+
+    def test_positive_evidence_is_drawn_in_squares_over_the_grey_image(self, axes, keratosis):
+        grey = np.full((8, 8, 3), 100, np.uint8)
+        draw_evidence(axes, keratosis, grey, None, highest=2.0)
+        drawn = np.asarray(axes.images[0].get_array())
+        value = np.zeros((8, 8))
+        value[:4, :4], value[4:, 4:] = 0.25, 0.125
+        np.testing.assert_array_equal(drawn, heat_on_grey(grey, value))
+        assert (drawn[:4, 4:] == 100).all()  # evidence against the class has no colour
+
+    def test_the_class_its_probability_and_the_parts_of_its_logit_are_written(self, axes, keratosis):
+        draw_evidence(axes, keratosis, np.zeros((8, 8, 3), np.uint8), None, highest=1.0)
+        assert axes.get_title() == "seborrheic keratosis 0.41"
+        assert axes.get_xlabel() == "for +0.75, against \N{MINUS SIGN}1.25, bias \N{MINUS SIGN}0.12"
+
+    def test_a_part_of_zero_has_no_minus_sign(self, axes, keratosis):
+        nothing = keratosis._replace(map=np.zeros((2, 2)), bias=-0.001)
+        draw_evidence(axes, nothing, np.zeros((8, 8, 3), np.uint8), None, highest=1.0)
+        assert axes.get_xlabel() == "for +0.00, against +0.00, bias +0.00"
+
+    def test_the_outline_is_drawn_on_the_evidence_if_there_is_one(self, axes, keratosis):
+        probability = np.zeros((8, 8))
+        probability[2:5, 2:5] = 1
+        for given, count in ((None, 0), (probability, 1)):
+            draw_evidence(axes, keratosis, np.zeros((8, 8, 3), np.uint8), given, highest=1.0)
+            assert len(axes.collections) == count
+
+    def test_all_classes_have_the_same_colour_scale(self, keratosis):
+        weaker = keratosis._replace(map=keratosis.map / 10)
+        assert highest_evidence(ExplainedDiagnosis([weaker, keratosis], None)) == 0.5
+        nothing = keratosis._replace(map=np.zeros((2, 2)))
+        assert highest_evidence(ExplainedDiagnosis([nothing], None)) == 1.0
+
+    def test_the_mask_is_drawn_from_black_to_white(self, axes):
+        draw_mask(axes, np.array([[0.25, 0.5]]))
+        np.testing.assert_array_equal(axes.images[0].get_array(), [[0.25, 0.5]])
+        assert axes.images[0].get_clim() == (0, 1) and "1 x 2 cells" in axes.get_xlabel()
+
+    def test_is_one_more_row_of_the_figure(self, rng, image, tmp_path):
+        explained = explain(new_network(rng), image, 16, classes=THREE)._replace(sections=[])
+        heights = []
+        for diagnosis in (explained.diagnosis, None):
+            plot_explanation(explained._replace(diagnosis=diagnosis), tmp_path / "f.png")
+            heights.append(read_pixels(tmp_path / "f.png").shape[0])
+        assert heights[0] - heights[1] == pytest.approx(150 * (2.25 + 2 * 0.55 + 0.3), abs=1)  # 150 dpi
+
+    def test_its_texts_do_not_overlap(self, rng, image, monkeypatch):
+        figures = []
+        monkeypatch.setattr("r2unet.prediction.explain.save_figure", lambda f, path: figures.append(f))
+        network = new_network(rng, classes=len(SEVEN))
+        plot_explanation(explain(network, image, 16, classes=SEVEN)._replace(sections=[]), "f.png")
+        texts = [*figures[0].texts, *(t for a in figures[0].axes for t in (a.title, a.xaxis.label))]
+        figures[0].canvas.draw()
+        boxes = [text.get_window_extent() for text in texts if text.get_text()]
+        assert len(boxes) == 3 + 2 + 2 * 4 + 1  # the first row, title and note, the panels, the caption
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        assert all(box.x0 >= 0 and box.x1 <= figures[0].bbox.x1 for box in boxes)
+
+    def test_a_classifier_has_its_image_in_the_same_row(self, rng, image, tmp_path):
+        red = np.zeros_like(image) + np.array([204, 0, 0], np.uint8)
+        explained = explain(new_network(rng, "diagnosis"), red, 16, classes=THREE)._replace(sections=[])
+        plot_explanation(explained, tmp_path / "f.png")
+        assert count_pixels(tmp_path / "f.png", "#cc0000") == pytest.approx((150 * 2.25) ** 2, rel=0.02)
+        assert count_pixels(tmp_path / "f.png", PREDICTION) == 0
+
+
+def test_the_command_corrects_the_probabilities_as_the_checkpoint_says(
+    r2unet, rng, image, tmp_path, monkeypatch
+):
+    settings = Settings(size=16, widths=(2, 4), task="both", classes="types-3")
+    network = new_model(settings, rng).eval()
+    entry = {"temperature": {"one view": 2.0, "eight views": 9.0}, "log_weights": CORRECTION.log_weights}
+    state = {**checkpoint_header(settings), "model": network.state_dict(), "diagnosis": entry}
+    write_state(tmp_path / "f.npz", state)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    drawn = []
+    monkeypatch.setattr("r2unet.prediction.explain.plot_explanation", lambda e, path: drawn.append(e))
+    words = ("--checkpoint", tmp_path / "f.npz", "--out", tmp_path / "f.png", "--device", "cpu")
+    code, _, stderr = r2unet("explain", tmp_path / "a.png", *words)
+    assert (code, stderr) == (0, "")
+    expected = predict(network, [image], correction=CORRECTION).diagnosis[0]
+    shown = {e.name: e.probability for e in drawn[0].diagnosis.classes}
+    assert shown == pytest.approx(dict(zip(THREE, expected, strict=True)))

@@ -8,7 +8,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from r2unet.errors import InputError
-from r2unet.prediction.photographs import find_photographs, predict_files
+from r2unet.prediction.photographs import Result, find_photographs, predict_files
 from r2unet.training.checkpoints import load_model
 from tests.r2unet.prediction.dark_is_lesion import DARK, LIGHT, DarkIsLesion, dark_quarter
 
@@ -32,7 +32,7 @@ class TestPredictFiles:
     def test_a_photograph_of_any_mode_gets_a_mask_of_its_size(self, tmp_path, mode, ending):
         file = tmp_path / f"skin.{ending}"
         Image.fromarray(dark_quarter(30, 50)).convert(mode).save(file)
-        share = predicted([file], tmp_path / "out")[file]
+        share = predicted([file], tmp_path / "out")[file].lesion
         mask = read(tmp_path / "out" / "skin_segmentation_prediction.png")
         assert mask.shape == (30, 50)
         assert share == pytest.approx((mask == 255).mean()) and share == pytest.approx(0.25, abs=0.05)
@@ -93,7 +93,7 @@ class TestPredictFiles:
             Image.fromarray(dark_quarter(8, 8)).save(file)
         files[1].write_text("no image")
         results = predicted(files, tmp_path / "out")
-        assert [type(results[file]) for file in files] == [float, InputError, float]
+        assert [type(results[file]) for file in files] == [Result, InputError, Result]
         assert str(results[files[1]]).startswith(f"{files[1]}: ")
         assert sorted(p.name[0] for p in (tmp_path / "out").iterdir()) == ["a", "c"]
 
@@ -133,6 +133,7 @@ class TestFindPhotographs:
             "x_superpixels.png",
             "c_segmentation_prediction.png",
             "c_overlay.png",
+            "c_diagnosis.png",
         ):
             (folder / name).touch()
         (tmp_path / "z.jpg").touch()

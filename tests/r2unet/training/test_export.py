@@ -1,5 +1,6 @@
 """Exported weights predict the same as before, from a small file; so do weights from PyTorch."""
 
+import os
 import shutil
 
 import numpy as np
@@ -54,11 +55,21 @@ class TestFromTraining:
         weights = sum(p.data.size for p in model.parameters())
         assert numbers(state) - numbers(from_training(trained / "best.npz")) == 2 * weights
 
-    def test_shortens_the_path_of_the_images_to_the_name_of_the_folder(self, trained, tmp_path):
+    @pytest.mark.parametrize(
+        "stored, exported",
+        [
+            ("/home/somebody/ISIC2017/", "ISIC2017"),
+            (f"/home/somebody/HAM10000{os.pathsep}/data/ISIC2017", f"HAM10000{os.pathsep}ISIC2017"),
+        ],
+    )
+    def test_shortens_the_paths_of_the_images_to_the_names_of_the_folders(
+        self, trained, tmp_path, stored, exported
+    ):
         state = read_state(trained / "best.npz")
-        state["settings"]["data"] = "/home/somebody/ISIC2017/"
+        state["settings"] |= {"data": stored, "labels": "/home/somebody/labels.csv"}
         checkpoint.save(tmp_path / "best.npz", state)
-        assert from_training(tmp_path / "best.npz")["settings"]["data"] == "ISIC2017"
+        settings = from_training(tmp_path / "best.npz")["settings"]
+        assert (settings["data"], settings["labels"]) == (exported, "labels.csv")
 
     def test_refuses_a_file_that_is_not_a_checkpoint(self, tmp_path):
         with pytest.raises(InputError, match="no such checkpoint"):

@@ -1,5 +1,7 @@
 """The folder of a run: data sets, starting and resuming; invalid input is refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,39 @@ class TestDatasets:
         training, validation = load_datasets(Settings(data=str(isic), size=8))
         assert (len(training), len(validation)) == (5, 3)
         assert validation[0].name == "ISIC_0000005" and validation[0].image.shape == (8, 8, 3)
+
+
+class TestLabels:
+    """What the task needs is found: masks for the outline, labels for the diagnosis."""
+
+    @pytest.fixture
+    def labels(self, isic):
+        table = isic.parent / "labels.csv"
+        rows = [f"ISIC_{number:07},{('benign', 'malignant')[number % 2]}\n" for number in range(8)]
+        table.write_text("".join(rows))
+        return table
+
+    def test_given_labels_are_read(self, isic, labels):
+        settings = Settings(data=str(isic), labels=str(labels), task="both", size=8)
+        validation = load_datasets(settings)[1]
+        diagnoses = [validation[i].diagnosis for i in range(3)]
+        assert diagnoses == ["malignant", "benign", "malignant"]
+
+    @pytest.mark.parametrize("task", ["both", "diagnosis"])
+    def test_a_diagnosis_needs_labels(self, isic, task):
+        words = refusal(lambda: load_datasets(Settings(data=str(isic), task=task, size=8)))
+        assert "(and 4 more): this image has no diagnosis" in words and "--labels" in words
+        assert len(load_datasets(Settings(data=str(isic), task="outline", size=8))[0]) == 5
+
+    @pytest.mark.parametrize("task", ["both", "outline"])
+    def test_an_outline_needs_masks(self, isic, labels, task):
+        shutil.rmtree(isic / "ISIC-2017_Training_Part1_GroundTruth")
+        given = {"data": str(isic), "labels": str(labels), "size": 8}
+        assert "Part1_GroundTruth: this folder of ISIC 2017 is missing" in refusal(
+            lambda: load_datasets(Settings(**given, task=task))
+        )
+        training, validation = load_datasets(Settings(**given, task="diagnosis"))
+        assert not training[0].mask.any() and validation[0].mask.any()
 
 
 class TestStartOrResume:
@@ -65,3 +100,7 @@ class TestStartOrResume:
         settings, _ = start_or_resume(trained, {"widths": (2, 4), "data": "elsewhere"}, True)
         assert settings.widths == (2, 4) and settings.data == "elsewhere"
         assert start_or_resume(trained, {}, True)[0].data is None
+
+    def test_resuming_accepts_another_path_of_the_labels(self, trained):
+        settings, _ = start_or_resume(trained, {"data": "elsewhere", "labels": "moved.csv"}, True)
+        assert settings.labels == "moved.csv"

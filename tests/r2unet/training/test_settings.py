@@ -13,7 +13,7 @@ from tests.r2unet.refusal import refusal
 
 def test_the_defaults_are_valid_and_every_number_has_limits():
     assert Settings().check() == Settings()
-    assert {*LIMITS, *CHOICES, "data"} == {field.name for field in dataclasses.fields(Settings)}
+    assert {*LIMITS, *CHOICES, "data", "labels"} == {field.name for field in dataclasses.fields(Settings)}
 
 
 def test_a_network_s_options_have_the_same_defaults_in_its_constructor_and_in_the_settings():

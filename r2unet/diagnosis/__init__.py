@@ -1,0 +1,1 @@
+"""Judges diagnoses: separation, decisions, calibration, intervals, baselines, and the challenge's scoring."""

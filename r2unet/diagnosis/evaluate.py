@@ -1,0 +1,140 @@
+"""The scores of a diagnosis, next to those of trivial baselines on the same images.
+
+    class shares           the share of each class in training, for every image: "always nevus"
+    logistic regression    on twelve numbers of the predicted lesion: colour, area, asymmetry, border
+
+and the same network's answer to the simpler question, malignant or not: the sum of the probabilities of the
+malignant classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from r2unet.data.classes import class_index, malignant_classes
+from r2unet.data.images import resize_image, resize_probability
+from r2unet.data.targets import lesion_of
+from r2unet.diagnosis.baselines import ClassShares, LogisticRegression
+from r2unet.diagnosis.calibration import apply_temperature
+from r2unet.diagnosis.lesion_features import lesion_features
+from r2unet.diagnosis.plots import plot_confusion, plot_reliability, plot_roc
+from r2unet.diagnosis.report import binary_report, diagnosis_report
+from r2unet.diagnosis.tables import as_binary_table, as_table, cell
+from r2unet.prediction.predict import THRESHOLD
+from r2unet.scores.predictions import Answered
+
+
+class Diagnoses:
+    """Collects the diagnoses of a data set, and what the baselines need of each image.
+
+    `entry` is the entry "diagnosis" of the checkpoint; without it there are no baselines. `size` is the side
+    of the training images, to which images are resized before their features are computed. `temperature` is
+    that of the probabilities.
+    """
+
+    def __init__(
+        self, classes: tuple[str, ...], size: int, entry: dict[str, Any] | None, temperature: float = 1.0
+    ) -> None:
+        self.classes, self.size, self.temperature = classes, size, temperature
+        self.shares = None if entry is None else np.asarray(entry["shares"])
+        parts = (entry or {}).get("regression")
+        self.regression = parts and LogisticRegression(**{k: np.asarray(v) for k, v in parts.items()})
+        self.names: list[str] = []
+        self.lesions: list[str] = []
+        self.labels: list[int] = []
+        self.probabilities: list[np.ndarray] = []
+        self.features: list[np.ndarray] = []
+
+    def collected(self, answers: Iterable[Answered]) -> Iterator[Answered]:
+        """Yield the answers unchanged, and collect the diagnosis of each image that has a class."""
+        for sample, prediction in answers:
+            label = class_index(sample.diagnosis, self.classes)
+            if label is not None:
+                self.names.append(sample.name)
+                self.lesions.append(lesion_of(sample))
+                self.labels.append(label)
+                self.probabilities.append(prediction.diagnosis)
+                if self.regression:
+                    self.features.append(self._features(sample.image, prediction.outline))
+            yield sample, prediction
+
+    def _features(self, image: np.ndarray, outline: np.ndarray) -> np.ndarray:
+        shape = (self.size, self.size)
+        if image.shape[:2] != shape:
+            image, outline = resize_image(image, shape), resize_probability(outline, shape)
+        return lesion_features(image, outline > THRESHOLD)
+
+    def report(self, rng: np.random.Generator) -> dict[str, Any] | None:
+        """Return the scores as a dictionary that JSON can store, or None if no image has a class."""
+        if not self.labels:
+            return None
+        labels, model = np.array(self.labels), np.array(self.probabilities)
+        by_image = {
+            name: {"class": self.classes[label], "lesion": lesion, "probabilities": p.tolist()}
+            for name, label, lesion, p in zip(self.names, labels, self.lesions, model, strict=True)
+        }
+        predictors = {"model": model}
+        if self.temperature != 1.0:
+            predictors["model before temperature"] = apply_temperature(np.log(model), 1.0 / self.temperature)
+        if self.shares is not None:
+            predictors["class shares"] = ClassShares(self.shares).probabilities(model)
+        if self.regression:
+            predictors["logistic regression"] = self.regression.probabilities(np.array(self.features))
+        reports = {
+            name: diagnosis_report(p, labels, self.lesions, self.classes, rng, self.shares)
+            for name, p in predictors.items()
+        }
+        malignant = malignant_classes(self.classes)
+        truth = np.isin(labels, malignant).astype(int)
+        binary = {
+            name: binary_report(p[:, malignant].sum(axis=1).clip(0, 1), truth, self.lesions, rng)
+            for name, p in predictors.items()
+        }
+        return {"types": reports, "malignant": binary, "by_image": by_image}
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """Format a report of `Diagnoses`: the network in full, the baselines in a line each."""
+    types, malignant = report["types"], report["malignant"]
+    lines = [
+        "diagnosis: " + as_table(types["model"]),
+        "",
+        "malignant or not: " + as_binary_table(malignant["model"]),
+    ]
+    lines += ["", _row("next to baselines", "mean AUC", "accuracy", "balanced accuracy", "malignant: AUC")]
+    for name, scores in types.items():
+        decision = scores["decisions"]["argmax p"]
+        values = (
+            scores["mean"]["auc"],
+            decision["accuracy"],
+            decision["balanced_accuracy"],
+            malignant[name]["auc"],
+        )
+        lines.append(_row(name, *map(cell, values)))
+    return "\n".join(lines)
+
+
+def _row(name: str, *cells: str) -> str:
+    return f"{name:22}" + "".join(f"{text:>24}" for text in cells)
+
+
+def plot_diagnoses(report: dict[str, Any] | None, folder: Path) -> None:
+    """Draw the network's ROC curves, reliability and confusion matrix: roc, reliability and confusion.png.
+
+    Raises InputError if they cannot be written.
+    """
+    if report is None:
+        return
+    model = report["types"]["model"]
+    rows = report["by_image"].values()
+    probabilities = np.array([row["probabilities"] for row in rows])
+    labels = np.array([model["classes"].index(row["class"]) for row in rows])
+    plot_roc(probabilities, labels, model, folder / "roc.png")
+    shown = {name: scores for name, scores in report["types"].items() if name.startswith("model")}
+    plot_reliability(shown, folder / "reliability.png")
+    decision = model["decisions"]["argmax p"]["confusion"]
+    plot_confusion(decision, model["classes"], folder / "confusion.png", "decision: the most probable class")

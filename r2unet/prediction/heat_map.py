@@ -1,0 +1,125 @@
+"""The heat map of a diagnosis: how much each position of the image contributed to the logit of a class.
+
+The diagnosis head computes the logits z (K,) from the features f (C, h, w) of the bottleneck. The map is the
+gradient times the activation, summed over the channels:
+
+    e(y, x) = sum_c  d l_k / d f_c(y, x)  *  f_c(y, x),        l_k = z_k - (z_1 + ... + z_K) / K.
+
+**Why the logit minus the mean logit.** The same number added to all logits changes no probability. A map of
+z_k alone would also show what raises all classes alike. Softmax depends on l only; for two classes,
+l_1 = (z_1 - z_0) / 2, half the log odds.
+
+**Why the product.** The gradient alone is the effect of a small change of a feature, whatever the size of the
+feature. The product is the first-order estimate of the effect of removing it,
+
+    l(f) - l(f with f_c(y, x) = 0) = gradient * f_c(y, x) + terms of second order.
+
+In general, such estimates do not sum to the whole. Here they do, because the head pools the features and then
+applies a linear layer. With the outline as a constant, the mean, the maximum, and both over the lesion are
+homogeneous: pool(a f) = a pool(f) for every a > 0. The derivative of both sides with respect to a, at a = 1,
+is Euler's identity: the sum of (d pool / d f) f over channels and positions is pool(f). Therefore
+
+    l_k = (b_k - mean of b) + sum over y, x of e(y, x),        b the bias of the linear layer.
+
+The map divides the logit among the positions and leaves no remainder. A mean divides its share in proportion
+to the features. A maximum gives all of its share to the position where it is.
+
+Grad-CAM (Selvaraju et al. 2017) averages the gradient over the positions before it multiplies. That would
+lose which positions are inside the lesion and where the maxima are. The product without the average is
+HiResCAM (Draelos and Carin 2020). Both are equal if the head only takes the mean over the image.
+
+The map is exact for the head and coarse for the image. A network with five levels and 128 x 128 pixels has
+8 x 8 positions, the receptive field of each is much larger than its cell, and the encoder is not linear. The
+map shows where the network found evidence, which need not be the lesion. A sticker on the skin is evidence
+for a nevus if the training images have stickers beside nevi only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from minidl import Tensor, no_grad
+from minidl.backend import Array, to_device, to_numpy
+from minidl.tensor import Parameter
+from r2unet.data.images import resize_image
+from r2unet.data.sample import to_input
+from r2unet.network.diagnosis import DiagnosisHead
+from r2unet.network.model import UShape
+from r2unet.prediction.predict import pad_to_multiple
+
+
+def heat_map(
+    model: UShape, image: np.ndarray, size: int, class_index: int, device: str = "cpu"
+) -> np.ndarray:
+    """Return where the evidence for a class is: image (H, W, 3) uint8 -> (H, W) float32 in [0, 1].
+
+    The network, in evaluation mode, sees the image resized to (size, size). The map is the positive part of
+    `evidence` divided by its maximum; it is 0 everywhere if nothing speaks for the class. Raises ValueError
+    as `evidence` does.
+    """
+    small = resize_image(image, (size, size))
+    x = pad_to_multiple(to_input([small]), model.multiple)  # (1, 3, size + p, size + p)
+    positive = np.maximum(to_numpy(evidence(model, to_device(x, device), class_index)), 0)  # (h, w)
+    heat = _enlarge(positive, size / model.multiple, image.shape[:2])
+    highest = heat.max()
+    return heat / highest if highest > 0 else heat
+
+
+def evidence(model: UShape, x: Array, class_index: int) -> Array:
+    """Divide the logit of a class, minus the mean logit, among positions: x (1, 3, H, W) -> (h, w), signed.
+
+    h = H / model.multiple. The mode of the network and its gradients do not change. Raises ValueError for a
+    network without a diagnosis and for a class that it does not have. Source: Draelos and Carin (2020).
+    """
+    if model.task == "outline":
+        raise ValueError('evidence: the task of this network is "outline"; only a diagnosis has a heat map')
+    classes = model.diagnosis.linear.bias.size
+    if not 0 <= class_index < classes:
+        raise ValueError(
+            f"evidence: class {class_index} does not exist; the network has classes 0 to {classes - 1}"
+        )
+    with no_grad():
+        levels = model.encode(Tensor(x))
+        # Decoding removes the elements of its list.
+        outline = model.decode(list(levels)) if model.task == "both" else None
+    return head_evidence(model.diagnosis, levels[-1].data, outline, class_index)
+
+
+def head_evidence(head: DiagnosisHead, features: Array, outline: Tensor | None, class_index: int) -> Array:
+    """Return `evidence` from the head's inputs, features (1, C, h, w) and outline logits -> (h, w)."""
+    leaf = Tensor(features, requires_grad=True)  # the graph starts here
+    with constant(head.parameters()):
+        logits = head(leaf, outline)  # (1, K)
+        (logits[0, class_index] - logits.mean()).backward()
+    return (leaf.grad * features)[0].sum(axis=0)  # (C, h, w) -> (h, w)
+
+
+@contextmanager
+def constant(parameters: Sequence[Parameter]) -> Iterator[None]:
+    """Treat parameters as constants in a `with` block: the graph recorded there leaves them out."""
+    before = [p.requires_grad for p in parameters]
+    for p in parameters:
+        p.requires_grad = False
+    try:
+        yield
+    finally:
+        for p, required in zip(parameters, before, strict=True):
+            p.requires_grad = required
+
+
+def _enlarge(cells: np.ndarray, used: float, size: tuple[int, int]) -> np.ndarray:
+    """Resize the first `used` rows and columns of (h, w) to `size` = (H, W); the remainder is padding.
+
+    Bicubic, because the kinks of bilinear interpolation are visible as diamonds when a cell becomes a hundred
+    pixels wide. What it undershoots below 0 is set to 0.
+    """
+    from PIL import Image
+
+    height, width = size
+    enlarged = Image.fromarray(cells.astype(np.float32)).resize(
+        (width, height), Image.Resampling.BICUBIC, box=(0, 0, used, used)
+    )
+    return np.maximum(np.array(enlarged), 0)

@@ -1,0 +1,155 @@
+"""The commands with a network that predicts a diagnosis, as a user would type them."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from r2unet.commands.main import main
+from r2unet.data.synthetic import make_lesion
+from r2unet.training.checkpoints import load_model, read_state
+
+TASKS = ("diagnosis", "both")
+OPTIONS = ["--size=16", "--widths=2,4", "--norm=group", "--images=60", "--batch-size=12", "--epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def diagnosed(tmp_path_factory):
+    """The best.npz of a training of each task; never write there."""
+    folders = {task: tmp_path_factory.mktemp("runs") / task for task in TASKS}
+    for task, out in folders.items():
+        assert main(["train", *OPTIONS, "--device=cpu", "--task", task, "--out", str(out)]) == 0
+    return {task: out / "best.npz" for task, out in folders.items()}
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number in range(3):
+        image, _ = make_lesion(40, np.random.default_rng(number))
+        Image.fromarray(image[4:36]).save(folder / f"ISIC_000000{number}.png")
+    return folder
+
+
+def read_table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TestTrain:
+    def test_prints_the_scores_of_both_answers(self, r2unet, tmp_path):
+        _, stdout, _ = r2unet("train", *OPTIONS, "--device=cpu", "--task=both", "--out", tmp_path / "run")
+        for text in ("Jaccard", "AUC", "malignant or not", "class shares", "logistic regression"):
+            assert text in stdout, text
+
+    def test_starts_from_other_weights(self, r2unet, diagnosed, tmp_path):
+        words = "--task=both", "--from", diagnosed["diagnosis"], "--freeze-encoder", "--out", tmp_path / "run"
+        code, stdout, _ = r2unet("train", *OPTIONS, "--device=cpu", *words)
+        assert code == 0 and f"start from {diagnosed['diagnosis']}; new: " in stdout
+        before, after = (load_model(f)[0] for f in (diagnosed["diagnosis"], tmp_path / "run" / "best.npz"))
+        for name, array in before.state_dict().items():
+            if name.startswith("encoder."):
+                np.testing.assert_array_equal(after.state_dict()[name], array)
+
+    def test_refuses_a_lesion_without_an_outline(self, r2unet, tmp_path):
+        words = "--task=diagnosis", "--pooling=lesion", "--out", tmp_path / "run"
+        code, _, err = r2unet("train", *OPTIONS, *words)
+        assert code == 2 and "--pooling lesion: without an outline" in err and not (tmp_path / "run").exists()
+
+
+class TestPredict:
+    @pytest.mark.parametrize("task", TASKS)
+    def test_writes_a_table_in_the_format_of_the_challenge(
+        self, r2unet, diagnosed, photographs, tmp_path, task
+    ):
+        words = "--checkpoint", diagnosed[task], "--out", tmp_path / "out"
+        code, stdout, _ = r2unet("predict", photographs, *words)
+        rows = read_table(tmp_path / "out" / "diagnoses.csv")
+        assert code == 0 and [row["image"] for row in rows] == [f"ISIC_000000{n}" for n in range(3)]
+        assert list(rows[0]) == ["image", "melanoma", "seborrheic_keratosis", "nevus"]
+        for row in rows:
+            values = [float(row[name]) for name in list(row)[1:]]
+            assert sum(values) == pytest.approx(1, abs=1e-5) and min(values) >= 0
+        masks = list((tmp_path / "out").glob("*_segmentation_prediction.png"))
+        assert len(masks) == (3 if task == "both" else 0)
+        assert "malignant" in stdout and "not a diagnosis, not a medical device" in stdout
+
+    @pytest.mark.parametrize("task", TASKS)
+    def test_draws_the_diagnosis_on_request(self, r2unet, diagnosed, photographs, tmp_path, task):
+        words = "--checkpoint", diagnosed[task], "--out", tmp_path / "out", "--overlay"
+        r2unet("predict", photographs / "ISIC_0000001.png", *words)
+        names = {path.name for path in (tmp_path / "out").iterdir()}
+        assert "ISIC_0000001_diagnosis.png" in names
+        assert ("ISIC_0000001_overlay.png" in names) == (task == "both")
+
+    def test_an_outline_network_writes_no_table(self, r2unet, trained, photographs, tmp_path):
+        r2unet("predict", photographs, "--checkpoint", trained / "best.npz", "--out", tmp_path / "out")
+        assert not (tmp_path / "out" / "diagnoses.csv").exists()
+
+    def test_views_are_averaged_and_corrected(self, r2unet, diagnosed, photographs, tmp_path):
+        tables = {}
+        for option in ("--tta", "--no-tta"):
+            words = "--checkpoint", diagnosed["both"], "--out", tmp_path / option, option
+            r2unet("predict", photographs, *words)
+            tables[option] = read_table(tmp_path / option / "diagnoses.csv")
+        assert tables["--tta"] != tables["--no-tta"]
+
+    def test_unknown_weights_are_refused(self, r2unet, photographs):
+        code, _, err = r2unet("predict", photographs, "--weights", "imagenet")
+        assert code == 2 and "--weights: must be one of isic2017, ham10000" in err
+
+
+class TestEvaluate:
+    @pytest.mark.parametrize("task", TASKS)
+    def test_scores_every_answer_and_draws_figures(self, r2unet, diagnosed, tmp_path, task):
+        words = "--checkpoint", diagnosed[task], "--figures", tmp_path / "figures", "--json"
+        code, stdout, _ = r2unet("evaluate", *words)
+        scores = json.loads(stdout)["scores"]
+        assert code == 0 and ("model" in scores) == (task == "both")
+        report = json.loads((diagnosed[task].parent / "report.json").read_text())
+        assert scores["diagnosis"]["by_image"] == report["diagnosis"]["by_image"]
+        for name in ("roc", "reliability", "confusion"):
+            with Image.open(tmp_path / "figures" / f"{name}.png") as figure:
+                assert min(figure.size) > 300
+
+    def test_options_about_a_missing_answer_are_refused(self, r2unet, diagnosed, trained, tmp_path):
+        for checkpoint, option in (
+            (trained / "best.npz", "--figures"),
+            (diagnosed["diagnosis"], "--overlays"),
+        ):
+            code, _, err = r2unet("evaluate", "--checkpoint", checkpoint, option, tmp_path / "f.png")
+            assert code == 2 and f"{option}: this network predicts only the" in err
+
+
+class TestExport:
+    def test_keeps_the_calibration_and_stores_a_licence(self, r2unet, diagnosed, photographs, tmp_path):
+        out = tmp_path / "small.npz"
+        r2unet("export", diagnosed["both"], "--half", "--out", out, "--licence", "CC BY-NC 4.0")
+        before, after = read_state(diagnosed["both"]), read_state(out)
+        assert after["diagnosis"]["temperature"] == before["diagnosis"]["temperature"]
+        code, _, err = r2unet("predict", photographs, "--checkpoint", out, "--out", tmp_path / "out")
+        assert code == 0 and "licence of the weights: CC BY-NC 4.0" in err
+
+
+class TestScore:
+    TRUTH = (
+        "image_id,melanoma,seborrheic_keratosis\n"
+        "ISIC_0000000,1.0,0.0\n"
+        "ISIC_0000001,0.0,1.0\n"
+        "ISIC_0000002,0.0,0.0\n"
+    )
+
+    def test_scores_the_table_that_predict_wrote(self, r2unet, diagnosed, photographs, tmp_path):
+        (tmp_path / "truth.csv").write_text(self.TRUTH)
+        r2unet("predict", photographs, "--checkpoint", diagnosed["both"], "--out", tmp_path / "out")
+        words = tmp_path / "truth.csv", tmp_path / "out" / "diagnoses.csv", "--json", tmp_path / "s.json"
+        code, stdout, _ = r2unet("score", *words)
+        scores = json.loads((tmp_path / "s.json").read_text())
+        assert code == 0 and stdout.startswith("3 images; ranked by auc")
+        rows = read_table(tmp_path / "out" / "diagnoses.csv")
+        melanoma = [float(row["melanoma"]) for row in rows]
+        auc = np.mean([np.heaviside(melanoma[0] - other, 0.5) for other in melanoma[1:]])
+        assert scores["by_class"]["melanoma"]["auc"] == pytest.approx(auc)
