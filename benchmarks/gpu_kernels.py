@@ -48,6 +48,11 @@ OPERATIONS: dict[str, Callable[[Arrays], float]] = {
     "normalise": lambda a: 2.0 * a[0].size,
     "gradient_sums": lambda a: 5.0 * a[0].size,
     "input_gradient": lambda a: 5.0 * a[0].size,
+    # group norm: its statistics are computed by moment_sums and moments
+    "group_normalise": lambda a: 2.0 * a[0].size,
+    "group_gradient_sums": lambda a: 5.0 * a[0].size,
+    "group_gradient_means": lambda a: 2.0 * a[0].size,
+    "group_input_gradient": lambda a: 7.0 * a[0].size,
     "sigmoid": lambda a: 4.0 * a[0].size,
     "cross_entropy": lambda a: 8.0 * a[0].size,
     "soft_dice": lambda a: 8.0 * a[0].size,

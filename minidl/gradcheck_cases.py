@@ -29,6 +29,15 @@ def all_different(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return 0.01 * rng.permutation(count).reshape(shape) - 0.005 * count
 
 
+def with_negatives(x: np.ndarray) -> np.ndarray:
+    """Insert after each channel its negative, x (N, C, H, W) -> (N, 2 C, H, W): the mean of every pair is 0.
+
+    A group norm of such pairs has no z near the kink of a ReLU if x has no number near 0.
+    """
+    N, C, H, W = x.shape
+    return np.stack((x, -x), axis=2).reshape(N, 2 * C, H, W)
+
+
 def by_recomputing(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return f as a module whose activations are recomputed in the backward pass."""
 
@@ -139,6 +148,10 @@ def function_cases(
         "GroupNorm": (
             lambda x, g, b: ops.group_norm(x, 2, g, b),
             [other, off_zero(rng, 4), rng.normal(size=4)],
+        ),
+        "GroupNorm, ReLU": (
+            lambda x, g, b: ops.group_norm(x, 2, g, b, relu=True),
+            [with_negatives(off_zero(rng, 2, 2, 7, 6)), off_zero(rng, 4), rng.uniform(-0.1, 0.1, 4)],
         ),
         "Recomputed": (by_recomputing(ops.conv2d), [image, kernel, rng.normal(size=4)]),
     }

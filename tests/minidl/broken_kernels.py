@@ -310,6 +310,61 @@ BROKEN = {
             "constant_part = db[c] / T(N * HW)",
         ),
     },
+    ("ops/norm/group_cuda.cu", "row_of", "GroupNorm"): {
+        "eps forgotten": ("var[group] + eps", "var[group]"),
+        "the mean not scaled": ("g * r * mean[group]", "g * mean[group]"),
+        "the row as the channel": ("blockIdx.x % C", "blockIdx.x"),
+        "the statistics of another group": ("blockIdx.x / size", "blockIdx.x % size"),
+        "the float version of a function": ("sqrt(", "sqrtf("),
+    },
+    ("ops/norm/group_cuda.cu", "group_normalise", "GroupNorm, ReLU"): {
+        "the ReLU forgotten": ("relu && z <= T(0) ? T(0) : z", "z"),
+        "every row written to the first": ("y[blockIdx.x * HW + i]", "y[i]"),
+    },
+    ("ops/norm/group_cuda.cu", "group_normalise", "GroupNorm, large images"): {
+        "only one pixel per thread": ("i += gridDim.y * blockDim.x", "i += HW"),
+        "only one block of each row": ("blockIdx.y * blockDim.x + threadIdx.x", "threadIdx.x"),
+    },
+    ("ops/norm/group_cuda.cu", "group_gradient_sums", "GroupNorm"): {
+        "the mean forgotten": ("(x[at] - row.mean)", "x[at]"),
+        "a factor forgotten": (" * row.r;", ";"),
+        "the first sum stored twice": ("blockIdx.x] = sum_dz;", "blockIdx.x] = sum_dz_n;"),
+        "the threads of the block not summed": ("block_sum(sum_dz)", "sum_dz"),
+        "every thread stores its own sums": ("    if (threadIdx.x > 0) return;\n", ""),
+    },
+    ("ops/norm/group_cuda.cu", "group_gradient_sums", "GroupNorm, ReLU"): {
+        "the ReLU's derivative forgotten": ("if (relu && !(row.a * x[at] + row.c > T(0))) dz = T(0);", ""),
+    },
+    ("ops/norm/group_cuda.cu", "group_gradient_sums", "GroupNorm, large images"): {
+        "= instead of +=": ("sum_dz += dz", "sum_dz = dz"),
+        "only one pixel per thread": ("i += blockDim.x", "i += HW"),
+    },
+    ("ops/norm/group_cuda.cu", "group_gradient_means", "GroupNorm"): {
+        "only the first row of a group": ("row < (i + 1) * size", "row <= i * size"),
+        "the weight forgotten": ("dn += g * ", "dn += "),
+        "the weight of another channel": ("weight[row % C]", "weight[row / size]"),
+        "the sum, not the mean": ("dn_n / m", "dn_n"),
+        "the rows' values not counted": ("T(size) * T(HW)", "T(size)"),
+        "no bounds check": ("if (i >= groups) return;", ""),
+    },
+    ("ops/norm/group_cuda.cu", "group_gradient_totals", "GroupNorm"): {
+        "only the first image": ("row < N * C", "row < C"),
+        "the wrong gradient stored": ("dg[c] = sum_dz_n", "dg[c] = sum_dz"),
+        "a gradient not stored": ("db[c] = sum_dz;", ""),
+        "no bounds check": ("if (c >= C) return;", ""),
+    },
+    ("ops/norm/group_cuda.cu", "group_input_gradient", "GroupNorm"): {
+        "the gradient through the mean forgotten": (" - mean_dn - ", " - "),
+        "the gradient through the variance forgotten": (" - n * mean_dn_n", ""),
+        "the weight forgotten": ("row.g * dz", "dz"),
+        "a mean of another group": ("groups + blockIdx.x / size", "groups + blockIdx.x % size"),
+    },
+    ("ops/norm/group_cuda.cu", "group_input_gradient", "GroupNorm, ReLU"): {
+        "the ReLU's derivative forgotten": ("if (relu && !(row.a * x[at] + row.c > T(0))) dz = T(0);", ""),
+    },
+    ("ops/norm/group_cuda.cu", "group_input_gradient", "GroupNorm, large images"): {
+        "only one pixel per thread": ("i += gridDim.y * blockDim.x", "i += HW"),
+    },
     ("average.cu", "weighted_sum", "weighted_sum"): {
         "only one block": ("blockIdx.x * blockDim.x + threadIdx.x", "threadIdx.x"),
         "a weight forgotten": ("q * v[i]", "v[i]"),

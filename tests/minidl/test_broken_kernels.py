@@ -24,7 +24,7 @@ from minidl.gradcheck import by
 from minidl.gradcheck_cases import function_cases
 from minidl.ops.conv import implicit_gemm
 from minidl.ops.loss import cross_entropy, dice, softmax
-from minidl.ops.norm import fused_cuda
+from minidl.ops.norm import fused_cuda, group_cuda
 from minidl.tensor import Tensor
 
 MINIDL = Path(cuda_on_cpu.__file__).parents[1]
@@ -43,6 +43,9 @@ SETTINGS = {
     (dice, "IMAGE_BLOCKS"): 2,
     (softmax, "BLOCK"): 64,
     (fused_cuda, "THREADS"): 64,
+    (group_cuda, "THREADS"): 64,
+    (group_cuda, "PIXELS"): 2,
+    (group_cuda, "SUM_THREADS"): 64,
     (optim, "BLOCKS"): 2,
 }
 
@@ -100,6 +103,10 @@ def further_cases(rng, device):
         "SoftmaxCrossEntropy, large logits": (
             lambda x: ops.softmax_cross_entropy(x, no_class + 1.0, gamma=2.0),
             [1000.0 * rng.normal(size=no_class.shape)],
+        ),
+        "GroupNorm, large images": (
+            lambda x, weight, bias: ops.group_norm(x, 3, weight, bias),
+            [rng.normal(size=(2, 6, 18, 16)), rng.normal(size=6), rng.normal(size=6)],
         ),
     }
 

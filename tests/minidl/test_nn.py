@@ -264,6 +264,12 @@ class TestGroupNorm:
         norm, x = GroupNorm(3, 6), Tensor(rng.normal(size=(2, 6, 4, 4)).astype(np.float32))
         np.testing.assert_array_equal(norm(x).numpy(), norm.eval()(x).numpy())
 
+    def test_relu_is_part_of_the_same_operation(self, rng):
+        norm, x = GroupNorm(3, 6), Tensor(rng.normal(size=(2, 6, 4, 4)).astype(np.float32))
+        y = norm(x, relu=True)
+        assert y.creator.operation() == "GroupNorm"
+        np.testing.assert_array_equal(y.numpy(), np.maximum(norm(x).numpy(), 0.0))
+
 
 class TestLayers:
     def test_linear_computes_x_times_w_transposed_plus_b(self, rng):

@@ -5,12 +5,19 @@
 | `batch.py` | the definition of batch norm, with or without a ReLU after it | every device |
 | `fused_cpu.py` | few passes over x, in pieces that fit into the cache | CPU |
 | `fused_cuda.py`, `.cu` | CUDA kernels | GPU |
-| `group.py` | the definition of group norm | every device |
+| `group.py` | the definition of group norm, with or without a ReLU after it | every device |
+| `group_cpu.py` | the same passes over x with other parameters | CPU |
+| `group_cuda.py`, `.cu` | CUDA kernels | GPU |
 
-`fused.py` derives the formulas of the two fused implementations.
+`fused.py` derives the formulas of the faster implementations, `row_passes.py` has the passes on the CPU.
 """
 
-from minidl.ops.norm import fused_cpu, fused_cuda  # noqa: F401  (importing them registers them)
+from minidl.ops.norm import (  # noqa: F401  (importing registers them)
+    fused_cpu,
+    fused_cuda,
+    group_cpu,
+    group_cuda,
+)
 from minidl.ops.norm.batch import batch_norm
 from minidl.ops.norm.group import group_norm
 

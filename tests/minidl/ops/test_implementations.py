@@ -20,6 +20,7 @@ from minidl.operations import every_function, outside_the_graph, table
 from minidl.ops.activation import ReLU, ReLUKernels
 from minidl.ops.conv import Conv2d, ConvTranspose2d, convolution
 from minidl.ops.elementwise import Add
+from minidl.ops.norm.group import GroupNorm
 from minidl.optim import SGD, Adam, AdamW, clip_grad_norm, scale_gradients, update_all
 from r2unet.network.model import R2UNet
 
@@ -52,6 +53,10 @@ def larger_cases(rng, device):
         ),
         "BatchNorm, larger": (lambda *t: ops.batch_norm(*t, relu=True)[0], [image, g, b]),
         "BatchNormInference, larger": (lambda *t: ops.batch_norm(*t, statistics)[0], [image, g, b]),
+        "GroupNorm, larger": (
+            lambda *t: ops.group_norm(t[0], 3, *t[1:]),
+            [2.0 + rng.normal(size=(2, 6, 40, 61)), rng.normal(size=6), rng.normal(size=6)],
+        ),
         "BinaryCrossEntropyWithLogits, larger": (lambda x: bce(x, target), [logits]),
         "BinaryCrossEntropyWithLogits, many": (lambda x: bce(x, many), [rng.normal(size=many.shape)]),
         "SoftDiceLoss, larger": (lambda x: dice(x, target), [logits]),
@@ -209,6 +214,11 @@ class TestTheChoice:
         assert name_of(choose(Conv2d, "cpu", narrow, one, (3, 3))) == "definition"
         assert name_of(choose(Conv2d, "cuda", narrow, (2, 2), one)) == "implicit GEMM"
         assert name_of(choose(Conv2d, "cuda", wide, one, one)) == "im2col"
+
+    def test_of_group_norm_is_its_definition_for_more_groups_than_a_grid_can_have(self):
+        assert name_of(choose(GroupNorm, "cuda", (16383, 8, 2, 2), 4)) == "kernels"
+        assert name_of(choose(GroupNorm, "cuda", (16384, 8, 2, 2), 4)) == "definition"
+        assert name_of(choose(GroupNorm, "cpu", (16384, 8, 2, 2), 4)) == "fused"
 
     def test_can_be_set_for_all_operations_or_for_some(self):
         arguments = (4, 4, 3, 3), (1, 1), (1, 1)

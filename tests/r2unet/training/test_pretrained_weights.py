@@ -5,13 +5,16 @@ import os
 import numpy as np
 import pytest
 
+from minidl import nn
+from minidl.implementation import implementation
+from minidl.ops.norm.group import GroupNorm
 from r2unet.data.classes import CLASSES
 from r2unet.data.folders import find_pairs
 from r2unet.data.images import read_mask
 from r2unet.data.targets import class_labels
 from r2unet.diagnosis.roc import mean_auc
 from r2unet.network.model import R2UNet
-from r2unet.prediction.predict import THRESHOLD
+from r2unet.prediction.predict import THRESHOLD, predict
 from r2unet.scores.metrics import confusion, jaccard
 from r2unet.scores.predictions import answer_originals
 from r2unet.training.calibrate import correction
@@ -85,6 +88,14 @@ class TestPrediction:
         assert "CC BY-NC 4.0" in err
         table = (tmp_path / "out" / "diagnoses.csv").read_text()
         assert table.startswith("image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n")
+
+    def test_the_faster_group_norm_predicts_the_same(self, pretrained):
+        _, model, _, _ = pretrained
+        assert any(isinstance(module, nn.GroupNorm) for _, module in model.named_modules())
+        image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        fast = predict(model, [image]).outline
+        with implementation("definition", of=(GroupNorm,)):
+            np.testing.assert_allclose(fast, predict(model, [image]).outline, rtol=0, atol=1e-5)
 
     @needs_isic
     def test_lesions_that_it_was_not_trained_on(self, pretrained):
