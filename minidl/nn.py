@@ -112,24 +112,38 @@ class Module:
         """Return copies of all parameters and buffers as NumPy arrays, by name."""
         return {name: to_numpy(leaf.data).copy() for name, leaf in self._state().items()}
 
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of all parameters and buffers, by name."""
+        return {name: leaf.data.shape for name, leaf in self._state().items()}
+
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Copy parameters and buffers from `state`, converted to this module's device and dtype.
 
-        Raises ValueError, before changing anything, that lists all names that are missing, unexpected or of
-        the wrong shape: a partly loaded network would run, but give wrong results.
+        Raises ValueError, before changing anything, as `check_state_dict` does.
+        """
+        self.check_state_dict(state)
+        for name, leaf in self._state().items():
+            leaf.data = array_module(leaf.data).array(state[name], leaf.data.dtype)
+
+    def check_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Raise ValueError that lists all names that are missing, unexpected or of the wrong shape or kind.
+
+        A partly loaded network would run, but give wrong results; so would one with the real parts of complex
+        numbers. The numbers must be floating-point, of any precision.
         """
         own = self._state()
         problems = [f"missing {name} {leaf.data.shape}" for name, leaf in own.items() if name not in state]
         problems += [f"unexpected {name} {np.shape(state[name])}" for name in state if name not in own]
-        problems += [
-            f"{name} is {np.shape(state[name])}, expected {leaf.data.shape}"
-            for name, leaf in own.items()
-            if name in state and np.shape(state[name]) != leaf.data.shape
-        ]
+        for name, leaf in own.items():
+            if name not in state:
+                continue
+            dtype = getattr(state[name], "dtype", type(state[name]).__name__)
+            if getattr(dtype, "kind", "") != leaf.data.dtype.kind:
+                problems.append(f"{name} is {dtype}, expected {leaf.data.dtype}")
+            elif state[name].shape != leaf.data.shape:
+                problems.append(f"{name} is {state[name].shape}, expected {leaf.data.shape}")
         if problems:
             raise ValueError(f"the state does not fit this {type(self).__name__}: {'; '.join(problems)}")
-        for name, leaf in own.items():
-            leaf.data = array_module(leaf.data).array(state[name], leaf.data.dtype)
 
 
 class Linear(Module):
@@ -137,7 +151,7 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, *, rng: np.random.Generator) -> None:
         self.weight = Parameter(init.kaiming_normal((out_features, in_features), in_features, rng))
-        self.bias = Parameter(np.zeros(out_features, np.float32))
+        self.bias = Parameter(init.zeros(out_features))
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.linear(x, self.weight, self.bias)
@@ -160,7 +174,7 @@ class Conv2d(Module):
         KH, KW = as_pair(kernel_size)
         shape = (out_channels, in_channels, KH, KW)
         self.weight = Parameter(init.kaiming_normal(shape, in_channels * KH * KW, rng))
-        self.bias = Parameter(np.zeros(out_channels, np.float32)) if bias else None
+        self.bias = Parameter(init.zeros(out_channels)) if bias else None
         self.stride, self.padding = as_pair(stride), as_pair(padding)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -186,7 +200,7 @@ class ConvTranspose2d(Module):
         # Of the KH KW weights, 1 in SH SW contributes to a given output pixel.
         fan_in = max(1, in_channels * KH * KW // (SH * SW))
         self.weight = Parameter(init.kaiming_normal(shape, fan_in, rng))
-        self.bias = Parameter(np.zeros(out_channels, np.float32))
+        self.bias = Parameter(init.zeros(out_channels))
         self.stride, self.padding = (SH, SW), as_pair(padding)
         self.output_padding = as_pair(output_padding)
 
@@ -206,10 +220,10 @@ class BatchNorm2d(Module):
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        self.weight = Parameter(np.ones(channels, np.float32))
-        self.bias = Parameter(np.zeros(channels, np.float32))
-        self.running_mean = Buffer(np.zeros(channels, np.float32))
-        self.running_var = Buffer(np.ones(channels, np.float32))
+        self.weight = Parameter(init.ones(channels))
+        self.bias = Parameter(init.zeros(channels))
+        self.running_mean = Buffer(init.zeros(channels))
+        self.running_var = Buffer(init.ones(channels))
         self.eps, self.momentum = eps, momentum
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
@@ -238,8 +252,8 @@ class GroupNorm(Module):
 
     def __init__(self, groups: int, channels: int, eps: float = 1e-5) -> None:
         self.groups, self.eps = groups, eps
-        self.weight = Parameter(np.ones(channels, np.float32))
-        self.bias = Parameter(np.zeros(channels, np.float32))
+        self.weight = Parameter(init.ones(channels))
+        self.bias = Parameter(init.zeros(channels))
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
         return ops.group_norm(x, self.groups, self.weight, self.bias, self.eps, relu)

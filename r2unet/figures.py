@@ -8,6 +8,8 @@ Figures are drawn with matplotlib's objects and never with pyplot, whose list of
 that grows with every call and needs a display.
 """
 
+import unicodedata
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,8 @@ PREDICTION = "#f0e442"
 TRAINING = "#0072b2"
 VALIDATION = "#d55e00"
 QUIET = "#666666"
+
+LONGEST_NAME = 60  # characters, also of a script with wide ones
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -45,15 +49,39 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     file_format = Path(path).suffix[1:].lower()
     if file_format not in figure.canvas.get_supported_filetypes():
         raise InputError(f"{path}: cannot draw a figure in this format; end the name in .png, .pdf or .svg")
-    with output_file(path) as file:
+    with output_file(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
         figure.savefig(file, format=file_format)
+
+
+def printable(name: str, longest: int = LONGEST_NAME) -> str:
+    """Return a name, of a file or from the user, as a text that matplotlib draws as it is.
+
+    Control characters and broken bytes become "?", a long name is shortened in the middle, and dollar signs
+    are escaped, because matplotlib typesets what is between two of them as a formula.
+    """
+    name = "".join("?" if unicodedata.category(c) in ("Cc", "Cs", "Cf") else c for c in name)
+    if len(name) > longest:
+        half = longest // 2
+        name = f"{name[: half - 1]}…{name[-half:]}"
+    return name.replace("$", r"\$")
+
+
+def cell_height(image: np.ndarray, width: float) -> float:
+    """Return the height of an image (H, W, ...) drawn at this width, from a fifth to twice the width.
+
+    A row of an image of 512 x 1 pixels would otherwise be 30 m high.
+    """
+    height, columns = image.shape[:2]
+    return width * min(max(height / columns, 0.2), 2.0)
 
 
 def draw_outline(axes: "Axes", values: np.ndarray, level: float, colour: str) -> None:
     """Draw the contour line where `values` (H, W) cross `level`, with a dark edge visible on any skin."""
     from matplotlib.patheffects import withStroke
 
-    if values.min() < level < values.max():  # without a crossing, older matplotlib warns
+    # Without a crossing, older matplotlib warns; a line of pixels has no contour.
+    if values.min() < level < values.max() and min(values.shape) > 1:
         edge = [withStroke(linewidth=3, foreground="#000000a0")]
         axes.contour(values, levels=[level], colors=[colour], linewidths=1.5).set_path_effects(edge)
 

@@ -1,16 +1,26 @@
-"""Files that commands read and write: listing and copying folders, and atomic writing."""
+"""Files that commands read and write: texts of bounded size, folders, and atomic writing."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from minidl.files import atomic_write
+from minidl.files import NotReplaceableError, atomic_write, check_replaceable, sync_folder
+from minidl.inputs import open_input
 from r2unet.errors import InputError
+
+# The limit of tables and JSON files in bytes. The table of HAM10000's 10,015 images has 0.6 MB.
+MAX_TEXT = 16 * 1024**2
+
+
+class NameTooLongError(InputError):
+    """The name of an output file is longer than the file system allows."""
 
 
 @contextmanager
@@ -28,6 +38,32 @@ def output_file(path: str | Path) -> Iterator[BinaryIO]:
         raise write_error(path, error) from None
 
 
+def read_text(path: str | Path, encoding: str = "utf-8") -> str:
+    """Return the content of a text file, with its line ends as they are.
+
+    Raises OSError if it is not a readable regular file, ValueError if it is too large or otherwise encoded.
+    """
+    with open_input(path) as file:
+        content = file.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise ValueError(f"more than {MAX_TEXT // 1024**2} MB, too large for a table or a report")
+    return content.decode(encoding)
+
+
+def open_table(path: str | Path) -> io.StringIO:
+    """Return the content of a CSV file in UTF-8, for the csv module. Raises what `read_text` raises."""
+    return io.StringIO(read_text(path, "utf-8-sig"), newline="")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8. Raises InputError if it cannot be written.
+
+    A file name may contain bytes that are not UTF-8. They are written as \\udcXX, as Python represents them.
+    """
+    with output_file(path) as file:
+        file.write(text.encode(errors="backslashreplace"))
+
+
 def check_writable(name: str, out: Path) -> None:
     """Raise InputError, naming the option, if no files can be created in `out`. Call it before long work."""
     existing = out
@@ -37,6 +73,34 @@ def check_writable(name: str, out: Path) -> None:
         raise InputError(f"{name} {out}: {existing} is a file; choose a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"{name} {out}: no permission to write into {existing}; choose another folder")
+
+
+def check_outputs(name: str, outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise InputError, naming the option, if an output would replace an input, or is not a regular file.
+
+    Call it before long work. Links to the same file are recognised, and so are other spellings of its path.
+    """
+    read = {_identity(path): path for path in inputs}
+    for path in outputs:
+        try:
+            check_replaceable(path)
+        except NotReplaceableError as error:
+            raise InputError(f"{name} {path}: {error.strerror}; choose another name") from None
+        except OSError:
+            continue  # reported when it is written
+        if (identity := _identity(path)) and (source := read.get(identity)):
+            raise InputError(
+                f"{name} {path}: would replace {source}, which this command reads; choose another name"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what two paths to the same file share, None for a missing file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def visible_files(folder: Path, folders: bool = False) -> list[Path]:
@@ -54,18 +118,29 @@ def visible_files(folder: Path, folders: bool = False) -> list[Path]:
 def copy_folder(source: Path, destination: Path) -> None:
     """Copy a folder to a new path, atomically: an interrupted copy leaves no `destination`.
 
-    Raises InputError if it cannot be copied (no space, no permission).
+    Hidden files are not copied. Raises InputError if it cannot be copied (no space, no permission).
     """
     temporary = destination.with_name(f".{destination.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)  # left behind by a process that was killed while copying
     try:
-        shutil.copytree(source, temporary)
+        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(".*"), copy_function=_copy)
         temporary.rename(destination)
+        sync_folder(destination.parent)
     except OSError as error:
         raise write_error(destination, error) from None
+
+
+def _copy(source: str, destination: str) -> None:
+    """Copy a file and flush it to the disk."""
+    with open(source, "rb") as old, atomic_write(destination) as new:
+        shutil.copyfileobj(old, new)
 
 
 def write_error(path: Path, error: OSError, place: str = "folder") -> InputError:
     """Return the error that says why a file could not be written, and to choose another `place` for it."""
     reason = error.strerror or error
+    if error.errno == errno.ENAMETOOLONG:
+        return NameTooLongError(f"{path}: cannot be written ({reason}); give the file a shorter name")
+    if isinstance(error, NotReplaceableError):
+        return InputError(f"{path}: cannot be written ({reason}); choose another name")
     return InputError(f"{path}: cannot be written ({reason}); free space or choose another {place}")

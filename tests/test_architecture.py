@@ -24,6 +24,8 @@ ENGINE = {
     "minidl.cuda_on_cpu": ["minidl.cuda_on_cpu.*"],  # it depends on CUDA and NumPy, not on the engine
     "minidl.cuda_on_cpu.*": ["minidl.cuda_on_cpu.*", "minidl.files"],
     "minidl.files": [],
+    "minidl.inputs": [],
+    "minidl.npz": ["minidl.inputs"],
     "minidl.init": [],
     "minidl.threads": [],
     "minidl.allocator": [],
@@ -52,7 +54,7 @@ ENGINE = {
     "minidl.ema": ["minidl.nn", "minidl.average", "minidl.tensor", "minidl.backend"],
     "minidl.recompute": ["minidl.nn", "minidl.tensor", "minidl.backend"],
     "minidl.profiler": ["minidl.tensor", "minidl.backend"],
-    "minidl.checkpoint": ["minidl.backend", "minidl.files"],
+    "minidl.checkpoint": ["minidl.backend", "minidl.files", "minidl.npz"],
     "minidl.operations": [
         "minidl.optim",
         "minidl.recompute",

@@ -159,15 +159,47 @@ def cache_path(name: str, parts: list[str]) -> Path:
 
 
 def cached(name: str, parts: list[str], build: Callable[[Path], None]) -> Path:
-    """Return the library from the cache; if it is not there, `build` it and write it atomically."""
+    """Return the library from the cache; if it is not there, or damaged, `build` it and write it atomically.
+
+    Raises KernelError if the cache cannot be written, or if other users may write to it.
+    """
     library = cache_path(name, parts)
-    if not library.exists():
-        try:
-            library.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _make_private(library.parent)
+        if not _is_whole(library):
             with tempfile.TemporaryDirectory() as folder:
                 build(Path(folder))
-                with atomic_write(library, f".{os.getpid()}.part") as file:  # several processes may compile
-                    file.write((Path(folder) / "library.so").read_bytes())
-        except OSError as error:
-            raise KernelError(f"cannot cache compiled kernels: {error}; set XDG_CACHE_HOME") from error
+                content = (Path(folder) / "library.so").read_bytes()
+            with atomic_write(library) as file:  # several processes may compile
+                file.write(content + hashlib.sha256(content).digest())
+    except OSError as error:
+        raise KernelError(f"cannot cache compiled kernels: {error}; set XDG_CACHE_HOME") from error
     return library
+
+
+def _is_whole(library: Path) -> bool:
+    """Return whether a library is as `cached` wrote it: its last 32 bytes are the SHA-256 of all before.
+
+    The loader ignores them. It would fail on a truncated library for ever, and run the code of any other.
+    """
+    if not library.is_file():
+        return False
+    content = library.read_bytes()
+    return hashlib.sha256(content[:-32]).digest() == content[-32:]
+
+
+def _make_private(folder: Path) -> None:
+    """Create the folder of the cache. Raises KernelError if other users can put a library into it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        raise KernelError(
+            f"{folder}: belongs to another user, whose libraries this program does not load; set "
+            "XDG_CACHE_HOME to a folder of your own"
+        )
+    if status.st_mode & 0o022:
+        raise KernelError(
+            f"{folder}: other users may write to it, and this program would load their libraries; delete "
+            "the folder, or set XDG_CACHE_HOME to a folder of your own"
+        )
+    folder.chmod(0o700)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from minidl.backend import resolve_device
-from r2unet.commands.messages import line_printer, print_error
+from r2unet.commands.messages import line_printer, print_error, visible
 from r2unet.commands.options import (
     MAX_THREADS,
     add_cache,
@@ -23,6 +23,7 @@ from r2unet.commands.values import number, seeds
 from r2unet.errors import InputError
 from r2unet.files import check_writable
 from r2unet.study.studies import SEEDS, STUDIES, Variant
+from r2unet.training.lock import locked
 from r2unet.training.settings import as_text
 
 HELP = "train variants of a network and compare their scores"
@@ -101,6 +102,14 @@ class _VariantParser(argparse.ArgumentParser):
 
 
 def run(options: argparse.Namespace) -> int:
+    check_writable("--out", options.out)
+    if options.only_report:  # what it writes may be written at any time
+        return _compare(options)
+    with locked("--out", options.out):
+        return _compare(options)
+
+
+def _compare(options: argparse.Namespace) -> int:
     from r2unet.study.plan import open_study
     from r2unet.study.report import write_report
     from r2unet.study.reuse import copy_finished, finished_runs
@@ -108,7 +117,6 @@ def run(options: argparse.Namespace) -> int:
     from r2unet.training.interruption import Interrupted
 
     out, device, errors = options.out, resolve_device(options.device), []
-    check_writable("--out", out)
     if options.cache:
         check_writable("--cache", options.cache)
     given = settings_given(options)
@@ -125,10 +133,10 @@ def run(options: argparse.Namespace) -> int:
             errors = train_study(out, plan, resources, options.jobs, log)
         except Interrupted as interrupted:
             text = resources_given(options, add_execution, add_device, add_cache)
-            print(f"{interrupted} {text}".rstrip(), file=sys.stderr)
+            print(visible(f"{interrupted} {text}".rstrip()), file=sys.stderr)
             return 130
     for error in errors:
         print_error(error)
     print(write_report(out, plan, resources, options.originals, options.pictures, log))
-    print(f"the tables and figures are in {out}")
+    print(visible(f"the tables and figures are in {out}"))
     return 2 if errors else 0

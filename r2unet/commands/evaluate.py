@@ -26,12 +26,12 @@ from r2unet.commands.options import (
 )
 from r2unet.commands.values import new_file, picture
 from r2unet.data.classes import CLASSES
-from r2unet.data.folders import find_pairs
+from r2unet.data.folders import find_pairs, paths
 from r2unet.data.lesion_images import LesionImages
 from r2unet.data.pairs import SPLITS
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
-from r2unet.files import check_writable
+from r2unet.files import check_outputs, check_writable
 from r2unet.network.fold import fold_all
 from r2unet.network.model import UShape
 from r2unet.training.calibrate import correction
@@ -101,10 +101,11 @@ def run(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     """Return what the command prints as JSON, and draw the overlays."""
     device = resolve_device(options.device)
-    if options.overlays:
-        check_writable("--overlays", options.overlays.parent)
-    if isinstance(options.json, Path):
-        check_writable("--json", options.json.parent)
+    tables = [table for root in paths(options.data or "") for table in root.rglob("*.csv")]
+    inputs = [options.checkpoint, *paths(options.labels or ""), *tables]
+    for name, path in _outputs(options):
+        check_writable(name, path.parent)
+        check_outputs(name, [path], inputs)
     if options.worst and not options.overlays:
         raise InputError("--worst: has no effect without --overlays F.png; add it, or omit --worst")
     if options.figures:
@@ -122,6 +123,12 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     option, remedy = f"--checkpoint {options.checkpoint}", memory_remedy(device)
     with explain_memory_error(option, images, settings.size, device, remedy):
         return _score(options, model.to(device), settings, state, device)
+
+
+def _outputs(options: argparse.Namespace) -> list[tuple[str, Path]]:
+    """Return the options that name a file to write, with that file."""
+    outputs = (("--overlays", options.overlays), ("--json", options.json))
+    return [(name, path) for name, path in outputs if isinstance(path, Path)]
 
 
 def _check_task(options: argparse.Namespace, task: str) -> None:
@@ -158,6 +165,9 @@ def _score(
             labelled=options.labels is not None,  # without labels, the outline can still be scored
             masks_needed=settings.task != "diagnosis",
         )
+        inputs = [file for pair in lesions for file in (pair.image, pair.mask) if file]
+        for name, path in _outputs(options):
+            check_outputs(name, [path], inputs)
         answer_all = partial(answer_originals, folded, size=settings.size)
     post = post_processing(options, state)
 

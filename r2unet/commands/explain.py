@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from minidl.backend import resolve_device
-from r2unet.commands.messages import DISCLAIMER, explain_memory_error, memory_remedy, print_licence
+from r2unet.commands.messages import DISCLAIMER, explain_memory_error, memory_remedy, print_licence, visible
 from r2unet.commands.options import add_checkpoint, add_device
 from r2unet.commands.values import picture
 from r2unet.data.classes import CLASSES
-from r2unet.files import check_writable
+from r2unet.files import check_outputs, check_writable
 from r2unet.training.calibrate import correction
 from r2unet.training.checkpoints import load_model
 
@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
     device = resolve_device(options.device)
     check_writable("--out", options.out.parent)
+    check_outputs("--out", [options.out], [options.image, options.checkpoint])
     model, settings, state = load_model(options.checkpoint)
     classes = CLASSES[settings.classes]
     print_licence(state)
@@ -49,5 +50,5 @@ def run(options: argparse.Namespace) -> int:
             correction(state, tta=False),
         )
         plot_explanation(explanation, options.out)
-    print(f"the figure is in {options.out}")
+    print(visible(f"the figure is in {options.out}"))
     return 0

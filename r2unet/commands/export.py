@@ -6,10 +6,11 @@ import argparse
 import shlex
 from pathlib import Path
 
+from r2unet.commands.messages import visible
 from r2unet.commands.options import add_post_processing, post_processing
 from r2unet.commands.values import new_file, number
 from r2unet.errors import InputError
-from r2unet.files import check_writable
+from r2unet.files import check_outputs, check_writable
 from r2unet.training.export import PYTORCH_SIZE
 from r2unet.training.settings import LIMITS, flag
 
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     from r2unet.training.export import from_pytorch, from_training, to_half, write
 
     check_writable("--out", options.out.parent)
+    check_outputs("--out", [options.out], [options.source])
     if options.pytorch:
         state = from_pytorch(options.source, options.steps, options.size or PYTORCH_SIZE)
     else:
@@ -66,8 +68,7 @@ def run(options: argparse.Namespace) -> int:
         state["licence"] = options.licence
     write(state, options.source, options.out)
     numbers = sum(array.size for array in state["model"].values())
-    print(
-        f"{options.out}: {numbers:,} numbers in {options.out.stat().st_size:,} bytes; to predict with them:"
-    )
-    print(f"r2unet predict --checkpoint {shlex.quote(str(options.out))} photo.jpg")
+    size = options.out.stat().st_size
+    print(visible(f"{options.out}: {numbers:,} numbers in {size:,} bytes; to predict with them:"))
+    print(visible(f"r2unet predict --checkpoint {shlex.quote(str(options.out))} photo.jpg"))
     return 0

@@ -52,8 +52,8 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    warnings.filterwarnings("ignore", module="PIL")  # r2unet.data.images raises an error instead
     try:
+        _prepare_output()
         try:
             return _run(build_parser().parse_args(argv))
         finally:
@@ -86,6 +86,17 @@ def build_parser() -> Parser:
         description = f"{command.HELP[0].upper()}{command.HELP[1:]}. {command.DETAILS}"
         command.add_options(parsers.add_parser(name, help=command.HELP, description=description))
     return parser
+
+
+def _prepare_output() -> None:
+    """Let every line be printed, also if stdout or stderr is closed, and whatever a file name contains."""
+    warnings.filterwarnings("ignore", module="PIL")  # r2unet.data.images raises an error instead
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed, as by `2>&-`; the null device then takes its place
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from minidl.tensor import Tensor
 from r2unet.data.classes import CLASSES
 from r2unet.errors import InputError
-from r2unet.files import output_file
+from r2unet.files import write_text
 from r2unet.network.model import UShape
 from r2unet.training.settings import Settings, new_model, new_objective
 
@@ -24,17 +23,27 @@ DISCLAIMER = "For learning and research; not a medical device."
 
 def print_error(error: object, code: int = 2) -> int:
     """Print an error on stderr in one line, even if a file name has a line break; return the exit code."""
-    print("r2unet: error:", " ".join(str(error).splitlines()), file=sys.stderr)
+    with suppress(OSError):  # the terminal may be closed
+        print("r2unet: error:", visible(" ".join(str(error).splitlines())), file=sys.stderr)
     return code
+
+
+def visible(text: str) -> str:
+    """Return a line with escape sequences for everything that is not printable.
+
+    A file name may contain bytes that are not UTF-8, and control characters, which could move the cursor or
+    change the colours of a terminal.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def line_printer(progress_bar: bool) -> Callable[[str], None]:
     """Return a function that prints a line at once, above the progress bar if there is one."""
     if not progress_bar:
-        return partial(print, flush=True)
+        return lambda line: print(visible(line), flush=True)
     from tqdm import tqdm
 
-    return tqdm.write
+    return lambda line: tqdm.write(visible(line))
 
 
 def print_scores(scores: dict[str, Any]) -> None:
@@ -59,8 +68,7 @@ def print_licence(state: dict[str, Any]) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file. Raises InputError if it cannot be written."""
-    with output_file(path) as file:
-        file.write(json.dumps(content, indent=2).encode())
+    write_text(path, json.dumps(content, indent=2))
 
 
 def training_memory(settings: Settings) -> str:

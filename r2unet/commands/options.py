@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from minidl.backend import DEVICE_CHOICES
 from minidl.ops.conv import METHODS
+from r2unet.commands.messages import visible
 from r2unet.commands.values import number, widths
 from r2unet.training.checkpoints import ABOUT_WEIGHTS, POST_PROCESSING, PRETRAINED
 from r2unet.training.settings import CHOICES, LIMITS, Settings, as_text, flag
@@ -31,8 +33,15 @@ LABELS = (
 class Parser(argparse.ArgumentParser):
     """An argparse parser that prints an error in one line, without the usage in front."""
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+        """Parse the command line. Before 3.13, argparse fails on `--option=--` with a traceback."""
+        for word in sys.argv[1:] if args is None else args:
+            if word.startswith("--") and word.endswith("=--"):
+                self.error(f"argument {word[:-3]}: expected a value, got '--'")
+        return super().parse_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        self.exit(2, visible(f"{self.prog}: error: {message}; see {self.prog} --help") + "\n")
 
 
 # Options of training settings

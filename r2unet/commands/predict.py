@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidl.backend import resolve_device
-from r2unet.commands.messages import DISCLAIMER, explain_memory_error, print_error, print_licence
+from r2unet.commands.messages import DISCLAIMER, explain_memory_error, print_error, print_licence, visible
 from r2unet.commands.options import add_checkpoint, add_device, add_post_processing, post_processing
 from r2unet.commands.values import number
 from r2unet.data.classes import CLASSES, COLUMNS, malignant_classes
 from r2unet.errors import InputError
-from r2unet.files import check_writable, output_file
+from r2unet.files import check_outputs, check_writable, write_text
 from r2unet.network.fold import fold_all
 from r2unet.training.calibrate import correction
 from r2unet.training.checkpoints import load_model
@@ -53,12 +53,14 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from r2unet.prediction.photographs import find_photographs, predict_files
+    from r2unet.prediction.photographs import find_photographs, output_paths, predict_files
 
     device = resolve_device(options.device)
     model, settings, state = load_model(options.checkpoint)
     files = find_photographs(options.paths)
     check_writable("--out", options.out)
+    outputs = [path for file in files for path in output_paths(file, options.out, options.overlay)]
+    check_outputs("--out", [*outputs, options.out / TABLE], [*files, options.checkpoint])
     size, errors, rows = options.size or settings.size, [], []
     post, classes = post_processing(options, state), CLASSES[settings.classes]
     fix = correction(state, post["tta"])
@@ -72,12 +74,13 @@ def run(options: argparse.Namespace) -> int:
             if isinstance(result, InputError):
                 errors.append(result)
                 continue
-            print(f"{file}: {summary(result, classes)}", flush=True)
+            print(f"{visible(str(file))}: {summary(result, classes)}", flush=True)
             if result.diagnosis is not None:
                 rows.append([file.stem, *(f"{p:#.9g}" for p in result.diagnosis)])
                 write_table(options.out / TABLE, ("image", *COLUMNS[settings.classes]), rows)
     written, what = len(files) - len(errors), "diagnoses" if settings.task == "diagnosis" else "masks"
-    print(f"{written} of {len(files)} {what} are in {options.out}; not a diagnosis, not a medical device")
+    out = visible(str(options.out))
+    print(f"{written} of {len(files)} {what} are in {out}; not a diagnosis, not a medical device")
     for error in errors:
         print_error(error)
     return 2 if errors else 0
@@ -100,5 +103,4 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Write a CSV table. Raises InputError if it cannot be written."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    with output_file(path) as file:
-        file.write(text.getvalue().encode())
+    write_text(path, text.getvalue())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from r2unet.commands.messages import write_json
 from r2unet.commands.values import new_file
-from r2unet.files import check_writable
+from r2unet.data.images import SUFFIXES
+from r2unet.files import check_outputs, check_writable, visible_files
 
 HELP = "score a folder of masks, or a table of diagnoses, as the ISIC challenge does"
 DETAILS = (
@@ -34,9 +36,19 @@ def run(options: argparse.Namespace) -> int:
 
     if options.json:
         check_writable("--json", options.json.parent)
+        check_outputs("--json", [options.json], _inputs(options))
     diagnoses = options.truth.is_file()
     scores = (score_diagnoses if diagnoses else score_folders)(options.truth, options.predictions)
     if options.json:
         write_json(options.json, scores)
     print(diagnoses_as_table(scores) if diagnoses else as_table({"predictions": scores}))
     return 0
+
+
+def _inputs(options: argparse.Namespace) -> Iterator[Path]:
+    """Yield the two tables, or the masks in the two folders."""
+    for path in (options.truth, options.predictions):
+        if path.is_dir():
+            yield from (file for file in visible_files(path) if file.suffix.lower() in SUFFIXES)
+        else:
+            yield path

@@ -8,7 +8,13 @@ import time
 from pathlib import Path
 
 from minidl.backend import cuda_problem, describe, resolve_device
-from r2unet.commands.messages import explain_memory_error, line_printer, print_scores, training_memory
+from r2unet.commands.messages import (
+    explain_memory_error,
+    line_printer,
+    print_scores,
+    training_memory,
+    visible,
+)
 from r2unet.commands.options import (
     add_cache,
     add_data,
@@ -21,6 +27,7 @@ from r2unet.commands.options import (
 from r2unet.errors import InputError
 from r2unet.files import check_writable
 from r2unet.training.checkpoints import initial_weights
+from r2unet.training.lock import locked
 from r2unet.training.run_folder import BEST, load_datasets, start_or_resume
 
 HELP = "train a network on ISIC images or on generated lesions"
@@ -50,16 +57,22 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from r2unet.training.interruption import Interrupted
-    from r2unet.training.trainer import Trainer
-
     if options.resume and options.out is None:
         raise InputError("--resume: needs the folder of the training run; give it with --out runs/NAME")
     out = options.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
+    if options.profile:  # writes nothing
+        return _train(options, out)
+    check_writable("--out", out)
+    with locked("--out", out):
+        return _train(options, out)
+
+
+def _train(options: argparse.Namespace, out: Path) -> int:
+    from r2unet.training.interruption import Interrupted
+    from r2unet.training.trainer import Trainer
+
     settings, state = start_or_resume(out, settings_given(options), options.resume)
     device = resolve_device(options.device)
-    if not options.profile:
-        check_writable("--out", out)
     if options.cache:
         check_writable("--cache", options.cache)
 
@@ -100,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
             print_scores(trainer.run())
     except Interrupted as interrupted:
         resources = resources_given(options, add_device, add_cache)
-        print(f"{interrupted} {resources}".rstrip(), file=sys.stderr)
+        print(visible(f"{interrupted} {resources}".rstrip()), file=sys.stderr)
         return 130
-    print(f"the weights are in {out / BEST}")
+    print(visible(f"the weights are in {out / BEST}"))
     return 0

@@ -15,20 +15,21 @@ A dermoscopy image has up to 6,700 x 4,500 pixels, 90 MB once decoded. A network
 A mask is resized with the same filter, as 0 and 255, and thresholded again: a new pixel is lesion if most of
 the area that it covers was. Every error in a file raises an `InputError` of one line with the file and the
 remedy.
+
+Files are not trusted. Only regular files in five formats are read: Pillow has decoders for forty others, and
+one of them starts another program. The size in the header is limited before anything is decoded.
 """
 
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from r2unet.errors import InputError
-from r2unet.files import output_file
+from r2unet.files import open_input, output_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,11 +39,16 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Lesion is above 128: the rule of the official scoring tool, isic-challenge-scoring.
 MASK_THRESHOLD = 128
 
-# The limit above which Pillow warns of a decompression bomb. The largest ISIC images have 30 million pixels.
-MAX_PIXELS = 1024**3 // 4 // 3
+# The formats of these suffixes. The content of a file decides its format; the suffix is not used.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 
-# The exceptions that Pillow's decoders raise on a damaged file.
-DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+# The limits of an image: the pixels above which Pillow warns of a decompression bomb, and the side that the
+# header of a JPEG can express. The largest ISIC images have 30 million pixels.
+MAX_PIXELS = 1024**3 // 4 // 3
+MAX_SIDE = 65_535
+
+# TIFF tags that say which value is white.
+BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 258, 281
 
 
 def read_image(path: str | Path, size: int | None = None, exif: bool = False) -> np.ndarray:
@@ -50,7 +56,8 @@ def read_image(path: str | Path, size: int | None = None, exif: bool = False) ->
 
     `exif` applies the orientation that the camera stored: right for a user's own images, wrong for ISIC,
     whose masks were drawn on the pixels as stored. Grey, palette, CMYK, transparent and 16-bit images are
-    converted to RGB. Raises InputError for a file that is missing, empty, damaged, too large or not an image.
+    converted to RGB. Raises InputError for a file that is missing, empty, damaged, too large or not an image,
+    and for numbers whose white is unknown.
     """
     from PIL import Image, ImageOps
 
@@ -60,7 +67,9 @@ def read_image(path: str | Path, size: int | None = None, exif: bool = False) ->
             drafted = image.draft(None, (2 * size, 2 * size))
             # The sides of the draft are rounded up to whole pixels; the box is the exact frame inside.
             box = drafted[1] if drafted else None
-        rgb = _to_rgb(image)
+        rgb = _to_rgb(image, path)
+        if rgb is not image:
+            image.close()  # its pixels are no longer needed, and a large image has many
         if size is not None:
             rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, box=box)
         if exif:
@@ -73,7 +82,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
     Raises InputError as `read_image` does, but does not notice damage after the header.
     """
-    with _opened(path) as image:
+    with _opened(path, header_only=True) as image:
         width, height = image.size
         return height, width
 
@@ -130,24 +139,42 @@ def resize_probability(probability: np.ndarray, size: tuple[int, int]) -> np.nda
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator["Image.Image"]:
+def _opened(path: str | Path, header_only: bool = False) -> Iterator["Image.Image"]:
     """Open an image for a `with` block. Every error in it, decoding errors included, is an InputError."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with open_input(path) as file, Image.open(file, formats=FORMATS) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
+            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
                 raise InputError(_too_large(path))
+            if image.format == "PNG" and not header_only:
+                _verify_png(file)
             yield image
+    except InputError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(_too_large(path)) from None
-    except DECODER_ERRORS as error:
+    except Exception as error:  # a damaged file makes the decoders raise almost any type
         raise InputError(f"{path}: {_diagnose(path, error)}") from None
 
 
+def _verify_png(file: BinaryIO) -> None:
+    """Verify the checksums of a PNG, which Pillow's decoder ignores, and return to the file's position."""
+    from PIL import Image
+
+    position = file.tell()
+    file.seek(0)
+    with Image.open(file, formats=("PNG",)) as image:
+        image.verify()
+    file.seek(position)
+
+
 def _too_large(path: str | Path) -> str:
-    return f"{path}: more than {MAX_PIXELS // 10**6} million pixels; shrink the image before using it"
+    return (
+        f"{path}: more than {MAX_PIXELS // 10**6} million pixels, or a side of more than {MAX_SIDE:,}; "
+        "shrink the image before using it"
+    )
 
 
 def _diagnose(path: str | Path, error: Exception) -> str:
@@ -159,20 +186,53 @@ def _diagnose(path: str | Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         if os.path.getsize(path) == 0:
             return "the file is empty (0 bytes); download it again"
-        return "not an image that Pillow can read; use a JPEG or PNG"
-    return f"the image is damaged or truncated ({error}); download it again"
+        return f"not an image that Pillow can read as {', '.join(FORMATS)}; use a JPEG or PNG"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode the image; shrink it before using it"
+    reason = " ".join(str(error).split())  # in one line
+    return f"the image is damaged or truncated ({reason}); download it again"
 
 
-def _to_rgb(image: "Image.Image") -> "Image.Image":
-    """Convert an image of any of Pillow's modes to RGB."""
+def _to_rgb(image: "Image.Image", path: str | Path) -> "Image.Image":
+    """Convert an image of any of Pillow's modes to RGB. Raises InputError if its white is unknown.
+
+    Pillow reads 16 bits per channel as mode I;16 (or I) if the image is grey; otherwise it keeps the upper 8
+    bits. Files with 12 bits in 16 often do not say so; their upper bits are almost black.
+    """
     from PIL import Image
 
+    remedy = "convert it to 8 bits per channel, where white is 255"
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise InputError(f"{path}: the values (mode {image.mode}) do not say which one is white; {remedy}")
+    deep = image.format in ("PNG", "TIFF") and any(bits in str(image.tile[:1]) for bits in (";16", ";12"))
     if image.mode.startswith("I"):
-        # Pillow would clip 16 bits at 255 and return a white rectangle; the upper byte contains the image.
-        image = Image.fromarray((np.array(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
+        image = Image.fromarray(_upper_bits(np.array(image), _white(image)))
+    elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if deep and (brightest := max(high for _, high in rgb.getextrema())) < 16:
+        raise InputError(
+            f"{path}: its 16-bit values are almost black (at most {brightest} of 255 after conversion), and "
+            f"probably have fewer bits; {remedy}"
+        )
+    return rgb
+
+
+def _white(image: "Image.Image") -> int:
+    """Return the value of white in a grey image of up to 16 bits: in a TIFF, what its tags say."""
+    tags = getattr(image, "tag_v2", {})
+    by_bits = 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
+    return tags.get(MAX_SAMPLE_VALUE, (by_bits,))[0]
+
+
+def _upper_bits(grey: np.ndarray, white: int) -> np.ndarray:
+    """Scale values 0..white to 0..255, (H, W) uint8; for white = 2^n - 1 these are the upper 8 bits."""
+    if not 0 < white <= 65_535:
+        raise ValueError(f"white is {white}")
+    grey = grey.clip(0, white).astype(np.uint32)
+    grey *= 256  # in place, because a large image has many pixels
+    grey //= white + 1
+    return grey.astype(np.uint8)
 
 
 def _to_grey(image: "Image.Image", path: str | Path) -> "Image.Image":

@@ -2,15 +2,26 @@
 
 Every epoch needs every image again, and decoding an image file takes longer than all later processing. So
 each file is decoded once, only the resized bytes are stored, and all epochs read these, either from memory or
-from a cache file.
+from a cache file:
+
+    header      of a .npy file, which gives the shape and the dtype
+    pixels      (N, size, size, RGB and mask) uint8
+    checksum    4 bytes, the CRC-32 of all bytes before: the mark of a finished and undamaged file
+
+Other programs can read the file with `numpy.load`. The checksum is compared each time the file is opened,
+which takes less than a tenth of a second for 2,000 images of 128 x 128 pixels. A file that does not match is
+made again.
 """
 
 import hashlib
+import io
+import math
 import os
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +32,7 @@ from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 from r2unet.files import output_file
 
-CACHE_VERSION = 1  # increase it when the same files should give different bytes
+CACHE_VERSION = 2  # increase it when the same files should give different bytes
 
 
 def read_pair(pair: Pair, size: int | None = None) -> Sample:
@@ -48,8 +59,8 @@ class LesionImages:
     `threads` files are decoded in parallel (Pillow releases Python's global interpreter lock). With `cache`,
     a folder, the bytes are stored in a file there, which is mapped into memory and reused by later runs. A
     new cache file is made when `size`, the order of the pairs, or the name, length or modification time of a
-    file has changed. `progress` draws a progress bar on stderr. Raises InputError for an unusable file, and
-    for a mask whose size is not that of its image.
+    file has changed. A damaged cache file is replaced, and stderr says so. `progress` draws a progress bar on
+    stderr. Raises InputError for an unusable file, and for a mask whose size is not that of its image.
     """
 
     def __init__(
@@ -73,9 +84,12 @@ class LesionImages:
             self._pixels.flags.writeable = False
         else:
             path = Path(cache) / f"isic-{size}-{_fingerprint(self.pairs, size)}.npy"
-            if not os.path.exists(path):
+            if (fault := _fault(path, shape)) is not None:
+                if fault:
+                    print(f"{path}: the cache {fault}; reading the images again", file=sys.stderr)
                 _write_cache(path, shape, rows)
-            self._pixels = _map_cache(path)
+            offset = len(_header(shape))
+            self._pixels = np.memmap(path, np.uint8, "r", offset, shape)  # (N, size, size, RGB and mask)
 
     @property
     def names(self) -> list[str]:
@@ -120,21 +134,44 @@ def _fingerprint(pairs: list[Pair], size: int) -> str:
             status = path.stat()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-        digest.update(f"\n{path.name} {status.st_size} {status.st_mtime_ns}".encode())
+        name = os.fsencode(path.name)  # it need not be UTF-8
+        digest.update(b"\n%b %d %d" % (name, status.st_size, status.st_mtime_ns))
     return digest.hexdigest()[:16]
 
 
+def _header(shape: tuple[int, ...]) -> bytes:
+    """Return the header of a .npy file of bytes of this shape."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
 def _write_cache(path: Path, shape: tuple[int, ...], rows: Iterator[np.ndarray]) -> None:
-    """Write the rows as a .npy file of this shape."""
+    """Write the rows as a cache file of this shape."""
     # Not through a memory map: on a full disk it would kill the process, whereas a write raises an error.
+    checksum = 0
     with output_file(path) as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for row in rows:
-            file.write(row.tobytes())
+        for part in chain([_header(shape)], (row.tobytes() for row in rows)):
+            file.write(part)
+            checksum = zlib.crc32(part, checksum)
+        file.write(checksum.to_bytes(4, "little"))
 
 
-def _map_cache(path: Path) -> np.ndarray:
+def _fault(path: Path, shape: tuple[int, ...]) -> str | None:
+    """Return what is wrong with a cache file of this shape: "" if it does not exist, None if nothing is."""
+    if not os.path.isfile(path):  # writing refuses anything else of this name
+        return ""
+    header = _header(shape)
     try:
-        return np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: the cache cannot be read ({error}); delete this file") from None
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size != len(header) + math.prod(shape) + 4:
+                return "has another length than its images need"
+            if file.read(len(header)) != header:
+                return "has a damaged header"
+            checksum, left = zlib.crc32(header), math.prod(shape)
+            while left and (part := file.read(min(left, 1 << 20))):
+                checksum, left = zlib.crc32(part, checksum), left - len(part)
+            expected = file.read(4)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if expected == checksum.to_bytes(4, "little") else "does not match its checksum"

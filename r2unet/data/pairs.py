@@ -84,7 +84,7 @@ def files_by_key(folder: Path, key: Callable[[str], str | None] = isic_number) -
 
 def held_out(name: str, share: float, start: float = 0.0) -> bool:
     """Return whether a hash of the name, scaled to [0, 1), is from `start` to below `start` + `share`."""
-    digest = hashlib.sha256(name.casefold().encode()).digest()
+    digest = hashlib.sha256(name.casefold().encode(errors="surrogateescape")).digest()
     return start <= int.from_bytes(digest[:8], "big") / 2**64 < start + share
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from r2unet.errors import InputError
+from r2unet.files import open_table
 
 IMAGE_COLUMNS = ("image", "image_id")  # of 2018 and of 2017
 
@@ -64,12 +65,12 @@ def read_table(path: Path, optional: Sequence[str] = (), columns: Sequence[str] 
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     """Return the header, the other rows, and their line numbers."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open_table(path) as file:
             reader = csv.reader(file)
             numbered = [(reader.line_num, row) for row in reader if row]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise InputError(f"{path}: is not a CSV file in UTF-8 ({error}); save it as one") from None
     if len(numbered) < 2:
         raise InputError(f"{path}: needs a header and a row for each image; add them")

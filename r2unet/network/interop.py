@@ -13,10 +13,11 @@ one, and the outputs agree up to rounding:
 
 The arrays do not contain the number of steps, since all steps use the same weights; LeeJunHyun uses t = 2.
 
-Two file formats are supported. A .npz file holds one array for every name. A .safetensors file consists of a
-little-endian 64-bit number n, n bytes of JSON with the dtype, shape and position of every name, and the raw
-numbers. Neither can contain code. PyTorch's own .pth is a pickle, which can run arbitrary code when it is
-loaded. So it is refused, with a message that explains how to convert it.
+Two file formats are supported. A .npz file holds one array for every name. A .safetensors file consists of
+a little-endian 64-bit number n, n bytes of JSON with the dtype, shape and position of every name, and the raw
+numbers. Neither can contain code, and what their headers announce is compared with the size of the file
+before memory is allocated. PyTorch's own .pth is a pickle, which can run arbitrary code when it is loaded. So
+it is refused, with a message that explains how to convert it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from typing import Any
 
 import numpy as np
 
+from minidl.init import shapes_only
+from minidl.inputs import open_input, size_of
+from minidl.npz import read_npz
 from r2unet.errors import InputError
 from r2unet.network.model import AttentionUNet, R2AttentionUNet, R2UNet, UNet, UShape
 
@@ -66,6 +70,7 @@ GATE = {
 
 # NumPy's names for the dtypes of safetensors. NumPy lacks BF16, which is the upper half of a float32.
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
+MAX_HEADER = 1024**2  # bytes of JSON in a safetensors file; the largest of these networks needs 50 kB
 MAX_SHOWN = 3  # problems in a message; a different network differs in a hundred names
 
 
@@ -82,9 +87,11 @@ def read_pytorch(path: str | Path, *, steps: int = 2) -> UShape:
     # The number of batches is used only by PyTorch's cumulative average (momentum=None).
     state = {name: array for name, array in state.items() if not name.endswith(".num_batches_tracked")}
     try:
-        model = _network_of(state, steps)
-        names = pytorch_names(model)
-        _check(state, {names[ours]: array.shape for ours, array in model.state_dict().items()})
+        with shapes_only():
+            model = _network_of(state, steps)
+            names = pytorch_names(model)
+            _check(state, {names[ours]: shape for ours, shape in model.state_shapes().items()})
+        model = _network_of(state, steps)  # now with memory for its weights
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     model.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})
@@ -107,7 +114,7 @@ def pytorch_names(model: UShape) -> dict[str, str]:
         parts += [(f"gates.{i}", f"Att{level}", GATE)] if model.attention else []
     layers = {f"{a}.{ours}": f"{b}.{theirs}" for a, b, inner in parts for ours, theirs in inner.items()}
     layers["head"] = "Conv_1x1"
-    split = {name: name.rpartition(".") for name in model.state_dict()}
+    split = {name: name.rpartition(".") for name in model.state_shapes()}
     return {name: f"{layers[layer]}.{leaf}" for name, (layer, _, leaf) in split.items()}
 
 
@@ -134,7 +141,7 @@ def _network_of(state: dict[str, np.ndarray], steps: int) -> UShape:
 
 def _check(state: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]) -> None:
     """Raise ValueError listing the first names that are missing, unexpected or of another shape."""
-    problems = [f"{name} is not numeric" for name, a in state.items() if a.dtype.kind not in "fiu"]
+    problems = [f"{name} is {a.dtype}, expected float32" for name, a in state.items() if a.dtype.kind != "f"]
     problems += [f"missing {name} {shape}" for name, shape in expected.items() if name not in state]
     problems += [f"unexpected {name} {a.shape}" for name, a in state.items() if name not in expected]
     problems += [
@@ -153,7 +160,7 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     Raises InputError if the file is missing, damaged or of another format.
     """
     path = Path(path)
-    reader = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(path.suffix.lower())
+    reader = {".npz": read_npz, ".safetensors": _read_safetensors}.get(path.suffix.lower())
     if reader is None:
         raise InputError(
             f"{path}: expected a .npz or .safetensors file; where PyTorch is installed, convert it with "
@@ -165,29 +172,54 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
     except Exception as error:  # a wrong byte can raise any of a dozen types
-        raise InputError(f"{path}: is not a {path.suffix} file, or is damaged ({error})") from None
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())  # in one line
+        raise InputError(
+            f"{path}: is not a {path.suffix} file, or is damaged ({reason}); convert the weights again"
+        ) from None
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    content = path.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    if len(content) < start:
-        raise ValueError(f"its header ends at byte {start} of {len(content)}")
-    header, numbers = json.loads(content[8:start]), memoryview(content)[start:]
-    return {name: _tensor(name, entry, numbers) for name, entry in header.items() if name != "__metadata__"}
+    """Return the tensors, which must cover the numbers of the file in order, without gaps and overlaps."""
+    with open_input(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(MAX_HEADER, size_of(file) - 8):
+            raise ValueError(f"its header has {length} bytes, more than the file or the limit {MAX_HEADER}")
+        header = json.loads(file.read(length), object_pairs_hook=_without_duplicates)
+        header.pop("__metadata__", None)
+        end, available = 0, size_of(file) - 8 - length
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            end = _check_position(name, entry, end)
+        if end != available:
+            raise ValueError(f"its tensors have {end} bytes, but the file has {available}")
+        numbers = memoryview(file.read())
+    return {name: _tensor(entry, numbers) for name, entry in header.items()}
 
 
-def _tensor(name: str, entry: dict[str, Any], numbers: memoryview) -> np.ndarray:
-    """Return the array that an entry of the safetensors header describes."""
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dictionary. Raises ValueError for a repeated name."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{max(names, key=names.count)} is listed twice")
+    return dict(pairs)
+
+
+def _check_position(name: str, entry: dict[str, Any], start: int) -> int:
+    """Return where a tensor ends. Raises ValueError unless it starts at `start` and has enough bytes."""
     if entry["dtype"] not in DTYPES:
         raise ValueError(f"{name} is {entry['dtype']}, expected one of {', '.join(DTYPES)}")
-    dtype, shape, (begin, end) = np.dtype(DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
-    if not 0 <= begin <= end <= len(numbers) or end - begin != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{name} {tuple(shape)} does not fit into bytes {begin} to {end} of {len(numbers)}")
-    array = np.frombuffer(numbers[begin:end], dtype).reshape(shape)
+    shape, (begin, end) = entry["shape"], entry["data_offsets"]
+    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+        raise ValueError(f"{name} has a shape or a position that is not a natural number")
+    needed = math.prod(shape) * np.dtype(DTYPES[entry["dtype"]]).itemsize
+    if begin != start or end - begin != needed:
+        raise ValueError(
+            f"{name} {tuple(shape)} is in bytes {begin} to {end}, expected {start} to {start + needed}"
+        )
+    return end
+
+
+def _tensor(entry: dict[str, Any], numbers: memoryview) -> np.ndarray:
+    """Return the array that an entry of the safetensors header describes."""
+    begin, end = entry["data_offsets"]
+    array = np.frombuffer(numbers[begin:end], DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return (array.astype(np.uint32) << 16).view(np.float32) if entry["dtype"] == "BF16" else array

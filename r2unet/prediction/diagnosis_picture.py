@@ -11,8 +11,6 @@ palette of Okabe and Ito (2008).
 
 from __future__ import annotations
 
-import unicodedata
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +18,7 @@ import numpy as np
 
 from r2unet.data.classes import malignant_classes
 from r2unet.data.images import resize_image, resize_mask, resize_probability
-from r2unet.figures import TRAINING, VALIDATION, new_figure, save_figure
+from r2unet.figures import TRAINING, VALIDATION, new_figure, printable, save_figure
 from r2unet.prediction.outline import overlay_image
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 MALIGNANT, BENIGN = VALIDATION, TRAINING
 DISCLAIMER = "Probabilities of a teaching model, not a diagnosis."
 LONGEST_SIDE = 512  # pixels: a panel is drawn with about as many
-LONGEST_NAME = 60  # characters, also of a script with wide ones
 
 # The layout of the page, in inches.
 WIDTH, MARGIN, GAP = 11.4, 0.15, 0.2
@@ -57,9 +54,7 @@ def plot_diagnosis(diagnosed: DiagnosedImage, path: str | Path) -> None:
 
     Raises ValueError if the sizes of the arrays do not agree.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
-        save_figure(new_diagnosis_figure(diagnosed), path)
+    save_figure(new_diagnosis_figure(diagnosed), path)
 
 
 def new_diagnosis_figure(diagnosed: DiagnosedImage) -> Figure:
@@ -73,8 +68,7 @@ def new_diagnosis_figure(diagnosed: DiagnosedImage) -> Figure:
     _draw_outline_panel(_panel(figure, 0, row), diagnosed)
     _draw_heat_panel(_panel(figure, 1, row), diagnosed)
     _draw_bars(_panel(figure, 2, row), diagnosed)
-    # The name is drawn as it is: matplotlib would typeset what is between dollar signs as a formula.
-    style = {"parse_math": False, "va": "top", "weight": "bold", "fontsize": 11}
+    style = {"va": "top", "weight": "bold", "fontsize": 11}
     figure.text(MARGIN / WIDTH, 1 - 0.12 / height, printable(diagnosed.name), **style)
     figure.text(0.5, 0.12 / height, DISCLAIMER, ha="center", va="bottom", fontsize=10)
     return figure
@@ -106,13 +100,6 @@ def shrink(diagnosed: DiagnosedImage) -> DiagnosedImage:
         mask=None if diagnosed.mask is None else resize_mask(diagnosed.mask, size),
         heat=resize_probability(diagnosed.heat, size),
     )
-
-
-def printable(name: str) -> str:
-    """Replace control characters and broken bytes of a file's name by "?", and shorten it in the middle."""
-    name = "".join("?" if unicodedata.category(c) in ("Cc", "Cs", "Cf") else c for c in name)
-    half = LONGEST_NAME // 2
-    return name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def heat_colours(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

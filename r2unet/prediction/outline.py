@@ -12,13 +12,13 @@ def overlay_image(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     The outline is the mask minus its erosion, so it is just inside the mask, and it follows the border of the
     image where the lesion is cut off. Its width is 1/200 of the longer side, so that it looks the same at any
-    size. Raises ValueError if the sizes differ.
+    size, but at most 1/50 of the shorter one. Raises ValueError if the sizes differ.
     """
     if image.shape[:2] != mask.shape:
         raise ValueError(f"overlay_image: image {image.shape} and mask {mask.shape} differ in size")
     lesion = mask.astype(np.bool_)
     eroded = lesion
-    for _ in range(math.ceil(max(mask.shape) / 200)):
+    for _ in range(math.ceil(min(max(mask.shape) / 200, min(mask.shape) / 50))):
         eroded = _erode(eroded)
     drawn = image.copy()
     drawn[lesion & ~eroded] = tuple(bytes.fromhex(PREDICTION[1:]))

@@ -11,16 +11,18 @@ import numpy as np
 from r2unet.data.images import SUFFIXES, read_image, write_image, write_mask
 from r2unet.data.tables import isic_number
 from r2unet.errors import InputError
+from r2unet.files import NameTooLongError
 from r2unet.network.model import UShape
 from r2unet.prediction import clean_up as cleanup
 from r2unet.prediction.diagnosis_picture import DiagnosedImage, plot_diagnosis
 from r2unet.prediction.heat_map import heat_map
 from r2unet.prediction.outline import overlay_image
-from r2unet.prediction.predict import NO_CORRECTION, THRESHOLD, Correction, predict_lesion
+from r2unet.prediction.predict import NO_CORRECTION, THRESHOLD, Correction, Prediction, predict_lesion
 
 MASK_SUFFIX = "_segmentation_prediction.png"
 OVERLAY_SUFFIX = "_overlay.png"
 DIAGNOSIS_SUFFIX = "_diagnosis.png"
+NO_PHOTOGRAPH = ("_superpixels.png", "_segmentation.png", MASK_SUFFIX, OVERLAY_SUFFIX, DIAGNOSIS_SUFFIX)
 
 
 def find_photographs(paths: Iterable[str | Path]) -> list[Path]:
@@ -34,7 +36,7 @@ def find_photographs(paths: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if _is_photograph(p))
             if not inside:
-                raise InputError(f"{path}: contains no images; supported formats are {', '.join(SUFFIXES)}")
+                raise _no_photographs(path)
             found += inside
         elif path.exists():
             found.append(path)
@@ -50,9 +52,24 @@ def find_photographs(paths: Iterable[str | Path]) -> list[Path]:
 
 def _is_photograph(path: Path) -> bool:
     """Return whether a file is an image to predict, neither hidden nor a mask or overlay."""
-    endings = ("_superpixels.png", "_segmentation.png", MASK_SUFFIX, OVERLAY_SUFFIX, DIAGNOSIS_SUFFIX)
     name = path.name.lower()
-    return name.endswith(SUFFIXES) and not name.endswith(endings) and not name.startswith(".")
+    return name.endswith(SUFFIXES) and not name.endswith(NO_PHOTOGRAPH) and not name.startswith(".")
+
+
+def _no_photographs(folder: Path) -> InputError:
+    """Return the error about a folder without images to predict."""
+    masks = [path.name for path in folder.iterdir() if path.name.lower().endswith(NO_PHOTOGRAPH)]
+    if masks:
+        return InputError(
+            f"{folder}: contains only masks or drawings, such as {min(masks)}; give the folder of the images"
+        )
+    return InputError(f"{folder}: contains no images; supported formats are {', '.join(SUFFIXES)}")
+
+
+def output_paths(file: Path, out: Path, overlay: bool) -> list[Path]:
+    """Return the files that `predict_files` may write for an image."""
+    endings = (MASK_SUFFIX, OVERLAY_SUFFIX, DIAGNOSIS_SUFFIX) if overlay else (MASK_SUFFIX,)
+    return [out / f"{file.stem}{ending}" for ending in endings]
 
 
 def read_photograph(file: Path) -> np.ndarray:
@@ -85,17 +102,13 @@ def predict_files(
     The mask is `STEM_segmentation_prediction.png` in the folder `out`, mode L, 0 or 255, in the size of its
     image, as the ISIC challenge requires. `overlay` also writes `STEM_overlay.png`, the image with the mask's
     outline, and for a network that predicts the probabilities of `classes` `STEM_diagnosis.png`. `tta` and
-    `correction` are as in `predict`; `clean_up` keeps one lesion without holes. An unreadable file is yielded
-    with an InputError, and the remaining files are still predicted. Raises InputError if `out` cannot be
-    written.
+    `correction` are as in `predict`; `clean_up` keeps one lesion without holes. A file that cannot be read or
+    predicted, or whose mask would have too long a name, is yielded with an InputError, and the remaining
+    files are still predicted. Raises InputError if `out` cannot be written.
     """
-    for file in files:
-        try:
-            image = read_photograph(file)
-        except InputError as error:
-            yield file, error
-            continue
-        outline, diagnosis = predict_lesion(model, image, size, device, tta, correction)
+
+    def write(file: Path, image: np.ndarray, prediction: Prediction) -> Result:
+        outline, diagnosis = prediction
         mask = None
         if outline is not None:
             mask = (outline > THRESHOLD).astype(np.uint8)
@@ -108,4 +121,21 @@ def predict_files(
             heat = heat_map(model, image, size, explained, device)
             drawn = DiagnosedImage(file.name, image, mask, heat, explained, diagnosis, tuple(classes))
             plot_diagnosis(drawn, out / f"{file.stem}{DIAGNOSIS_SUFFIX}")
-        yield file, Result(None if mask is None else float(mask.mean()), diagnosis)
+        return Result(None if mask is None else float(mask.mean()), diagnosis)
+
+    for file in files:
+        try:
+            image = read_photograph(file)
+        except InputError as error:
+            yield file, error
+            continue
+        try:
+            prediction = predict_lesion(model, image, size, device, tta, correction)
+        except InputError as error:
+            yield file, InputError(f"{file}: {error}")
+            continue
+        try:
+            result = write(file, image, prediction)
+        except NameTooLongError as error:  # any other error in writing would stop the other files, too
+            result = error
+        yield file, result

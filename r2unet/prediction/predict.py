@@ -35,6 +35,7 @@ from minidl.ops.activation import stable_sigmoid
 from minidl.ops.loss.softmax import log_softmax
 from r2unet.data.images import resize_image, resize_probability
 from r2unet.data.sample import to_input
+from r2unet.errors import InputError
 from r2unet.network.model import UShape
 
 THRESHOLD = 0.5
@@ -76,7 +77,10 @@ def predict(
     tta: bool = False,
     correction: Correction = NO_CORRECTION,
 ) -> Prediction:
-    """Predict N images (H, W, 3) uint8 of one size; `tta` averages over the eight flips and quarter turns."""
+    """Predict N images (H, W, 3) uint8 of one size; `tta` averages over the eight flips and quarter turns.
+
+    Raises InputError if a number is not finite: NaN > 0.5 is false, so it would look like skin.
+    """
     x = to_input(images)  # (N, 3, H, W)
     outlines, logits = [], []
     for step, k in product((1, -1), range(4)) if tta else ((1, 0),):  # step -1 mirrors, k are quarter turns
@@ -87,7 +91,7 @@ def predict(
             logits.append(diagnosis)
     return Prediction(
         _mean(outlines).astype(np.float32) if outlines else None,
-        correction(_mean(logits)) if logits else None,
+        _finite(correction(_mean(logits))) if logits else None,
     )
 
 
@@ -99,13 +103,22 @@ def _mean(views: list[np.ndarray]) -> np.ndarray:
 def _answer(model: UShape, x: np.ndarray, device: str) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Run the network once: x (N, 3, H, W) -> lesion probabilities (N, H, W) and class logits (N, K)."""
     H, W = x.shape[2:]
-    with no_grad():
+    with no_grad(), np.errstate(all="ignore"):  # overflow is an error below, not a warning
         answer = model.answer(Tensor(to_device(pad_to_multiple(x, model.multiple), device)))
-    outline, diagnosis = answer
+    outline, diagnosis = (None if part is None else _finite(to_numpy(part.data)) for part in answer)
     return (
-        None if outline is None else to_numpy(stable_sigmoid(outline.data))[:, 0, :H, :W],
-        None if diagnosis is None else to_numpy(diagnosis.data).astype(np.float64),
+        None if outline is None else stable_sigmoid(outline)[:, 0, :H, :W],
+        None if diagnosis is None else diagnosis.astype(np.float64),
     )
+
+
+def _finite(answer: np.ndarray) -> np.ndarray:
+    """Return an answer of the network. Raises InputError if it contains NaN or infinity."""
+    if not np.isfinite(answer).all():
+        raise InputError(
+            "the network's answer contains NaN or infinity; its weights are unusable: give another checkpoint"
+        )
+    return answer
 
 
 def probabilities(

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from r2unet.data.images import resize_image, resize_probability
-from r2unet.figures import PREDICTION, TRUTH, add_outline_legend, draw_outline, new_figure, save_figure
+from r2unet.figures import (
+    PREDICTION,
+    TRUTH,
+    add_outline_legend,
+    cell_height,
+    draw_outline,
+    new_figure,
+    printable,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +28,7 @@ GAP = 0.08
 LEFT_MARGIN = 0.5
 TOP_MARGIN = 0.32
 BOTTOM_MARGIN = 0.42
+LONGEST_NAME = 30  # characters, the height of a row
 
 
 class OverlayRow(NamedTuple):
@@ -40,7 +50,7 @@ def plot_overlays(rows: Sequence[OverlayRow], path: str | Path, threshold: float
     if not rows:
         raise ValueError("plot_overlays: no rows to draw")
     rows = [shrink(OverlayRow(*row)) for row in rows]
-    heights = [COLUMN_WIDTH * row.image.shape[0] / row.image.shape[1] for row in rows]
+    heights = [cell_height(row.image, COLUMN_WIDTH) for row in rows]
     width = LEFT_MARGIN + 4 * COLUMN_WIDTH + 4 * GAP
     height = TOP_MARGIN + sum(heights) + GAP * (len(rows) - 1) + BOTTOM_MARGIN
     figure = new_figure(width, height)
@@ -69,7 +79,7 @@ def _draw_overlay_row(cells: "Sequence[Axes]", row: OverlayRow, threshold: float
     cells[3].imshow(row.image)
     draw_outline(cells[3], row.truth, 0.5, TRUTH)
     draw_outline(cells[3], row.probability, threshold, PREDICTION)
-    cells[0].set_ylabel(f"{row.name}\nJaccard {row.jaccard:.2f}", fontsize=9)
+    cells[0].set_ylabel(f"{printable(row.name, LONGEST_NAME)}\nJaccard {row.jaccard:.2f}", fontsize=9)
 
 
 def shrink(row: OverlayRow, side: int = 512) -> OverlayRow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from minidl.data import DataLoader
 from r2unet.data.isic import Pair
 from r2unet.data.lesion_images import read_pair
 from r2unet.data.sample import Sample
+from r2unet.errors import InputError
 from r2unet.network.model import UShape
 from r2unet.prediction.clean_up import clean_up
 from r2unet.prediction.predict import (
@@ -35,7 +37,8 @@ def answer_samples(
 ) -> Iterator[Answered]:
     """Yield every sample with everything that the network predicts for it."""
     for samples in DataLoader(dataset, batch_size):
-        outlines, diagnoses = predict(model, [s.image for s in samples], device, tta, correction)
+        with _named(samples[0].name):
+            outlines, diagnoses = predict(model, [s.image for s in samples], device, tta, correction)
         for i, sample in enumerate(samples):
             outline, diagnosis = (None if part is None else part[i] for part in (outlines, diagnoses))
             yield sample, Prediction(outline, diagnosis)
@@ -55,7 +58,18 @@ def answer_originals(
     """
     for pair in pairs:
         sample = read_pair(pair)
-        yield sample, predict_lesion(model, sample.image, size, device, tta, correction)
+        with _named(sample.name):
+            prediction = predict_lesion(model, sample.image, size, device, tta, correction)
+        yield sample, prediction
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Add the name of an image, or of the first in a batch, to errors in predicting it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def predict_samples(

@@ -21,7 +21,7 @@ import numpy as np
 from r2unet.data.images import SUFFIXES, read_mask
 from r2unet.data.tables import isic_number
 from r2unet.errors import InputError
-from r2unet.files import visible_files
+from r2unet.files import open_input, visible_files
 from r2unet.scores.metrics import METRICS, confusion, stack, summarize
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"  # the first bytes of every PNG file
@@ -89,12 +89,12 @@ def _masks(folder: Path) -> list[Path]:
 
 def _read(pair: MaskPair) -> tuple[np.ndarray, np.ndarray]:
     """Read the predicted and the true mask, (H, W) uint8 each."""
-    with open(pair.prediction, "rb") as file:
+    prediction, truth = read_mask(pair.prediction), read_mask(pair.truth)
+    with open_input(pair.prediction) as file:
         if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
             raise InputError(
                 f"{pair.prediction}: is not a PNG file, which the challenge requires; save it as PNG"
             )
-    prediction, truth = read_mask(pair.prediction), read_mask(pair.truth)
     if prediction.shape != truth.shape:
         (height, width), (true_height, true_width) = prediction.shape, truth.shape
         raise InputError(

@@ -25,20 +25,21 @@ images in any two runs have a correlation close to 1, the same images are hard f
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from minidl.init import shapes_only
 from r2unet.errors import InputError
 from r2unet.scores.metrics import USABLE_JACCARD, bootstrap_interval
 from r2unet.study.plan import FINISHED, Plan
+from r2unet.study.run_files import read_history, read_modes, read_report
 from r2unet.study.studies import Row
 from r2unet.study.train_study import read_seconds
-from r2unet.training.settings import new_model
+from r2unet.training.checkpoints import CONTENT_ERRORS, short_reason
+from r2unet.training.settings import Settings, new_model
 from r2unet.training.state import quality
 
 COLUMNS = {
@@ -156,16 +157,16 @@ def collect(out: Path, plan: Plan, scores: str = FINISHED, modes: str | None = N
             f"{out}: no training run of this study is finished; run the command without --only-report"
         )
     same_images = plan.shared.data is not None
+    _check_same_images([run for row, runs in found if predicts_outlines(row) for run in runs], same_images)
     first_runs: list[Run] | None = None  # of the first row with outlines
     findings = []
     for row, runs in found:
-        parameters = sum(p.data.size for p in new_model(row.settings, np.random.default_rng(0)).parameters())
         interval = difference = None
         if predicts_outlines(row):
             interval = bootstrap_interval(_by_image([run.jaccards for run in runs], same_images), _rng())
             difference = compare_runs(runs, first_runs, same_images) if first_runs else None
             first_runs = first_runs or runs
-        findings.append(Finding(row, parameters, runs, interval, difference))
+        findings.append(Finding(row, _parameters(row.settings), runs, interval, difference))
     return findings
 
 
@@ -173,13 +174,9 @@ def read_run(folder: Path, seed: int, scores: str = FINISHED, modes: str | None 
     """Read the files of a finished run. Raises InputError for an invalid file."""
     path = folder / scores
     try:
-        report = json.loads(path.read_text())
-        compared = json.loads((path := folder / modes).read_text()) if modes else None
-        path = folder / "history.csv"
-        history = [
-            {name: float(value) for name, value in line.items()}
-            for line in csv.DictReader(path.read_text().splitlines())
-        ]
+        report = read_report(path)
+        compared = read_modes(path := folder / modes) if modes else None
+        history = read_history(path := folder / "history.csv")
         seconds = list(read_seconds(folder).values())
         run = Run(seed, folder, float(np.median(seconds)) if seconds else None, history, report, compared)
         # What is missing fails here, where the file is known, and not later.
@@ -188,11 +185,25 @@ def read_run(folder: Path, seed: int, scores: str = FINISHED, modes: str | None 
         path = folder / scores
         if "model" in report or "diagnosis" not in report:
             run.jaccards  # noqa: B018
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *CONTENT_ERRORS) as error:
         raise InputError(
-            f"{path}: is invalid ({error}); delete {folder / FINISHED} and run the command again"
+            f"{path}: is invalid ({short_reason(error)}); delete {folder / FINISHED} and run the command "
+            "again"
         ) from None
     return run
+
+
+def _check_same_images(runs: list[Run], same_images: bool) -> None:
+    """Raise InputError for a run whose images or baselines differ from those that it is compared with."""
+    first: dict[int, Run] = {}
+    for run in runs:
+        other = first.setdefault(0 if same_images else run.seed, run)
+        baselines = [run.scores.keys() - {"diagnosis"}, other.scores.keys() - {"diagnosis"}]
+        if run.jaccards.keys() != other.jaccards.keys() or baselines[0] != baselines[1]:
+            raise InputError(
+                f"{run.folder}: was scored on other images than {other.folder}; delete "
+                f"{run.folder / FINISHED} and run the command again"
+            )
 
 
 def compare_runs(runs: list[Run], first: list[Run], same_images: bool) -> Difference | None:
@@ -248,6 +259,12 @@ def _by_image(by_seed: list[dict[str, float]], same_images: bool) -> np.ndarray:
     """Return one value per image, (images,): the mean over seeds if these have the same images."""
     values = np.array([[each[name] for name in sorted(each)] for each in by_seed])  # (seeds, images)
     return values.mean(axis=0) if same_images else values.ravel()
+
+
+def _parameters(settings: Settings) -> int:
+    """Count the parameters of a row's network, without memory for them."""
+    with shapes_only():
+        return sum(p.data.size for p in new_model(settings, np.random.default_rng(0)).parameters())
 
 
 def _rng() -> np.random.Generator:

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 from r2unet import __version__
 from r2unet.errors import InputError
-from r2unet.files import output_file
+from r2unet.files import read_text, write_text
 from r2unet.study.studies import SEEDS, STUDIES, Row, Study, Variant, make_rows
+from r2unet.training.checkpoints import CONTENT_ERRORS, short_reason
 from r2unet.training.run_folder import PATHS, find_files
-from r2unet.training.settings import Settings, as_text, flag
+from r2unet.training.settings import LIMITS, Settings, as_text, flag
 
 PLAN = "study.json"
 FINISHED = "report.json"  # exists once a run is finished
@@ -154,14 +155,19 @@ def read_plan(out: Path, option: str = "--out") -> Plan:
     """
     path = out / PLAN
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         variants = tuple(Variant(label, _with_tuples(changes)) for label, changes in content["variants"])
         study = STUDIES[content["study"]]._replace(variants=variants)
         plan = Plan(study, Settings(**_with_tuples(content["settings"])), tuple(content["seeds"]))
         if not plan.rows or not plan.seeds:
             raise ValueError("it has no rows or no seeds")
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is not the plan of a study ({error}); choose another {option}") from None
+        lowest, highest = LIMITS["seed"]
+        if not all(type(seed) is int and lowest <= seed <= highest for seed in plan.seeds):
+            raise ValueError("a seed is not a natural number")
+    except (OSError, *CONTENT_ERRORS) as error:
+        raise InputError(
+            f"{path}: is not the plan of a study ({short_reason(error)}); choose another {option}"
+        ) from None
     return plan
 
 
@@ -179,5 +185,4 @@ def _write_plan(out: Path, plan: Plan) -> None:
         "settings": dataclasses.asdict(plan.shared),
         "variants": plan.study.variants,
     }
-    with output_file(out / PLAN) as file:
-        file.write(json.dumps(content, indent=2).encode())
+    write_text(out / PLAN, json.dumps(content, indent=2))

@@ -21,8 +21,10 @@ from r2unet.figures import (
     TRUTH,
     VALIDATION,
     add_outline_legend,
+    cell_height,
     draw_outline,
     new_figure,
+    printable,
     save_figure,
 )
 from r2unet.scores.overlays import OverlayRow
@@ -108,10 +110,10 @@ def plot_bars(
             differences.plot(difference.mean, y, "|", color="black", markersize=12, mew=1.6, zorder=2)
             _draw_seeds(differences, list(difference.by_seed.values()), y)
     differences.axvline(0, color=QUIET, linewidth=1, zorder=1)
-    scores.set_yticks(range(len(bars)), [bar.label for bar in bars])
+    scores.set_yticks(range(len(bars)), [printable(bar.label) for bar in bars])
     scores.invert_yaxis()
     _style(scores, title, "mean over images" if units == "images" else "mean over seeds")
-    _style(differences, f"Difference to {bars[0].label}", f"paired over {units}")
+    _style(differences, f"Difference to {printable(bars[0].label)}", f"paired over {units}")
     for axes in (scores, differences):
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
@@ -205,7 +207,7 @@ def _draw_panels(panels: Sequence[Axes], findings: Sequence[Finding], key: str) 
         _draw_learning_curves(axes, finding, key, VALIDATION)
         gains = [gain for run in finding.runs if (gain := run.gain_in_last_fifth) is not None]
         of = ", sum" if all(name in finding.runs[0].history[0] for name in CURVES) else ""
-        title = finding.row.label + (f"\nlast fifth{of} {np.mean(gains):+.3f}" if gains else "")
+        title = printable(finding.row.label) + (f"\nlast fifth{of} {np.mean(gains):+.3f}" if gains else "")
         axes.set_title(title, loc="left", fontsize=9)
         _add_grid(axes)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -230,22 +232,22 @@ def plot_overlays(columns: Mapping[str, Sequence[OverlayRow]], path: str | Path)
     All columns have the same images in the same order.
     """
     images = next(iter(columns.values()))
-    heights = [CELL * row.image.shape[0] / row.image.shape[1] for row in images]
+    heights = [cell_height(row.image, CELL) for row in images]
     width = max(3.0, LEFT + len(columns) * (CELL + GAP))
     height = TOP + sum(heights) + GAP * len(heights) + BOTTOM
     figure = new_figure(width, height)
     for i, (label, rows) in enumerate(columns.items()):
         top = height - TOP
-        for j, (row, cell_height) in enumerate(zip(rows, heights, strict=True)):
-            top -= cell_height
+        for j, (row, row_height) in enumerate(zip(rows, heights, strict=True)):
+            top -= row_height
             left = LEFT + i * (CELL + GAP)
-            box = (left / width, top / height, CELL / width, cell_height / height)
+            box = (left / width, top / height, CELL / width, row_height / height)
             axes = figure.add_axes(box, xticks=[], yticks=[])
             _draw_overlay(axes, row)
             if i == 0:
-                axes.set_ylabel(row.name, fontsize=7)
+                axes.set_ylabel(printable(row.name, 24), fontsize=7)
             if j == 0:
-                axes.set_title(label, fontsize=8)
+                axes.set_title(printable(label, 24), fontsize=8)
             top -= GAP
     add_outline_legend(figure)
     save_figure(figure, path)

@@ -19,7 +19,7 @@ from typing import Any
 
 from r2unet.errors import InputError
 from r2unet.study.plan import Task
-from r2unet.training.interruption import Interrupted
+from r2unet.training.interruption import HANGUP, Interrupted, stop_signals
 
 Work = Callable[[Task], InputError | None]  # runs a task, and returns the error that stopped it
 Outcomes = Iterator[tuple[Task, InputError | None]]  # every task with the error that stopped it
@@ -83,11 +83,13 @@ def _forwarding_ctrl_c(running: dict[Connection, tuple[Task, Any]]) -> Iterator[
     signals: list[int] = []
 
     def forward(signum: int, frame: Any) -> None:
+        if signum == HANGUP and signals:  # often sent twice
+            return
         signals.append(signum)
         for _, process in running.values():
             process.terminate() if len(signals) == 1 else process.kill()
 
-    handlers = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {s: signal.signal(s, forward) for s in stop_signals()}
     try:
         yield signals
     finally:

@@ -31,7 +31,7 @@ from minidl.backend import describe
 from r2unet.data.lesion_images import LesionImages
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
-from r2unet.files import output_file
+from r2unet.files import write_text
 from r2unet.scores import evaluate
 from r2unet.scores.compare_modes import compare_modes
 from r2unet.scores.overlays import OverlayRow, shrink
@@ -74,9 +74,9 @@ def write_report(
     found = diagnosed(plan, findings)
     device = describe(resources.device)
     table = as_markdown(plan, findings, found, originals, device)
-    _write(out / "table.md", table)
-    _write(out / "table.csv", as_csv(findings))
-    _write(out / "results.json", json.dumps(as_json(plan, findings, found, originals, device), indent=2))
+    write_text(out / "table.md", table)
+    write_text(out / "table.csv", as_csv(findings))
+    write_text(out / "results.json", json.dumps(as_json(plan, findings, found, originals, device), indent=2))
     if any(finding.outlines for finding in findings):
         plots.plot_jaccards(findings, out / "bars.png", baselines(findings).get("Otsu's threshold"))
     if found:
@@ -87,11 +87,6 @@ def write_report(
     if panels := factor_panels(plan, findings):
         plots.plot_factors(panels, out / "factors.png")
     return table
-
-
-def _write(path: Path, text: str) -> None:
-    with output_file(path) as file:
-        file.write(text.encode())
 
 
 def _add_scores(
@@ -111,13 +106,13 @@ def _add_scores(
         scores = evaluate.report(predictions, state.get("mean_mask"), np.random.default_rng(settings.seed))
         if run.diagnosis:
             scores["diagnosis"] = run.diagnosis
-        _write(run.folder / ORIGINALS, json.dumps(scores, indent=2))
+        write_text(run.folder / ORIGINALS, json.dumps(scores, indent=2))
     if MODES in missing:
         log(f"scoring {run.folder} in train mode")
         lesions = _validation_images(_with_paths(settings, plan), resources)
         settings.check_batches(len(lesions))
         modes = compare_modes(model, lesions, settings.batch_size)
-        _write(run.folder / MODES, json.dumps(modes, indent=2))
+        write_text(run.folder / MODES, json.dumps(modes, indent=2))
 
 
 def _with_paths(settings: Settings, plan: Plan) -> Settings:

@@ -26,10 +26,11 @@ from minidl.allocator import keep_freed_memory
 from minidl.ops.conv import convolution
 from minidl.threads import set_threads
 from r2unet.errors import InputError
-from r2unet.files import output_file
+from r2unet.files import write_text
 from r2unet.study.plan import Plan, Task
 from r2unet.study.processes import Outcomes, run_in_processes, stop_if_orphaned
 from r2unet.training.interruption import Interrupted
+from r2unet.training.lock import locked
 from r2unet.training.run_folder import load_datasets, start_or_resume
 from r2unet.training.settings import Settings
 from r2unet.training.trainer import Trainer
@@ -134,20 +135,21 @@ def _error_of(train: Callable[[Task], None], task: Task) -> InputError | None:
 
 def _train(task: Task, datasets: tuple[Any, Any], resources: Resources, log: Callable[[str], None]) -> None:
     """Train one task to its end; resume it if it was interrupted."""
-    settings, state = start_or_resume(task.folder, dataclasses.asdict(task.settings), resume=True)
-    trainer = Trainer(
-        settings,
-        task.folder,
-        *datasets,
-        device=resources.device,
-        threads=resources.threads,
-        log=log,
-        bar=resources.bar,
-        on_epoch_end=partial(_record_seconds, task.folder),
-    )
-    if state:
-        trainer.load_state(state)
-    trainer.run()
+    with locked("--out", task.folder):
+        settings, state = start_or_resume(task.folder, dataclasses.asdict(task.settings), resume=True)
+        trainer = Trainer(
+            settings,
+            task.folder,
+            *datasets,
+            device=resources.device,
+            threads=resources.threads,
+            log=log,
+            bar=resources.bar,
+            on_epoch_end=partial(_record_seconds, task.folder),
+        )
+        if state:
+            trainer.load_state(state)
+        trainer.run()
 
 
 def _record_seconds(folder: Path, epoch: int, seconds: float | None) -> None:
@@ -170,5 +172,4 @@ def write_seconds(folder: Path, seconds: dict[int, float]) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerows([("epoch", "seconds"), *((epoch, f"{value:.3f}") for epoch, value in seconds.items())])
-    with output_file(folder / SECONDS) as file:
-        file.write(text.getvalue().encode())
+    write_text(folder / SECONDS, text.getvalue())

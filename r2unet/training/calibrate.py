@@ -29,11 +29,10 @@ from r2unet.diagnosis.lesion_features import lesion_features
 from r2unet.network.model import UShape
 from r2unet.prediction.predict import THRESHOLD, Correction
 from r2unet.scores.predictions import Answered, answer_samples
-from r2unet.training.checkpoints import load_model, write_state
+from r2unet.training.checkpoints import VIEWS, load_model, write_state
 from r2unet.training.settings import Settings
 
 REGRESSION_IMAGES = 2000  # twelve features need no more
-VIEWS = {"one view": False, "eight views": True}
 
 
 def calibrate(

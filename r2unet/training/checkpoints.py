@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from minidl import checkpoint
-from minidl.nn import Module
+from minidl.init import shapes_only
 from r2unet import __version__
+from r2unet.data.classes import CLASSES
 from r2unet.errors import InputError
 from r2unet.files import write_error
 from r2unet.network.model import UShape
@@ -35,6 +36,21 @@ ABOUT_WEIGHTS = {
 }
 PRETRAINED = {name: Path(__file__).parents[1] / "weights" / f"{name}.npz" for name in ABOUT_WEIGHTS}
 POST_PROCESSING = ("tta", "clean_up")  # steps after prediction that a checkpoint may recommend
+
+VIEWS = {"one view": False, "eight views": True}  # each has its own temperature; whether there are several
+
+# What unexpected content raises: a missing key, another type, a number that is too large, endless nesting.
+CONTENT_ERRORS = (
+    InputError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+MAX_SHOWN = 300  # characters of such an error
+SETTING_TYPES = (bool, int, float, str, list, tuple)
 
 
 def checkpoint_header(settings: Settings) -> dict[str, Any]:
@@ -51,7 +67,8 @@ def read_state(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such checkpoint; {remedy}") from None
     except checkpoint.CheckpointError as error:
         raise InputError(f"{error}; {remedy}") from None
-    if not isinstance(state, dict) or state.get("program") != "r2unet":
+    program = state.get("program") if isinstance(state, dict) else None
+    if not isinstance(program, str) or program != "r2unet":  # an array compares elementwise
         raise InputError(f"{path}: is a checkpoint of another program; {remedy}")
     return state
 
@@ -69,6 +86,8 @@ def read_settings(state: dict[str, Any]) -> Settings:
     """Return the settings in a checkpoint. Use it inside `checkpoint_errors`, which explains its errors."""
     known = {field.name for field in dataclasses.fields(Settings)}
     values = {name: value for name, value in state["settings"].items() if name in known}
+    if not all(value is None or isinstance(value, SETTING_TYPES) for value in values.values()):
+        raise ValueError("a setting is neither a number nor a text")
     return Settings(**{**values, "widths": tuple(values["widths"])}).check()
 
 
@@ -77,18 +96,34 @@ def checkpoint_errors(path: str | Path) -> Iterator[None]:
     """Turn errors caused by a checkpoint's content into an InputError that names the file."""
     try:
         yield
-    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
-        first = str(error).split("; ")[0]  # a network of another size has hundreds of wrong shapes
+    except CONTENT_ERRORS as error:
+        first = short_reason(error).split("; ")[0]  # a network of another size has hundreds of wrong shapes
         raise InputError(
             f"{path}: its parts do not fit together ({first}); give another checkpoint, or train again"
         ) from None
 
 
-def check_finite_weights(model: Module) -> None:
-    """Raise ValueError if a weight or a running statistic is not finite."""
-    for name, array in model.state_dict().items():
+def short_reason(error: Exception) -> str:
+    """Return the text of an error in one line of limited length."""
+    return " ".join(str(error).split())[:MAX_SHOWN]
+
+
+def check_network(settings: Settings, weights: dict[str, np.ndarray]) -> None:
+    """Raise ValueError unless the weights are those of the network that the settings describe.
+
+    No memory is allocated for this network: the settings in a small file may describe a very large one.
+    """
+    with shapes_only():
+        new_model(settings, np.random.default_rng(0)).check_state_dict(weights)
+
+
+def check_weights(weights: dict[str, np.ndarray]) -> None:
+    """Raise ValueError for a weight or running statistic that is not finite, or for a negative variance."""
+    for name, array in weights.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} contains NaN or infinity")
+        if name.endswith("running_var") and array.min() < 0:
+            raise ValueError(f"{name} contains {array.min():g}, but a variance cannot be negative")
 
 
 def load_model(path: str | Path = PRETRAINED["isic2017"]) -> tuple[UShape, Settings, dict[str, Any]]:
@@ -100,15 +135,48 @@ def load_model(path: str | Path = PRETRAINED["isic2017"]) -> tuple[UShape, Setti
     state = read_state(path)
     with checkpoint_errors(path):
         settings = read_settings(state)
+        check_network(settings, state["model"])
         model = new_model(settings, np.random.default_rng(0))
-        model.load_state_dict(state["model"])
-        check_finite_weights(model)
-        mean_mask, advice = np.asarray(state.get("mean_mask", [[0.0]])), state.get("prediction", {})
-        if mean_mask.ndim != 2 or mean_mask.dtype.kind not in "fiub":
-            raise ValueError("the mean mask is not an image")
-        if not all(advice.get(name) in (None, True, False) for name in POST_PROCESSING):
-            raise ValueError("its advice on post-processing is neither yes nor no")
+        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinity, which is an error below
+            model.load_state_dict(state["model"])
+        check_weights(model.state_dict())
+        _check_optional_entries(state, len(CLASSES[settings.classes]))
     return model.eval(), settings, state
+
+
+def _check_optional_entries(state: dict[str, Any], classes: int) -> None:
+    """Raise one of CONTENT_ERRORS for a baseline, advice or correction that is invalid."""
+    if "mean_mask" in state and set(np.unique(_numbers(state["mean_mask"], 2))) - {0, 1}:
+        raise ValueError("the mean mask is not a mask of 0 and 1")
+    if not all(state.get("prediction", {}).get(name) in (None, True, False) for name in POST_PROCESSING):
+        raise ValueError("its advice on post-processing is neither yes nor no")
+    if not isinstance(state.get("licence", ""), str):
+        raise ValueError("its licence is not a text")
+    if "diagnosis" in state:
+        _check_diagnosis(state["diagnosis"], classes)
+
+
+def _check_diagnosis(entry: dict[str, Any], classes: int) -> None:
+    """Raise ValueError unless the entry "diagnosis" can correct the probabilities of this many classes."""
+    if any(_numbers(entry[name], 1).shape != (classes,) for name in ("log_weights", "shares")):
+        raise ValueError(f"its class weights or shares are not those of {classes} classes")
+    if not all(1e-6 < entry["temperature"][views] < 1e6 for views in VIEWS):
+        raise ValueError("a temperature of its diagnosis is not positive")
+    if regression := entry.get("regression"):
+        features = len(_numbers(regression["mean"], 1))
+        shapes = {"mean": (features,), "scale": (features,)}
+        shapes |= {"weights": (classes, features), "biases": (classes,)}
+        found = {name: np.asarray(array) for name, array in regression.items()}
+        if {name: array.shape for name, array in found.items() if array.dtype.kind == "f"} != shapes:
+            raise ValueError("its logistic regression does not fit its features and classes")
+
+
+def _numbers(array: Any, axes: int) -> np.ndarray:
+    """Return an array of finite numbers with so many axes. Raises ValueError if it is anything else."""
+    array = np.asarray(array)
+    if array.ndim != axes or array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+        raise ValueError(f"expected {axes} axes of finite numbers, got {array.dtype} {array.shape}")
+    return array
 
 
 def initial_weights(
@@ -121,12 +189,11 @@ def initial_weights(
     """
     state = read_state(path)
     with checkpoint_errors(path):
-        own = new_model(settings, np.random.default_rng(0)).state_dict()
-        weights = {
-            name: array
-            for name, array in state["model"].items()
-            if name in own and np.shape(array) == own[name].shape
-        }
+        before = read_settings(state)
+        check_network(before, state["model"])
+        own = new_model(settings, np.random.default_rng(0)).state_shapes()
+        check_weights(state["model"])
+        weights = {name: a for name, a in state["model"].items() if own.get(name) == a.shape}
         new = [name for name in own if name not in weights]
         if any(name.startswith("encoder.") for name in new):
             raise InputError(

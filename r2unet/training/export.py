@@ -23,7 +23,7 @@ from r2unet.errors import InputError
 from r2unet.network import interop
 from r2unet.network.model import NETWORKS
 from r2unet.training.checkpoints import (
-    check_finite_weights,
+    check_weights,
     checkpoint_errors,
     checkpoint_header,
     load_model,
@@ -86,7 +86,7 @@ def from_pytorch(path: str | Path, steps: int | None = None, size: int = PYTORCH
     if size % model.multiple:
         raise InputError(f"--size {size}: must be divisible by {model.multiple} for this network")
     with checkpoint_errors(path):
-        check_finite_weights(model)
+        check_weights(model.state_dict())
     first.weight.data *= 0.5
     name = next(name for name, network in NETWORKS.items() if network is type(model))
     network = {"model": name, "widths": model.widths, "up": "nearest", "norm": "shared", "steps": model.steps}

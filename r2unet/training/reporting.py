@@ -14,7 +14,7 @@ import numpy as np
 from r2unet.data.classes import CLASSES
 from r2unet.data.sample import Sample
 from r2unet.diagnosis.evaluate import Diagnoses, plot_diagnoses
-from r2unet.files import output_file
+from r2unet.files import write_text
 from r2unet.scores.evaluate import report as score_report
 from r2unet.scores.overlays import plot_overlays
 from r2unet.scores.predictions import answer_samples, outlines
@@ -60,8 +60,7 @@ def write_history(out: Path, history: list[dict[str, float]]) -> None:
     table = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(history)
-    with output_file(out / "history.csv") as file:
-        file.write(text.getvalue().encode())
+    write_text(out / "history.csv", text.getvalue())
     plot_curves(history, out / "curves.png")
 
 
@@ -87,6 +86,5 @@ def write_report(
         predictions = list(outlines(answers))
         report |= score_report(predictions, mean_mask, rng)
         plot_overlays(best_to_worst_rows(predictions, count=6), out / "overlays.png")
-    with output_file(out / "report.json") as file:
-        file.write(json.dumps(report, indent=2).encode())
+    write_text(out / "report.json", json.dumps(report, indent=2))
     return report

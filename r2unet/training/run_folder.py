@@ -11,12 +11,15 @@ Both checkpoints hold the complete state: settings, weights, optimizer, schedule
 They contain neither times nor paths, so two runs with the same settings on the same machine write identical
 files.
 
-The folder is created when the first file is saved. A run that fails before that leaves no trace.
+One process at a time may train into a folder (`r2unet.training.lock`). A run that fails before the first file
+is saved leaves no trace.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,13 +30,49 @@ from r2unet.data.pairs import Pair
 from r2unet.data.sample import Sample
 from r2unet.data.synthetic import SyntheticLesions
 from r2unet.errors import InputError
-from r2unet.training.checkpoints import checkpoint_errors, read_settings, read_state
+from r2unet.files import output_file
+from r2unet.training.checkpoints import check_network, checkpoint_errors, read_settings, read_state
 from r2unet.training.settings import Settings, as_text, flag
 
 LAST, BEST = "last.npz", "best.npz"
 PATHS = ("data", "labels")  # the files may have moved since a run was started
 RESUME_MAY_CHANGE = (*PATHS, "checkpoint_blocks")  # and memory may be short
 TRAINING_PER_VALIDATION = 5  # generated lesions for training per generated lesion for validation
+
+
+class KeptFile:
+    """A file whose content survives its deletion while it is kept open, until the end of a `with` block.
+
+    An open file that is deleted keeps its content until it is closed, which costs no memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._file = path, None
+
+    def __enter__(self) -> KeptFile:
+        if self.path.exists():
+            self.open()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def open(self) -> None:
+        """Keep the file that now has the path, in place of an older one."""
+        if self._file:
+            self._file.close()
+        if os.name == "posix":  # Windows can neither delete nor replace an open file
+            self._file = open(self.path, "rb")  # noqa: SIM115
+
+    def restore(self) -> bool:
+        """Write the file again if it was deleted. Return whether it was written."""
+        if self._file is None or self.path.exists():
+            return False
+        self._file.seek(0)
+        with output_file(self.path) as file:
+            shutil.copyfileobj(self._file, file)
+        return True
 
 
 def load_datasets(
@@ -81,9 +120,15 @@ def start_or_resume(out: Path, given: dict[str, Any], resume: bool) -> tuple[Set
         raise InputError(
             f"--out {out}: already contains a training run; add --resume, or choose another folder"
         )
-    state = read_state(found)
-    with checkpoint_errors(found):
-        before = read_settings(state)
+    try:
+        state = read_state(found)
+        with checkpoint_errors(found):
+            before = read_settings(state)
+            check_network(before, state["model"])
+    except InputError as error:
+        then = "resumes from best.npz" if (out / BEST).exists() and found.name == LAST else "starts again"
+        fault = str(error).rpartition("; ")[0]  # without the remedy for a checkpoint to predict with
+        raise InputError(f"{fault}; delete this file, and --resume {then}") from None
     for name, value in given.items():
         if name not in RESUME_MAY_CHANGE and value != getattr(before, name):
             raise InputError(

@@ -15,7 +15,8 @@ the same batches again and skips those that are done. A state may be saved after
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from minidl.optim import AdamW, CosineLR
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 from r2unet.scores import baselines
-from r2unet.training.checkpoints import checkpoint_errors, checkpoint_header, write_state
+from r2unet.scores.metrics import METRICS
+from r2unet.training.checkpoints import check_weights, checkpoint_errors, checkpoint_header, write_state
 from r2unet.training.settings import Settings, new_model
 
 MEAN_MASK_IMAGES = 500  # more masks hardly change their mean
@@ -83,7 +85,7 @@ class TrainingState:
         chosen = np.linspace(0, len(training) - 1, min(len(training), MEAN_MASK_IMAGES)).astype(int)
         self.mean_mask = baselines.MeanMask.fit(training[int(i)].mask for i in chosen).mask
         names = "\n".join(training[i].name for i in range(len(training)))
-        self.names_sha256 = hashlib.sha256(names.encode()).hexdigest()
+        self.names_sha256 = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
 
     def end_epoch(self, train_loss: float, scores: dict[str, float]) -> bool:
         """Append the epoch to the history. Return whether its `quality` is the best so far."""
@@ -129,24 +131,90 @@ class TrainingState:
     def load_state_dict(self, state: dict[str, Any], path: Path) -> None:
         """Resume from the content of the checkpoint `path`.
 
-        Raises InputError if it does not belong to these settings and this training set.
+        Raises InputError if it does not belong to these settings and this training set, or if a value is not
+        one that training can have.
         """
+        other_images = InputError(
+            f"--data {self.settings.data}: the images are not those of this run; give the same images, "
+            "or start another run with a new --out"
+        )
+        names = state.get("names_sha256", self.names_sha256)
+        if not isinstance(names, str) or names != self.names_sha256:  # an array compares elementwise
+            raise other_images
         with checkpoint_errors(path):
+            self._check_weights(state)
+            self._check_position(state)
             self.model.load_state_dict(state["trained"] if self.ema else state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.ema:
                 self.ema.load_state_dict({"average": state["model"], "steps": self.optimizer.steps})
             self.schedule.load_state_dict(state["schedule"])
             self.batches_rng.bit_generator.state = self.random = state["random"]
+            if self.batches_rng.bit_generator.state != state["random"]:
+                raise ValueError("its random state is not one of this generator")
             self.history = [dict(row) for row in state["history"]]
-            self.batches_done, self.loss_sum = int(state["batches_done"]), float(state["loss_sum"])
-            steps = len(self.history) * self.batches_per_epoch + self.batches_done
-        if self.schedule.steps != steps or state.get("names_sha256", self.names_sha256) != self.names_sha256:
-            raise InputError(
-                f"--data {self.settings.data}: the images are not those of this run; give the same images, "
-                "or start another run with a new --out"
-            )
+            self.batches_done, self.loss_sum = state["batches_done"], float(state["loss_sum"])
+        if self.schedule.steps != len(self.history) * self.batches_per_epoch + self.batches_done:
+            raise other_images
+
+    def _check_weights(self, state: dict[str, Any]) -> None:
+        """Raise ValueError unless weights and moments are finite, and variances and squares at least 0."""
+        for name in ("model", "trained") if self.ema else ("model",):
+            self.model.check_state_dict(state[name])
+            check_weights(state[name])
+        for slot in self.optimizer.slots:
+            for array in state["optimizer"][slot]:
+                if array.dtype.kind != "f" or not np.isfinite(array).all():
+                    raise ValueError(f"the optimizer's {slot} is {array.dtype}, or contains NaN or infinity")
+        if any((array < 0).any() for array in state["optimizer"]["square"]):
+            raise ValueError("the optimizer's mean of squares contains a negative number")
+
+    def _check_position(self, state: dict[str, Any]) -> None:
+        """Raise ValueError unless the position, the learning rate and the scores are possible in this run."""
+        history, steps, done = state["history"], state["schedule"]["steps"], state["batches_done"]
+        counts = [steps, done, *(row["epoch"] for row in history)]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("a number of steps, batches or epochs is not a natural number")
+        if state["optimizer"]["steps"] != steps or done > self.batches_per_epoch:
+            raise ValueError(f"{steps} steps of the schedule, {done} batches and the optimizer disagree")
+        if [row["epoch"] for row in history] != list(range(1, min(len(history), self.settings.epochs) + 1)):
+            raise ValueError(f"the epochs of its history are not among 1, 2, ..., {self.settings.epochs}")
+        if any(row.keys() != self._score_names() for row in history):
+            raise ValueError("its history has other scores than this version computes")
+        numbers = [state["loss_sum"], *(value for row in history for value in row.values())]
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
+            raise ValueError("a loss or a score is not a finite number")
+        if state["schedule"]["base_lr"] != self.settings.lr:
+            raise ValueError("its learning rate is not that of its settings")
+
+    def _score_names(self) -> set[str]:
+        """Return the columns of the history, which depend on the task."""
+        scores = {"loss"}
+        scores |= set(METRICS) if self.settings.task != "diagnosis" else set()
+        scores |= {"auc"} if self.settings.task != "outline" else set()
+        return {"epoch", "lr", "train_loss", *(f"validation_{name}" for name in scores)}
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, atomically. Raises InputError if the file cannot be written."""
-        write_state(path, self.state_dict())
+        """Write a checkpoint, atomically.
+
+        Raises InputError if the file cannot be written, or if a weight, a moment of the optimizer or a
+        running statistic is not finite. A finite loss does not exclude that: a running variance can overflow,
+        and the last step may have damaged the weights. The old file then stays.
+        """
+        state = self.state_dict()
+        for name, array in arrays_in(state):
+            if not np.isfinite(array).all():
+                raise InputError(
+                    f"{name} is not finite (NaN or infinity) after {len(self.history)} epochs and "
+                    f"{self.batches_done} steps, so {path} is not written; train again with a lower --lr"
+                )
+        write_state(path, state)
+
+
+def arrays_in(tree: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each array in a tree of dictionaries and lists with its name, such as optimizer.exp_avg.3."""
+    if isinstance(tree, np.ndarray):
+        yield name, tree
+    elif isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from arrays_in(value, f"{name}.{key}".lstrip("."))

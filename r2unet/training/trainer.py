@@ -10,7 +10,8 @@ and on Ctrl-C (`r2unet.training.interruption`), always between two steps. A run 
 writes the same files, bit for bit, as one that was never interrupted.
 
 **GPU.** A step does not wait for the GPU. Losses are read every 20 steps, in one copy
-(`r2unet.training.loss_log`), and before each save: a state that is not finite never replaces a good one.
+(`r2unet.training.loss_log`), and before each save, when the weights are checked, too: a state that is not
+finite never replaces a good one.
 
 **Moving average.** With `ema`, validation and best.npz use a moving average of the weights (`minidl.ema`).
 The optimizer still updates the weights themselves.
@@ -45,7 +46,7 @@ from r2unet.training.calibrate import add_calibration
 from r2unet.training.interruption import Interrupted, StopSignal
 from r2unet.training.loss_log import LossLog, Step, check_finite
 from r2unet.training.reporting import epoch_line, progress_bar, write_history, write_report
-from r2unet.training.run_folder import BEST, LAST
+from r2unet.training.run_folder import BEST, LAST, KeptFile
 from r2unet.training.settings import Settings, new_objective
 from r2unet.training.state import TrainingState
 
@@ -100,6 +101,7 @@ class Trainer:
         )
         self.losses = LossLog()
         self.stop = StopSignal()
+        self.best_file = KeptFile(out / BEST)
         self.last_save = time.monotonic()
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -113,7 +115,7 @@ class Trainer:
             self.settings, len(self.training), len(state.history), state.batches_done, show=self.bar
         )
         # NumPy's warnings about overflow are off: the losses are checked, and the error names the images.
-        with self.stop, bar, np.errstate(all="ignore"):
+        with self.stop, bar, np.errstate(all="ignore"), self.best_file:
             while not state.finished():
                 started, uninterrupted = time.monotonic(), state.batches_done == 0
                 train_loss = self.train_epoch(bar)
@@ -130,9 +132,10 @@ class Trainer:
                 self.on_epoch_end(len(state.history), seconds if uninterrupted else None)
                 if self.stop.requested and not state.finished():
                     self._interrupt()
-        if not (self.out / LAST).exists():  # killed in its last epoch, between saving best.npz and last.npz
-            write_history(self.out, state.history)
-            self.save(LAST)
+            if not (self.out / LAST).exists():  # killed in the last epoch, between best.npz and last.npz
+                write_history(self.out, state.history)
+                self.save(LAST)
+            self.restore_best()
         if len(state.history) < epochs:
             self.log(f"stopped early: no better validation Jaccard in {self.settings.patience} epochs")
         if self.settings.task != "outline":
@@ -151,9 +154,9 @@ class Trainer:
             state.batches_done += 1
             if self.device == "cpu" or len(self.losses.unread) == STEPS_PER_READ:
                 bar.set_postfix(loss=f"{self.read_losses():.3f}", refresh=False)
-            bar.update(len(batch.names))
-            if self.stop.requested:
+            if self.stop.requested:  # before the bar, because the terminal may be closed
                 self._interrupt()
+            bar.update(len(batch.names))
             if time.monotonic() - self.last_save > SAVE_SECONDS:
                 self.save(LAST)
         self.read_losses()
@@ -217,8 +220,20 @@ class Trainer:
     def save(self, name: str) -> None:
         """Save the state to a file in `out`. Raises InputError if it is not finite or cannot be written."""
         self.read_losses()
+        if name == LAST and self.state.history:
+            self.restore_best()
         self.state.save(self.out / name)
+        if name == BEST:
+            self.best_file.open()
         self.last_save = time.monotonic()
+
+    def restore_best(self) -> None:
+        """Write best.npz again if it was deleted: without it, a finished run could not write its report."""
+        if self.best_file.restore():
+            self.log(f"{self.best_file.path} was deleted; it is written again")
+        elif not self.best_file.path.exists():
+            self.log(f"{self.best_file.path} is missing; the newest state takes its place")
+            self.save(BEST)
 
     def profile(self) -> str:
         """Run a few steps without saving anything; return the table of their cost."""

@@ -1,9 +1,12 @@
 """Initial weights have the right variance, and it preserves a signal through many layers."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from minidl.init import kaiming_normal, xavier_normal
+from minidl.init import kaiming_normal, shapes_only, xavier_normal
+from minidl.nn import BatchNorm2d, Conv2d, Sequential
 
 
 @pytest.mark.parametrize("fan_in", [1, 27, 576])
@@ -50,3 +53,27 @@ def test_xavier_preserves_the_signal_through_fifty_linear_layers(rng):
     for _ in range(50):
         x = x @ xavier_normal((256, 256), 256, 256, rng)
     assert 0.2 < np.square(x).mean() / before < 5.0
+
+
+class TestShapesOnly:
+    def test_a_network_of_a_terabyte_takes_no_memory(self, rng):
+        tracemalloc.start()
+        with shapes_only():
+            layers = Sequential(Conv2d(300_000, 100_000, 3, rng=rng), BatchNorm2d(10_000_000))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 100_000
+        shapes = layers.state_shapes()
+        assert shapes["layers.0.weight"] == (100_000, 300_000, 3, 3)
+        assert shapes["layers.1.running_var"] == (10_000_000,)
+
+    def test_draws_no_random_numbers(self):
+        rng, other = np.random.default_rng(0), np.random.default_rng(0)
+        with shapes_only():
+            kaiming_normal((2, 3), 3, rng)
+        assert rng.normal() == other.normal()
+
+    def test_ends_with_its_block_even_after_an_error(self, rng):
+        with pytest.raises(KeyError), shapes_only():
+            raise KeyError
+        assert kaiming_normal((2, 3), 3, rng).std() > 0

@@ -143,6 +143,25 @@ class TestState:
         with pytest.raises(ValueError, match=r"scale is \(1,\), expected \(2,\)"):
             net.load_state_dict({**net.state_dict(), "scale": np.zeros(1, np.float32)})
 
+    @pytest.mark.parametrize("dtype", ["complex64", "U4", "M8[s]", "uint8", "int64", "bool", "object"])
+    def test_numbers_that_are_not_floating_point_are_rejected_by_name(self, net, dtype):
+        before = net.state_dict()
+        with pytest.raises(ValueError, match=r"scale is .*, expected float32"):
+            net.load_state_dict({**before, "scale": np.ones(2, np.uint8).astype(dtype)})
+        np.testing.assert_array_equal(net.scale.numpy(), before["scale"])
+
+    def test_a_list_instead_of_an_array_is_rejected(self, net):
+        with pytest.raises(ValueError, match=r"scale is list, expected float32"):
+            net.load_state_dict({**net.state_dict(), "scale": [1.0, 2.0]})
+
+    @pytest.mark.parametrize("dtype", [np.float16, np.float64])
+    def test_floating_point_numbers_of_any_precision_are_accepted(self, net, dtype):
+        net.load_state_dict({name: array.astype(dtype) for name, array in net.state_dict().items()})
+        assert net.scale.dtype == np.float32
+
+    def test_shapes_are_those_of_the_state(self, net):
+        assert net.state_shapes() == {name: array.shape for name, array in net.state_dict().items()}
+
     def test_to_converts_parameters_and_buffers_in_place(self, net, rng):
         assert net.to(np.float64) is net
         assert {a.dtype for a in net.state_dict().values()} == {np.dtype(np.float64)}

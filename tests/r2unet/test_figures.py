@@ -3,10 +3,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from r2unet.errors import InputError
-from r2unet.figures import new_figure, save_figure
+from r2unet.figures import cell_height, draw_outline, new_figure, printable, save_figure
 
 
 def test_a_path_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
@@ -43,3 +44,24 @@ def test_matplotlib_is_imported_only_to_draw_and_pyplot_never(tmp_path):
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("name", [r"$\frac$", "$x$ and $y$", r"\$a$", "$"])
+def test_a_name_is_drawn_as_it_is_and_not_as_a_formula(tmp_path, name):
+    figure = new_figure(4, 1)
+    text = figure.text(0, 0.5, printable(name))
+    save_figure(figure, tmp_path / "a.png")
+    assert text._preprocess_math(text.get_text()) == (name, False)
+
+
+@pytest.mark.parametrize(
+    "shape, height", [((60, 80, 3), 1.5), ((80, 60), 8 / 3), ((20_000_000, 1), 4.0), ((1, 20_000_000), 0.4)]
+)
+def test_images_are_drawn_at_a_bounded_height(shape, height):
+    assert cell_height(np.broadcast_to(np.uint8(0), shape), 2.0) == pytest.approx(height)
+
+
+def test_a_line_of_pixels_has_no_outline(tmp_path):
+    figure = new_figure(1, 1)
+    draw_outline(figure.add_subplot(), np.array([[0, 1, 0]]), 0.5, "red")
+    save_figure(figure, tmp_path / "a.png")

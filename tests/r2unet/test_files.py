@@ -1,12 +1,14 @@
-"""Output files are written completely or not at all; folders are checked before the work begins."""
+"""Texts are read up to a limit; output is written completely or not at all; folders are checked first."""
 
 import os
 from pathlib import Path
 
 import pytest
 
+from r2unet.data.diagnoses import read_labels
+from r2unet.diagnosis.csv_tables import read_table
 from r2unet.errors import InputError
-from r2unet.files import check_writable, output_file
+from r2unet.files import NameTooLongError, check_writable, open_table, output_file, read_text, write_text
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
@@ -17,6 +19,53 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         raise OSError(28, "No space left on device")
     assert path.read_bytes() == b"the old one"
     assert os.listdir(tmp_path) == ["m.png"]
+
+
+class TestReadText:
+    def test_returns_the_text_with_its_line_ends(self, tmp_path):
+        (tmp_path / "a.csv").write_bytes("\ufeffLäsion\r\n1\n".encode())
+        assert open_table(tmp_path / "a.csv").read() == "Läsion\r\n1\n"
+        assert read_text(tmp_path / "a.csv") == "\ufeffLäsion\r\n1\n"
+
+    def test_a_text_that_is_too_large_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("r2unet.files.MAX_TEXT", 2 * 1024**2)
+        (tmp_path / "a.json").write_bytes(b" " * (2 * 1024**2))
+        assert len(read_text(tmp_path / "a.json")) == 2 * 1024**2
+        (tmp_path / "a.json").write_bytes(b" " * (2 * 1024**2 + 1))
+        with pytest.raises(ValueError, match="more than 2 MB, too large"):
+            read_text(tmp_path / "a.json")
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+    def test_every_reader_of_tables_refuses_a_pipe_at_once(self, tmp_path):
+        os.mkfifo(tmp_path / "labels.csv")
+        for read in (read_labels, read_table):
+            with pytest.raises(InputError, match="cannot be read .*not a regular file"):
+                read(tmp_path / "labels.csv")
+
+    def test_a_table_that_is_not_text_is_refused(self, tmp_path):
+        (tmp_path / "labels.csv").write_bytes(b"\xff")
+        with pytest.raises(InputError, match="is not a table of text .*; save it as CSV in UTF-8"):
+            read_labels(tmp_path / "labels.csv")
+
+
+def test_a_device_is_not_replaced():
+    with pytest.raises(InputError) as caught, output_file("/dev/null"):
+        pass
+    expected = "/dev/null: cannot be written (it is a device, not a regular file); choose another name"
+    assert str(caught.value) == expected
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
+    with output_file(tmp_path / ("x" * 255)) as file:
+        file.write(b"1")
+    with pytest.raises(NameTooLongError, match="a shorter name"), output_file(tmp_path / ("x" * 256)):
+        pass
+    assert os.listdir(tmp_path) == ["x" * 255]
+
+
+def test_text_is_utf_8_whatever_a_name_contains(tmp_path):
+    write_text(tmp_path / "a.csv", f"Läsion,{os.fsdecode(b'leg' + bytes([255]))}\n")
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "Läsion,leg\\udcff\n"
 
 
 class TestCheckWritable:

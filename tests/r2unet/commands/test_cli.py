@@ -124,11 +124,14 @@ class TestTrain:
         contents = {(tmp_path / name / "last.npz").read_bytes() for name in "abd"}
         assert len(contents) == 1 and len(list((tmp_path / "c").iterdir())) == 2
 
-    def test_ctrl_c_saves_and_prints_how_to_resume(self, program, tiny, tmp_path):
-        child = program("train", *tiny, "--epochs", 100_000, "--out", tmp_path / "a")
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+    def test_a_signal_saves_and_prints_how_to_resume(self, program, tiny, tmp_path, number):
+        # The tests themselves may run where both signals are ignored, as by nohup in the background.
+        code = f"import signal\nsignal.signal({number}, signal.default_int_handler)\nsys.exit(main())"
+        child = program("train", *tiny, "--epochs", 100_000, "--out", tmp_path / "a", code=code)
         while not child.stdout.readline().startswith("epoch "):
             assert child.poll() is None
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         _, err = child.communicate(timeout=60)
         assert child.returncode == 130
         assert "all progress is saved; resume with: r2unet train --resume --out" in err

@@ -105,7 +105,7 @@ class TestTrainRefused:
         checkpoint.save(tmp_path / "last.npz", state)
         before = (tmp_path / "last.npz").read_bytes()
         result = r2unet("train", "--resume", "--out", tmp_path)
-        assert_refused(result, "the loss is nan in epoch 2, step 1, on synthetic_", "lower --lr")
+        assert_refused(result, "last.npz: its parts do not fit together", "head.weight contains NaN")
         assert (tmp_path / "last.npz").read_bytes() == before
 
     def test_batches_larger_than_memory(self, program, tiny, tmp_path):
@@ -114,10 +114,16 @@ class TestTrainRefused:
         assert_refused(ended(child), "--batch-size 2", "not enough memory", "--widths")
         assert not (tmp_path / "a").exists()
 
+    def test_no_space_for_an_exported_file(self, program, trained, tmp_path):
+        words = "export", trained / "best.npz", "--out", tmp_path / "a" / "w.npz"
+        child = program(*words, code=limited("RLIMIT_FSIZE", 4_000))
+        assert_refused(ended(child), tmp_path / "a" / "w.npz", "cannot be written", "--out")
+        assert list((tmp_path / "a").iterdir()) == []
+
     def test_no_space_for_the_checkpoint(self, program, tiny, tmp_path):
         child = program("train", *tiny, "--out", tmp_path / "a", code=limited("RLIMIT_FSIZE", 20_000))
         assert_refused(ended(child), tmp_path / "a" / "best.npz", "cannot be written", "--out")
-        assert list((tmp_path / "a").iterdir()) == []
+        assert list(tmp_path.iterdir()) == []
 
 
 def without_gpu(tmp_path, message):

@@ -85,6 +85,36 @@ class TestReadImage:
         path = save(np.array([[0, 0x8000, 0xFFFF]], dtype=np.uint16), tmp_path / "deep.png")
         assert read_image(path)[0, :, 0].tolist() == [0, 128, 255]
 
+    @pytest.mark.parametrize("tag, value", [("MaxSampleValue", 4095), ("BitsPerSample", None)])
+    def test_of_twelve_bits_the_upper_byte_is_read_if_the_file_says_so(self, tmp_path, tag, value):
+        path = tmp_path / "twelve.tif"
+        if tag == "MaxSampleValue":
+            pixels = np.array([[0, 0x800, 0xFFF]], dtype=np.uint16)
+            Image.fromarray(pixels).save(path, tiffinfo={281: value})
+        else:
+            path.write_bytes(tiff_of_twelve_bits([0x000, 0x800, 0xFFF, 0x7FF]))
+        assert read_image(path)[0, :3, 0].tolist() == [0, 128, 255]
+
+    @pytest.mark.parametrize("suffix", ["png", "tif"])
+    def test_twelve_bits_in_sixteen_without_a_word_are_an_error(self, tmp_path, suffix):
+        path = save(np.array([[0, 0x800, 0xFFF]], dtype=np.uint16), tmp_path / f"twelve.{suffix}")
+        assert_refused(lambda: read_image(path), path, "almost black (at most 15 of 255", "convert it to 8")
+
+    def test_twelve_bits_in_sixteen_are_an_error_in_colour_too(self, tmp_path):
+        path = tmp_path / "colour.png"
+        path.write_bytes(png_of_sixteen_bits(np.full((2, 2, 3), 0xFFF)))
+        assert_refused(lambda: read_image(path), path, "almost black", "convert it to 8 bits")
+        path.write_bytes(png_of_sixteen_bits(np.full((2, 2, 3), 0x8000)))
+        assert read_image(path)[0, 0].tolist() == [128, 128, 128]
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.int32])
+    def test_numbers_without_a_known_white_are_an_error(self, tmp_path, dtype):
+        path = save(np.array([[0, 1]], dtype=dtype), tmp_path / "numbers.tif")
+        assert_refused(lambda: read_image(path), path, "do not say which one is white", "convert it to 8")
+
+    def test_a_black_image_of_eight_bits_is_read(self, tmp_path):
+        assert read_image(save(np.zeros((4, 4), np.uint8), tmp_path / "black.png")).max() == 0
+
     def test_transparency_in_a_palette_does_not_change_the_colours(self, tmp_path, recwarn):
         path = tmp_path / "palette.png"
         Image.new("RGB", (4, 4), (200, 10, 30)).quantize(4).save(path, transparency=b"\x80" * 4)
@@ -201,11 +231,35 @@ class TestResize:
         assert np.allclose(resized, [[0, 0.25, 0.75, 1]])
 
 
-def png_header(width, height):
-    """A PNG whose header declares a size, without pixels."""
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return start + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+def chunk(name, content):
+    """A chunk of a PNG."""
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+
+def png(width, height, pixels=b"", bits=8, colour=0):
+    """A PNG whose header declares a size; by default without the pixels."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def png_of_sixteen_bits(pixels):
+    """A PNG of RGB values (H, W, 3), which Pillow cannot write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)  # 0 is "no filter"
+    height, width, _ = pixels.shape
+    return png(width, height, zlib.compress(rows), bits=16, colour=2)
+
+
+def tiff_of_twelve_bits(row):
+    """A TIFF of a single row of an even number of grey values from 0 to 4095, which Pillow cannot write."""
+    bits = "".join(f"{value:012b}" for value in row)
+    content = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    # width, height, bits per sample, compression, photometric, offset, samples, rows per strip, bytes
+    numbers = {256: len(row), 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(content)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in numbers.items())
+    start = struct.pack("<2sHI", b"II", 42, 8 + len(content))
+    return start + content + struct.pack("<H", len(numbers)) + entries + bytes(4)
 
 
 @pytest.mark.parametrize("read", [read_image, read_mask, lambda path: read_image(path, 8)])
@@ -215,11 +269,23 @@ class TestUnusableFiles:
         [
             (b"", "empty (0 bytes)"),
             (b"Not Found", "not an image that Pillow can read"),
-            (png_header(10_000, 10_000), "more than 89 million pixels"),
-            (png_header(20_000, 20_000), "more than 89 million pixels"),
-            (png_header(0, 10), "not an image that Pillow can read"),
+            (png(10_000, 10_000), "more than 89 million pixels"),
+            (png(20_000, 20_000), "more than 89 million pixels"),
+            (png(0, 10), "not an image that Pillow can read"),
+            (png(70_000, 1), "a side of more than 65,535"),
+            (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image"),
+            (b"P5 2 2 255\n\0\0\0\0", "not an image that Pillow can read as JPEG, PNG, BMP, TIFF, WEBP"),
         ],
-        ids=["empty", "a web page", "100 million pixels", "400 million pixels", "no pixels"],
+        ids=[
+            "empty",
+            "a web page",
+            "100 million pixels",
+            "400 million pixels",
+            "no pixels",
+            "a line",
+            "a program for Ghostscript",
+            "another format",
+        ],
     )
     def test_the_error_says_what_is_wrong(self, tmp_path, read, content, words):
         path = tmp_path / "bad.jpg"
@@ -229,14 +295,46 @@ class TestUnusableFiles:
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
     def test_a_size_at_which_pillow_only_warns_is_an_error(self, tmp_path, read):
         path = tmp_path / "large.png"
-        path.write_bytes(png_header(10_000, 10_000))
+        path.write_bytes(png(10_000, 10_000))
         assert_refused(lambda: read(path), path, "more than 89 million pixels")
 
     def test_a_missing_file_and_a_folder_are_errors(self, tmp_path, read):
         assert_refused(lambda: read(tmp_path / "none.jpg"), tmp_path / "none.jpg", "No such file")
         assert_refused(lambda: read(tmp_path), tmp_path, "s a directory" if os.name == "posix" else "cannot")
 
-    @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp"])
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+    def test_a_pipe_and_an_endless_device_are_errors_at_once(self, tmp_path, read):
+        path = tmp_path / "pipe.png"
+        os.mkfifo(path)
+        assert_refused(lambda: read(path), path, "not a regular file")
+        assert_refused(lambda: read("/dev/zero"), "/dev/zero", "not a regular file")
+
+    def test_a_flipped_bit_in_a_png_is_an_error_and_never_another_image(self, tmp_path, read):
+        noise = np.random.default_rng(0).integers(0, 2, (24, 24), dtype=np.uint8) * np.uint8(255)
+        path = save(noise, tmp_path / "noise.png")
+        whole, image = path.read_bytes(), read(path)
+        pixels = range(whole.index(b"IDAT") + 4, len(whole) - 16)
+        for place in pixels[::7]:
+            damaged = bytearray(whole)
+            damaged[place] ^= 4
+            path.write_bytes(damaged)
+            assert_refused(lambda: read(path), path, "damaged")
+        path.write_bytes(whole)
+        assert np.array_equal(read(path), image)
+
+    @pytest.mark.parametrize(
+        "error", [IndexError, KeyError, TypeError, RuntimeError, struct.error, OverflowError, MemoryError]
+    )
+    def test_whatever_a_decoder_raises_is_an_input_error(self, tmp_path, read, error, monkeypatch):
+        path = save(np.zeros((4, 4), np.uint8), tmp_path / "a.bmp")
+
+        def fail(image):
+            raise error("a\nb")
+
+        monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", fail)
+        assert_refused(lambda: read(path), path, "memory" if error is MemoryError else "damaged")
+
+    @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "tif"])
     def test_a_truncated_file_is_an_error(self, tmp_path, read, suffix):
         noise = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
         whole = save(noise, tmp_path / f"whole.{suffix}").read_bytes()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from r2unet.data import lesion_images
 from r2unet.data.images import read_image, read_mask
 from r2unet.data.isic import find_pairs
 from r2unet.data.lesion_images import LesionImages, read_pair
@@ -101,14 +102,83 @@ class TestCache:
     def cache(self, tmp_path):
         return tmp_path / "cache"
 
-    def test_is_a_file_that_is_mapped_and_not_rewritten(self, pairs, cache):
-        LesionImages(pairs, 4, cache=cache)
+    @pytest.fixture
+    def damaged(self, pairs, cache, capsys):
+        """A function that changes the bytes of the cache file, and returns what stderr says about it."""
+
+        def damage(change):
+            LesionImages(pairs, 4, cache=cache)
+            (file,) = cache.iterdir()
+            whole = file.read_bytes()
+            file.write_bytes(change(bytearray(whole)))
+            capsys.readouterr()
+            for pair, sample in zip(pairs, LesionImages(pairs, 4, cache=cache), strict=True):
+                assert np.array_equal(sample.image, read_image(pair.image, 4))
+            assert file.read_bytes() == whole and list(cache.iterdir()) == [file]
+            out, err = capsys.readouterr()
+            assert out == "" and err.count("\n") <= 1
+            return err.removeprefix(f"{file}: ")
+
+        return damage
+
+    def test_is_a_file_that_is_not_rewritten(self, pairs, cache, monkeypatch):
+        first = LesionImages(pairs, 4, cache=cache)
         (file,) = cache.iterdir()
-        # If the images were decoded again, this byte of the last mask would be overwritten.
-        content = file.read_bytes()
-        file.write_bytes(content[:-1] + b"\x07")
-        assert LesionImages(pairs, 4, cache=cache)[3].mask[3, 3] == 7
+        monkeypatch.setattr("r2unet.data.lesion_images._decode", None)
+        assert np.array_equal(LesionImages(pairs, 4, cache=cache)[3].image, first[3].image)
         assert list(cache.iterdir()) == [file]
+
+    def test_can_be_read_with_numpy(self, pairs, cache):
+        data = LesionImages(pairs, 4, cache=cache)
+        (file,) = cache.iterdir()
+        pixels = np.load(file)
+        assert (pixels.shape, pixels.dtype) == ((4, 4, 4, 4), np.uint8)
+        assert np.array_equal(pixels[2, ..., :3], data[2].image)
+
+    def test_with_any_changed_bit_is_made_again(self, damaged):
+        rng = np.random.default_rng(0)
+
+        def flip(content):
+            content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+            return content
+
+        for _ in range(30):
+            assert damaged(flip).endswith("; reading the images again\n")
+
+    @pytest.mark.parametrize(
+        "change, words",
+        [
+            (lambda content: content[:150], "another length"),
+            (lambda content: content + b"0", "another length"),
+            (lambda content: b"", "another length"),
+            (lambda content: content.replace(b"|u1", b"|i1"), "header"),
+            (lambda content: content.replace(b"(4, 4, 4, 4)", b"(2, 8, 4, 4)"), "header"),
+            (lambda content: bytes(len(content)), "header"),
+            (lambda content: content[:128] + bytes(len(content) - 128), "checksum"),
+        ],
+    )
+    def test_that_is_damaged_is_made_again_with_one_line_of_explanation(self, damaged, change, words):
+        assert words in damaged(change)
+
+    def test_that_two_trainings_fill_at_the_same_time_is_whole(self, pairs, cache, monkeypatch):
+        decode, others = lesion_images._decode, []
+
+        def slow(pair, size):  # another training starts and ends while this one reads its last image
+            if pair is pairs[3] and not others:
+                others.append(None)
+                others[0] = LesionImages(pairs, 4, cache=cache)
+            return decode(pair, size)
+
+        monkeypatch.setattr(lesion_images, "_decode", slow)
+        for data in (LesionImages(pairs, 4, threads=1, cache=cache), *others):
+            for pair, sample in zip(pairs, data, strict=True):
+                assert np.array_equal(sample.image, read_image(pair.image, 4))
+        assert len(others) == 1 and len(list(cache.iterdir())) == 1
+
+    def test_of_a_name_that_is_not_utf_8(self, pairs, cache):
+        name = os.fsdecode(b"ISIC_0000001\xff.png")
+        pairs[0] = pairs[0]._replace(image=pairs[0].image.rename(pairs[0].image.with_name(name)))
+        assert len(LesionImages(pairs, 4, cache=cache)) == 4
 
     def test_another_size_selection_or_order_makes_another_file(self, pairs, cache):
         for chosen, size in ((pairs, 4), (pairs, 5), (pairs[1:], 4), (pairs[::-1], 4)):
@@ -135,12 +205,15 @@ class TestCache:
         assert_refused(lambda: LesionImages(pairs, 4, cache=cache), pairs[3].image, "download it again")
         assert list(cache.iterdir()) == []
 
-    def test_the_error_names_a_damaged_file_or_folder(self, pairs, cache, tmp_path):
+    def test_in_the_place_of_a_file_is_an_error(self, pairs):
+        assert_refused(lambda: LesionImages(pairs, 4, cache=pairs[0].image), pairs[0].image, "another folder")
+
+    def test_is_no_pipe(self, pairs, cache):
         LesionImages(pairs, 4, cache=cache)
         (file,) = cache.iterdir()
-        file.write_bytes(file.read_bytes()[:150])
-        assert_refused(lambda: LesionImages(pairs, 4, cache=cache), file, "delete this file")
-        assert_refused(lambda: LesionImages(pairs, 4, cache=pairs[0].image), pairs[0].image, "another folder")
+        file.unlink()
+        os.mkfifo(file)
+        assert_refused(lambda: LesionImages(pairs, 4, cache=cache), file, "it is a pipe")
 
 
 @pytest.mark.skipif("ISIC_ROOT" not in os.environ, reason="set ISIC_ROOT to a folder of ISIC 2017 images")

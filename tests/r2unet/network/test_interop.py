@@ -1,7 +1,9 @@
 """Weights trained with PyTorch give the same outputs here, or an error message in one line."""
 
 import json
+import os
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,38 @@ class TestRefused:
         assert "U_Net, R2U_Net, AttU_Net or R2AttU_Net; its first name is layer1.weight" in message
         assert "it is empty" in self.changed(tmp_path, {}, lambda s: None)
 
+    @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.complex64, "U3"])
+    def test_an_entry_that_is_not_floating_point(self, lee_state, tmp_path, dtype):
+        def convert(s):
+            s["Conv1.conv.0.bias"] = np.ones(3, np.uint8).astype(dtype)
+
+        assert "Conv1.conv.0.bias is " in self.changed(tmp_path, lee_state("U_Net"), convert)
+
+    @pytest.mark.parametrize("shape", [(20_000, 3, 0, 3), (10**9, 3, 0, 3)])
+    def test_shapes_of_a_huge_network_without_numbers(self, lee_state, tmp_path, shape):
+        """An array without numbers may have any shape; the network of these shapes would take gigabytes."""
+        state = {name: array for name, array in lee_state("U_Net").items() if "conv.0" not in name}
+        state |= {f"Conv{n}.conv.0.weight": np.empty(shape, np.float32) for n in (1, 2, 3)}
+        path = write_npz(tmp_path / "weights.npz", state)
+        tracemalloc.start()
+        message = refusal(lambda: read_pytorch(path))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert message.startswith(f"{path}: ") and len(message) < 500 and peak < 20_000_000
+
+    def test_a_flipped_bit(self, lee_state, tmp_path):
+        path = write_npz(tmp_path / "weights.npz", lee_state("U_Net"))
+        content = bytearray(path.read_bytes())
+        content[content.index(lee_state("U_Net")["Conv1.conv.0.weight"].tobytes()) + 30] ^= 1
+        path.write_bytes(content)
+        assert "Bad CRC-32" in refusal(lambda: read_pytorch(path))
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+    @pytest.mark.parametrize("name", ["weights.npz", "weights.safetensors"])
+    def test_a_pipe(self, name, tmp_path):
+        os.mkfifo(tmp_path / name)
+        assert "not a regular file" in refusal(lambda: load_state_dict(tmp_path / name))
+
     def test_steps_for_a_network_without_recurrence(self, lee_state, tmp_path):
         path = write_npz(tmp_path / "weights.npz", lee_state("U_Net"))
         assert "has no recurrence" in refusal(lambda: read_pytorch(path, steps=3))
@@ -229,6 +263,43 @@ class TestSafetensors:
         text = json.dumps(header).encode()
         content = len(text).to_bytes(8, "little") + text + bytes(8)
         assert "w.safetensors: is not a .safetensors file" in refusal(lambda: self.read(tmp_path, content))
+
+    def file(self, entries, numbers):
+        """Return a file with any entries (name, offsets) of shape (2,), in this order."""
+        texts = [
+            f'"{name}":{{"dtype":"F32","shape":[2],"data_offsets":[{begin},{end}]}}'
+            for name, begin, end in entries
+        ]
+        text = f"{{{','.join(texts)}}}".encode()
+        return len(text).to_bytes(8, "little") + text + numbers
+
+    @pytest.mark.parametrize(
+        "entries, numbers, words",
+        [
+            ([("a", 0, 8), ("b", 0, 8)], 8, "b (2,) is in bytes 0 to 8, expected 8 to 16"),
+            ([("a", 0, 8), ("b", 4, 12)], 12, "b (2,) is in bytes 4 to 12, expected 8 to 16"),
+            ([("a", 0, 8), ("b", 16, 24)], 24, "b (2,) is in bytes 16 to 24, expected 8 to 16"),
+            ([("a", 0, 8), ("a", 8, 16)], 16, "a is listed twice"),
+            ([("a", 0, 8)], 16, "its tensors have 8 bytes, but the file has 16"),
+            ([("a", 0, 8)], 4, "its tensors have 8 bytes, but the file has 4"),
+        ],
+        ids=["shared", "overlap", "gap", "duplicate", "more", "less"],
+    )
+    def test_tensors_that_do_not_cover_the_file_once_are_refused(self, tmp_path, entries, numbers, words):
+        assert words in refusal(lambda: self.read(tmp_path, self.file(entries, bytes(numbers))))
+
+    def test_tensors_in_another_order_than_their_numbers_are_read(self, tmp_path):
+        numbers = np.array([1, 2, 3, 4], "<f4").tobytes()
+        found = self.read(tmp_path, self.file([("b", 8, 16), ("a", 0, 8)], numbers))
+        assert found["a"].tolist() == [1, 2] and found["b"].tolist() == [3, 4]
+
+    def test_a_header_beyond_its_limit_is_refused(self, tmp_path):
+        content = (2 * 1024**2).to_bytes(8, "little") + b"[" * 2 * 1024**2
+        assert "more than the file or the limit" in refusal(lambda: self.read(tmp_path, content))
+
+    def test_a_header_of_endless_nesting_is_refused(self, tmp_path):
+        content = (500_000).to_bytes(8, "little") + b"[" * 500_000
+        refusal(lambda: self.read(tmp_path, content))
 
     def test_a_truncated_file_is_refused(self, rng, tmp_path):
         content = safetensors({"a": rng.normal(size=9)})

@@ -336,6 +336,7 @@ def test_the_command_corrects_the_probabilities_as_the_checkpoint_says(
     settings = Settings(size=16, widths=(2, 4), task="both", classes="types-3")
     network = new_model(settings, rng).eval()
     entry = {"temperature": {"one view": 2.0, "eight views": 9.0}, "log_weights": CORRECTION.log_weights}
+    entry["shares"] = np.full(3, 1 / 3)
     state = {**checkpoint_header(settings), "model": network.state_dict(), "diagnosis": entry}
     write_state(tmp_path / "f.npz", state)
     Image.fromarray(image).save(tmp_path / "a.png")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from minidl import Tensor
 from r2unet.errors import InputError
 from r2unet.prediction.photographs import Result, find_photographs, predict_files
 from r2unet.training.checkpoints import load_model
@@ -95,6 +96,27 @@ class TestPredictFiles:
         results = predicted(files, tmp_path / "out")
         assert [type(results[file]) for file in files] == [Result, InputError, Result]
         assert str(results[files[1]]).startswith(f"{files[1]}: ")
+        assert sorted(p.name[0] for p in (tmp_path / "out").iterdir()) == ["a", "c"]
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_a_prediction_that_is_not_finite_is_an_error_of_its_file_and_no_mask(self, tmp_path, value):
+        class Broken(DarkIsLesion):
+            """Fails for images that contain white."""
+
+            def forward(self, x: Tensor) -> Tensor:
+                y = super().forward(x)
+                y.data[0, 0, 0, 0] = value if x.numpy().max() == 2.0 else 0.0
+                return y
+
+        files = [tmp_path / f"{name}.png" for name in "abc"]
+        for file in files:
+            Image.fromarray(dark_quarter(8, 8)).save(file)
+        Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).save(files[1])
+        results = dict(predict_files(Broken(), 8, files, tmp_path / "out"))
+        assert [type(results[file]) for file in files] == [Result, InputError, Result]
+        message = str(results[files[1]])
+        assert message.startswith(f"{files[1]}: the network's answer contains NaN or infinity")
+        assert "give another checkpoint" in message
         assert sorted(p.name[0] for p in (tmp_path / "out").iterdir()) == ["a", "c"]
 
     def test_without_a_readable_file_no_folder_is_created(self, tmp_path):

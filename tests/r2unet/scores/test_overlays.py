@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from r2unet.figures import PREDICTION, TRUTH
 from r2unet.scores.overlays import OverlayRow, plot_overlays
@@ -67,3 +68,12 @@ def test_plotting_does_not_change_the_arrays(tmp_path):
     plot_overlays([row], tmp_path / "overlays.png")
     for array, original in zip(row[:3], before, strict=True):
         np.testing.assert_array_equal(array, original)
+
+
+@pytest.mark.parametrize("shape", [(2_000_000, 1), (1, 2_000_000)])
+def test_an_image_of_one_line_of_pixels_gives_a_page_of_ordinary_size(tmp_path, shape):
+    image, mask = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
+    mask.ravel()[:1_000_000] = 1
+    plot_overlays([(image, mask, mask, r"$\frac$" + "\udcff" * 300, 1.0)], tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as page:
+        assert max(page.size) < 1600

@@ -149,7 +149,9 @@ def test_rows_are_compared_with_the_first_row_that_has_diagnoses(tmp_path, proba
 def test_the_best_epoch_has_the_best_sum_of_jaccard_and_auc(tmp_path, probabilities):
     plan = new_plan({"weak": "both"}, seeds=[0])
     scores = [(0.5, 0.5), (0.9, 0.3), (0.7, 0.7), (0.1, 0.9), (0.75, 0.71)]
-    history = [{"epoch": i, "validation_jaccard": j, "validation_auc": a} for i, (j, a) in enumerate(scores)]
+    history = [
+        {"epoch": i, "validation_jaccard": j, "validation_auc": a} for i, (j, a) in enumerate(scores, 1)
+    ]
     report = outline_report([0.8]) | diagnosis_report(probabilities["weak", 0])
     write_run(tmp_path / "weak/seed-0", report, history[:4])
     write_run(tmp_path / "late/weak/seed-0", report, history)

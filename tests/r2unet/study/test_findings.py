@@ -2,13 +2,14 @@
 
 import json
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from r2unet.errors import InputError
 from r2unet.scores.metrics import bootstrap_interval
-from r2unet.study.findings import agreement, collect, compare_runs, read_run
+from r2unet.study.findings import Run, _check_same_images, agreement, collect, compare_runs, read_run
 from r2unet.study.plan import read_plan
 
 
@@ -58,6 +59,18 @@ def test_a_study_without_a_finished_training_is_rejected(study, tmp_path):
     (tmp_path / "study.json").write_bytes((out / "study.json").read_bytes())
     with pytest.raises(InputError, match="no training run of this study is finished"):
         collect(tmp_path, read_plan(tmp_path))
+
+
+def test_a_run_that_was_scored_on_other_images_is_named():
+    def run(seed, *images):
+        scores = {"model": {"jaccard_by_image": dict.fromkeys(images, 0.5)}}
+        return Run(seed, Path(f"run-{seed}-{''.join(images)}"), None, [], scores, None)
+
+    _check_same_images([run(0, "a", "b"), run(0, "b", "a"), run(1, "c")], same_images=False)
+    with pytest.raises(InputError, match="run-0-c: was scored on other images than run-0-ab; delete"):
+        _check_same_images([run(0, "a", "b"), run(1, "c"), run(0, "c")], same_images=False)
+    with pytest.raises(InputError, match="run-1-c: was scored on other images"):
+        _check_same_images([run(0, "a", "b"), run(1, "c")], same_images=True)
 
 
 def test_an_invalid_report_is_named(study, tmp_path):

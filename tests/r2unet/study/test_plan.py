@@ -1,9 +1,12 @@
 """A study starts and resumes only with a valid plan, and reports errors before it writes anything."""
 
+import json
+
 import pytest
 
 from r2unet.errors import InputError
 from r2unet.study.plan import read_plan
+from tests.r2unet.refusal import refusal
 from tests.r2unet.study.conftest import ROWS
 
 
@@ -63,7 +66,49 @@ def test_an_existing_study_is_not_changed(r2unet, study, words, message):
     assert (out / "study.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"study": "own"}', '{"study": "x", "variants": []}'])
+PLAN = {
+    "study": "own",
+    "seeds": [0, 1],
+    "settings": {"size": 16},
+    "variants": [["a", {"steps": 1}], ["b", {"steps": 2}]],
+}
+
+
+def test_a_stored_plan_is_read(tmp_path):
+    (tmp_path / "study.json").write_text(json.dumps(PLAN))
+    plan = read_plan(tmp_path)
+    assert [row.label for row in plan.rows] == ["a", "b"] and plan.seeds == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seeds": ["../../elsewhere"]},
+        {"seeds": [-1]},
+        {"seeds": [10**400]},
+        {"seeds": [True]},
+        {"seeds": []},
+        {"settings": {"size": 10**400}},
+        {"settings": {"widths": [10**9]}},
+        {"settings": {"lr": "fast"}},
+        {"settings": 3},
+        {"variants": [["a"]]},
+        {"variants": [[3, {}]]},
+        {"variants": [["a", {"model": {}}]]},
+    ],
+    ids=lambda change: str(change)[:50],
+)
+def test_a_plan_with_an_impossible_value_is_named(tmp_path, change):
+    (tmp_path / "study.json").write_text(json.dumps({**PLAN, **change}))
+    message = refusal(lambda: read_plan(tmp_path))
+    assert "study.json: is not the plan of a study" in message and len(message) < 700
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "[" * 100_000, "9" * 5000, '{"study": "own"}', '{"study": "x", "variants": []}'],
+    ids=lambda content: content[:20],
+)
 def test_an_invalid_plan_is_named(tmp_path, content):
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(InputError, match="study.json: is not the plan of a study"):

@@ -57,8 +57,8 @@ class TestCopyFolder:
     def test_creates_the_destination_after_the_last_file(self, source, tmp_path, monkeypatch):
         copy = shutil.copytree
 
-        def interrupted(*paths):
-            copy(*paths)
+        def interrupted(*paths, **options):
+            copy(*paths, **options)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(shutil, "copytree", interrupted)

@@ -1,6 +1,7 @@
 """Checkpoints: their content is plain arrays; other and damaged files are refused with a remedy."""
 
 import dataclasses
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -10,6 +11,18 @@ from minidl import checkpoint
 from r2unet.training.checkpoints import load_model, read_settings, read_state
 from r2unet.training.settings import Settings
 from tests.r2unet.refusal import refusal
+
+DIAGNOSIS = {
+    "log_weights": np.zeros(3),
+    "temperature": {"one view": 1.5, "eight views": 1.0},
+    "shares": np.full(3, 1 / 3),
+    "regression": {
+        "mean": np.zeros(2),
+        "scale": np.ones(2),
+        "weights": np.zeros((3, 2)),
+        "biases": np.array([0.0, 1.0, -np.inf]),  # a class without training images
+    },
+}
 
 
 class TestContent:
@@ -54,6 +67,72 @@ class TestLoadModel:
         assert message.startswith(f"{file}: its parts do not fit together") and len(message) < 400
         assert any(part in message for part in word.split("|"))
 
+    @pytest.mark.parametrize(
+        "name, value, word",
+        [
+            ("encoder.0.first.norm.0.running_var", -0.5, "contains -0.5, but a variance cannot be negative"),
+            ("encoder.0.first.norm.0.running_mean", np.inf, "contains NaN or infinity"),
+            ("head.weight", np.nan, "contains NaN or infinity"),
+            ("head.weight", 1e300, "contains NaN or infinity"),
+        ],
+    )
+    def test_one_wrong_weight_is_refused_by_name(self, trained, tmp_path, recwarn, name, value, word):
+        state = read_state(trained / "best.npz")
+        state["model"][name] = state["model"][name].astype(np.float64)
+        state["model"][name].flat[0] = value
+        checkpoint.save(tmp_path / "odd.npz", state)
+        assert f"({name} {word})" in refusal(lambda: load_model(tmp_path / "odd.npz"))
+        assert not recwarn
+
+    @pytest.mark.parametrize("dtype", [np.complex64, np.uint8, np.int64, "U3", "M8[s]"])
+    def test_weights_that_are_not_floating_point_are_refused_by_name(self, trained, tmp_path, dtype):
+        state = read_state(trained / "best.npz")
+        state["model"]["head.bias"] = np.ones(1, np.uint8).astype(dtype)
+        checkpoint.save(tmp_path / "odd.npz", state)
+        assert "head.bias is " in refusal(lambda: load_model(tmp_path / "odd.npz"))
+
+    def test_settings_of_a_huge_network_are_refused_without_memory_for_it(self, trained, tmp_path):
+        state = read_state(trained / "best.npz")
+        state["settings"] |= {"widths": [4096] * 5, "size": 16, "steps": 20}
+        checkpoint.save(tmp_path / "huge.npz", state)
+        tracemalloc.start()
+        message = refusal(lambda: load_model(tmp_path / "huge.npz"))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert "its parts do not fit together" in message and peak < 20_000_000
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"mean_mask": np.full((4, 4), 0.5)},
+            {"mean_mask": np.zeros((4, 4, 3), np.uint8)},
+            {"mean_mask": [["text"]]},
+            {"prediction": {"tta": "yes"}},
+            {"prediction": 3},
+            {"licence": 3},
+            {"diagnosis": {}},
+            {"diagnosis": DIAGNOSIS | {"log_weights": np.zeros(2)}},
+            {"diagnosis": DIAGNOSIS | {"shares": np.full(3, np.nan)}},
+            {"diagnosis": DIAGNOSIS | {"temperature": {"one view": 0.0, "eight views": 1.0}}},
+            {"diagnosis": DIAGNOSIS | {"temperature": {"one view": 1.0}}},
+            {"diagnosis": DIAGNOSIS | {"regression": {"mean": np.zeros(2)}}},
+            {"settings": {"widths": [2, 4], "size": 16, "steps": 10**400}},
+            {"settings": {"widths": [2, 4], "size": 16, "lr": {}}},
+            {"settings": {"widths": [np.zeros((3, 1)), 4], "size": 16}},
+            {"settings": {"widths": [2, 4] + [1] * 100_000, "size": 16}},
+        ],
+        ids=lambda change: str(change)[:60],
+    )
+    def test_entries_that_prediction_or_scores_cannot_use_are_refused(self, trained, tmp_path, change):
+        file = tmp_path / "odd.npz"
+        checkpoint.save(file, {**read_state(trained / "best.npz"), **change})
+        message = refusal(lambda: load_model(file))
+        assert message.startswith(f"{file}: its parts do not fit together") and len(message) < 600
+
+    def test_a_complete_diagnosis_is_accepted(self, trained, tmp_path):
+        checkpoint.save(tmp_path / "a.npz", {**read_state(trained / "best.npz"), "diagnosis": DIAGNOSIS})
+        assert load_model(tmp_path / "a.npz")[2]["diagnosis"]["temperature"]["one view"] == 1.5
+
 
 class TestRefused:
     @pytest.mark.parametrize(
@@ -75,8 +154,9 @@ class TestRefused:
         with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
             archive.writestr("a.txt", "hello")
         assert "is not a checkpoint" in refusal(lambda: read_state(tmp_path / "photos.zip"))
-        checkpoint.save(tmp_path / "other.npz", {"program": "another"})
-        assert "is a checkpoint of another program" in refusal(lambda: read_state(tmp_path / "other.npz"))
+        for program in ("another", np.array(["r2unet", "r2unet"]), None):
+            checkpoint.save(tmp_path / "other.npz", {"program": program})
+            assert "is a checkpoint of another program" in refusal(lambda: read_state(tmp_path / "other.npz"))
 
     def test_a_damaged_checkpoint(self, trained, tmp_path):
         content = (trained / "best.npz").read_bytes()

@@ -183,12 +183,15 @@ class TestCommand:
         code, stdout, _ = r2unet("export", trained / "best.npz", "--out", out)
         assert code == 0 and f"--checkpoint '{out}' photo.jpg" in stdout and load_model(out)
 
-    @pytest.mark.parametrize("name", ["best.npz", "last.npz"])
-    def test_never_overwrites_a_training_run(self, r2unet, trained, tmp_path, name):
+    @pytest.mark.parametrize(
+        "name, words",
+        [("best.npz", "would replace"), ("last.npz", "part of a training run")],
+    )
+    def test_never_overwrites_a_training_run(self, r2unet, trained, tmp_path, name, words):
         for file in ("best.npz", "last.npz"):
             shutil.copy(trained / file, tmp_path)
         code, _, err = r2unet("export", tmp_path / "best.npz", "--out", tmp_path / name)
-        assert code == 2 and f"--out {tmp_path / name}: this file is SOURCE or part of a training run" in err
+        assert code == 2 and f"--out {tmp_path / name}: " in err and words in err
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
 
     def test_refuses_a_folder_as_output_file(self, r2unet, trained, tmp_path):

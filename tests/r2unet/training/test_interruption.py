@@ -18,6 +18,22 @@ def test_the_first_signal_is_recorded_and_the_second_interrupts(number):
             signal.raise_signal(number)
 
 
+@pytest.mark.parametrize(
+    "handler, recorded", [(signal.SIG_DFL, True), (signal.SIG_IGN, False)], ids=["as usual", "nohup"]
+)
+def test_a_closed_terminal_is_recorded_however_often_it_is_signalled_unless_nohup_ignores_it(
+    handler, recorded
+):
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        with StopSignal() as stop:
+            for _ in range(3):
+                signal.raise_signal(signal.SIGHUP)
+                assert stop.requested == recorded
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_the_previous_handlers_are_restored_even_after_an_error():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(ZeroDivisionError), StopSignal():

@@ -83,6 +83,19 @@ class TestStartOrResume:
         checkpoint.save(tmp_path / "best.npz", {**read_state(trained / "best.npz"), "mark": "best"})
         assert start_or_resume(tmp_path, {}, True)[1]["mark"] == "last"
 
+    def test_a_damaged_state_can_be_deleted_to_resume_from_the_best_one(self, trained, tmp_path):
+        for name in ("last.npz", "best.npz"):
+            (tmp_path / name).write_bytes((trained / name).read_bytes())
+        (tmp_path / "last.npz").write_bytes(b"damaged")
+        message = refusal(lambda: start_or_resume(tmp_path, {}, True))
+        assert message.startswith(f"{tmp_path / 'last.npz'}: is not a checkpoint of this program")
+        assert message.endswith("; delete this file, and --resume resumes from best.npz")
+        (tmp_path / "last.npz").unlink()
+        assert start_or_resume(tmp_path, {}, True)[1]["history"]
+        (tmp_path / "best.npz").write_bytes(b"damaged")
+        message = refusal(lambda: start_or_resume(tmp_path, {}, True))
+        assert message.endswith("; delete this file, and --resume starts again")
+
     @pytest.mark.parametrize(
         "given, words",
         [

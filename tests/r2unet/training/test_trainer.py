@@ -270,3 +270,34 @@ class TestNotFinite:
         with pytest.raises(InputError, match="epoch 1, step 1"):
             run.run()
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        "damage, name",
+        [
+            (lambda state: state.model.head.weight.data.fill(np.nan), "trained.head.weight"),
+            (lambda state: next(iter(state.optimizer.memory.values()))[3].fill(np.inf), "optimizer."),
+            (
+                lambda state: state.model.encoder[0].first.norm[0].running_var.data.fill(np.inf),
+                "trained.encoder.0.first.norm.0.running_var",
+            ),
+            (lambda state: next(iter(state.ema.average.values())).fill(np.nan), "model."),
+        ],
+        ids=["weight", "moment", "running variance", "moving average"],
+    )
+    @pytest.mark.parametrize("name_of_file", ["last.npz", "best.npz"])
+    def test_weights_and_moments_never_replace_a_saved_state(
+        self, new_trainer, tmp_path, damage, name, name_of_file
+    ):
+        """After the last step of a training, no loss would show them."""
+        run = new_trainer(tmp_path, ema=0.9)
+        for batch in run.loader:
+            run.train_step(batch)
+        run.save(name_of_file)
+        before = (tmp_path / name_of_file).read_bytes()
+        damage(run.state)
+        with pytest.raises(InputError) as caught:
+            run.save(name_of_file)
+        message = str(caught.value)
+        assert message.startswith(name) and "after 0 epochs and 0 steps" in message
+        assert message.endswith("train again with a lower --lr")
+        assert (tmp_path / name_of_file).read_bytes() == before

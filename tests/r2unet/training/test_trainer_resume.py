@@ -1,17 +1,22 @@
 """A run that is interrupted or killed and then resumed writes the same bytes as one that is not."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 
+import numpy as np
 import pytest
 
 from r2unet.commands.main import main
 from r2unet.errors import InputError
-from r2unet.training.checkpoints import read_state
+from r2unet.training.checkpoints import read_state, write_state
 from r2unet.training.interruption import Interrupted
+from r2unet.training.run_folder import start_or_resume
 from r2unet.training.trainer import Trainer
+from tests.r2unet.refusal import refusal
 
 
 def files(folder):
@@ -110,7 +115,7 @@ class TestCtrlC:
 
 # Kills its own process without warning: in step `count`, or in the middle of save `count`.
 KILLED = """
-import os, signal, sys
+import os, signal, stat, sys
 from r2unet.commands import main as cli
 from r2unet.training import trainer as train
 
@@ -123,6 +128,8 @@ def step(self, batch, _step=train.Trainer.train_step):
     return _step(self, batch)
 
 def fsync(descriptor, calls=[]):
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        return
     calls.append(descriptor)
     if when == "save" and len(calls) == int(count):
         os.ftruncate(descriptor, 1000)
@@ -174,6 +181,12 @@ class TestResuming:
         with pytest.raises(InputError, match="the images are not those of this run"):
             other.load_state(state)
 
+    @pytest.mark.parametrize("names", [None, 3, np.zeros(3)])
+    def test_names_of_images_that_are_no_text_are_refused(self, new_trainer, tmp_path, trained, names):
+        state = {**read_state(trained / "last.npz"), "names_sha256": names}
+        message = refusal(lambda: new_trainer(tmp_path).load_state(state))
+        assert "the images are not those of this run" in message
+
     def test_a_moving_average_without_its_weights_is_refused(self, new_trainer, tmp_path, trained):
         with pytest.raises(InputError, match="its parts do not fit together"):
             new_trainer(tmp_path, ema=0.9).load_state(read_state(trained / "last.npz"))
@@ -185,6 +198,133 @@ class TestResuming:
         with pytest.raises(InputError, match="last.npz: its parts do not fit together"):
             new_trainer(tmp_path).load_state(state)
 
+    @pytest.mark.parametrize(
+        "part, value",
+        [
+            ("batches_done", 10**400),
+            ("batches_done", -1),
+            ("batches_done", 4),
+            ("batches_done", 0.5),
+            ("batches_done", "1"),
+            ("loss_sum", 10**400),
+            ("loss_sum", float("nan")),
+            ("loss_sum", [1.0]),
+            ("history", 3),
+            ("history", [[]]),
+            ("history", [{"epoch": 1}] * 2),
+            ("history.0.epoch", 2),
+            ("history.0.validation_jaccard", float("inf")),
+            ("history.0.validation_jaccard", "0.5"),
+            ("history.1.lr", None),
+            ("schedule.steps", 10**400),
+            ("schedule.steps", -6),
+            ("schedule.steps", True),
+            ("schedule.base_lr", float("nan")),
+            ("schedule.base_lr", 0.5),
+            ("optimizer.steps", 7),
+            ("optimizer.mean", []),
+            ("optimizer.mean.0", "text"),
+            ("random", {}),
+            ("random", {"bit_generator": "MT19937"}),
+            ("random.state.state", -(2**200)),
+            ("random.state.inc", "odd"),
+            ("random.uinteger", 2**70),
+            ("random.uinteger", 5.7),
+            ("model", [1.0]),
+        ],
+    )
+    def test_a_state_that_training_cannot_have_is_refused(self, new_trainer, tmp_path, trained, part, value):
+        state = read_state(trained / "last.npz")
+        *path, last = [int(name) if name.isdecimal() else name for name in part.split(".")]
+        node = state
+        for name in path:
+            node = node[name]
+        node[last] = value
+        message = refusal(lambda: new_trainer(tmp_path).load_state(state))
+        assert message.startswith(f"{tmp_path / 'last.npz'}: its parts do not fit") and len(message) < 600
+
+    @pytest.mark.parametrize(
+        "slot, value, words",
+        [
+            ("mean", np.nan, "the optimizer's mean is float32, or contains NaN"),
+            ("square", np.inf, "the optimizer's square"),
+            ("square", -1.0, "mean of squares contains a negative number"),
+        ],
+    )
+    def test_moments_that_are_not_finite_or_negative_squares_are_refused(
+        self, new_trainer, tmp_path, trained, slot, value, words
+    ):
+        state = read_state(trained / "last.npz")
+        state["optimizer"][slot][3].flat[0] = value
+        assert words in refusal(lambda: new_trainer(tmp_path).load_state(state))
+
+    @pytest.mark.parametrize(
+        "name, value", [("head.bias", np.nan), ("encoder.0.first.norm.0.running_var", -1)]
+    )
+    def test_weights_that_are_not_finite_or_a_negative_variance_are_refused(
+        self, new_trainer, tmp_path, trained, name, value
+    ):
+        state = read_state(trained / "last.npz")
+        state["model"][name][0] = value
+        assert f"({name} contains " in refusal(lambda: new_trainer(tmp_path).load_state(state))
+
+    def test_settings_of_a_huge_network_are_refused_without_memory_for_it(self, tmp_path, trained):
+        state = read_state(trained / "last.npz")
+        state["settings"] |= {"widths": [4096] * 4, "size": 16}
+        write_state(tmp_path / "last.npz", state)
+        tracemalloc.start()
+        message = refusal(lambda: start_or_resume(tmp_path, {}, resume=True))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert "its parts do not fit together" in message and peak < 20_000_000
+
     def test_another_network_is_refused(self, new_trainer, tmp_path, trained):
         with pytest.raises(InputError, match="its parts do not fit together"):
             new_trainer(tmp_path, widths=(2, 6)).load_state(read_state(trained / "last.npz"))
+
+
+class TestDeletedFiles:
+    class Deleting(Trainer):
+        """Deletes files of its folder in step `at`. Epoch 1 is the best, so best.npz is not saved again."""
+
+        at, names = 4, ("best.npz",)
+
+        def train_step(self, batch):
+            if self.state.schedule.steps == self.at:
+                for name in self.names:
+                    shutil.rmtree(self.out) if name == "." else (self.out / name).unlink()
+            return super().train_step(batch)
+
+        def validate(self):
+            scores = super().validate()
+            return {**scores, "validation_jaccard": [0.5, 0.2][len(self.state.history)]}
+
+    @pytest.mark.parametrize("names", [(), ("best.npz",), ("last.npz",), ("best.npz", "history.csv"), (".",)])
+    def test_are_written_again_with_the_same_bytes(self, new_trainer, tmp_path, names):
+        for out, deleted in ((tmp_path / "a", ()), (tmp_path / "b", names)):
+            run = new_trainer(out, self.Deleting)
+            run.names = deleted
+            run.run()
+        assert files(tmp_path / "b") == files(tmp_path / "a")
+        assert (tmp_path / "b" / "report.json").exists()
+
+    def test_and_ctrl_c_leave_a_run_to_resume(self, new_trainer, tmp_path):
+        class Both(self.Deleting, InterruptedTrainer):
+            pass
+
+        run = new_trainer(tmp_path / "b", Both)
+        run.names = (".",)
+        with pytest.raises(Interrupted):
+            run.run()
+        assert (tmp_path / "b" / "best.npz").exists()
+
+    def test_the_newest_state_replaces_a_best_one_that_was_deleted_between_two_runs(
+        self, new_trainer, tmp_path
+    ):
+        new_trainer(tmp_path).run()
+        (tmp_path / "best.npz").unlink()
+        (tmp_path / "report.json").unlink()
+        lines = []
+        resume(new_trainer(tmp_path, log=lines.append))
+        assert lines == [f"{tmp_path / 'best.npz'} is missing; the newest state takes its place"]
+        assert (tmp_path / "report.json").exists()
