@@ -108,8 +108,6 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
         check_outputs(name, [path], inputs)
     if options.worst and not options.overlays:
         raise InputError("--worst: has no effect without --overlays F.png; add it, or omit --worst")
-    if options.figures:
-        check_writable("--figures", options.figures)
     model, settings, state = load_model(options.checkpoint)
     _check_task(options, settings.task)
     if options.data is None and settings.data is not None:
@@ -127,7 +125,11 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
 
 def _outputs(options: argparse.Namespace) -> list[tuple[str, Path]]:
     """Return the options that name a file to write, with that file."""
-    outputs = (("--overlays", options.overlays), ("--json", options.json))
+    from r2unet.diagnosis.evaluate import FIGURES
+
+    outputs = [("--overlays", options.overlays), ("--json", options.json)]
+    if options.figures:
+        outputs += [("--figures", options.figures / name) for name in FIGURES]
     return [(name, path) for name, path in outputs if isinstance(path, Path)]
 
 
@@ -162,15 +164,14 @@ def _score(
             options.data,
             options.split,
             options.labels,
-            labelled=options.labels is not None,  # without labels, the outline can still be scored
+            labelled=bool(options.labels or options.figures or settings.task == "diagnosis"),
             masks_needed=settings.task != "diagnosis",
-        )
+        )  # without labels, a network with both tasks still has an outline to score
         inputs = [file for pair in lesions for file in (pair.image, pair.mask) if file]
         for name, path in _outputs(options):
             check_outputs(name, [path], inputs)
         answer_all = partial(answer_originals, folded, size=settings.size)
     post = post_processing(options, state)
-
     fix, rng = correction(state, post["tta"]), np.random.default_rng(settings.seed)
 
     def outlined(answers: Iterable[Answered]) -> Iterator[Outlined]:

@@ -82,7 +82,7 @@ def add_diagnosis(p: argparse.ArgumentParser) -> None:
     add_choice(p, "class_weights", text)
     add_setting(p, "label_smoothing", float, "X", "share of the target that is spread over all classes")
     add_choice(p, "balanced", "draw the images of all classes equally often", nargs="?", const=True)
-    text = "keep the encoder's weights as they are at the start (with --from)"
+    text = "keep the encoder as it is at the start (with --from)"
     add_choice(p, "freeze_encoder", text, nargs="?", const=True)
 
 

@@ -68,15 +68,19 @@ def run(options: argparse.Namespace) -> int:
     print_licence(state)
     with explain_memory_error(f"--size {size}", 1, size, device, remedy):
         folded = fold_all(model.to(device))
-        for file, result in predict_files(
+        results = predict_files(
             folded, size, files, options.out, device, options.overlay, **post, correction=fix, classes=classes
-        ):
-            if isinstance(result, InputError):
-                errors.append(result)
-                continue
-            print(f"{visible(str(file))}: {summary(result, classes)}", flush=True)
-            if result.diagnosis is not None:
-                rows.append([file.stem, *(f"{p:#.9g}" for p in result.diagnosis)])
+        )
+        try:
+            for file, result in results:
+                if isinstance(result, InputError):
+                    errors.append(result)
+                    continue
+                print(f"{visible(str(file))}: {summary(result, classes)}", flush=True)
+                if result.diagnosis is not None:
+                    rows.append([file.stem, *(f"{p:#.9g}" for p in result.diagnosis)])
+        finally:  # also after Ctrl-C, for the images that are done
+            if rows:
                 write_table(options.out / TABLE, ("image", *COLUMNS[settings.classes]), rows)
     written, what = len(files) - len(errors), "diagnoses" if settings.task == "diagnosis" else "masks"
     out = visible(str(options.out))

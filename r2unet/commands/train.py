@@ -40,7 +40,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     add_setting(
         p, "seed", int, "N", "seed of the initial weights, the order of the images and the augmentation"
     )
-    text = "start from the weights of this checkpoint, where names and shapes agree"
+    text = "start from the weights of this checkpoint, where names and shapes agree; no effect on resuming"
     p.add_argument("--from", dest="start", type=Path, metavar="F", help=text)
     add_device(p)
     add_cache(p)

@@ -27,6 +27,8 @@ from r2unet.diagnosis.tables import as_binary_table, as_table, cell
 from r2unet.prediction.predict import THRESHOLD
 from r2unet.scores.predictions import Answered
 
+FIGURES = ("roc.png", "reliability.png", "confusion.png")
+
 
 class Diagnoses:
     """Collects the diagnoses of a data set, and what the baselines need of each image.
@@ -79,7 +81,8 @@ class Diagnoses:
         }
         predictors = {"model": model}
         if self.temperature != 1.0:
-            predictors["model before temperature"] = apply_temperature(np.log(model), 1.0 / self.temperature)
+            logits = np.log(np.maximum(model, np.finfo(np.float64).tiny))  # a probability can round to 0
+            predictors["model before temperature"] = apply_temperature(logits, 1.0 / self.temperature)
         if self.shares is not None:
             predictors["class shares"] = ClassShares(self.shares).probabilities(model)
         if self.regression:
@@ -123,18 +126,19 @@ def _row(name: str, *cells: str) -> str:
 
 
 def plot_diagnoses(report: dict[str, Any] | None, folder: Path) -> None:
-    """Draw the network's ROC curves, reliability and confusion matrix: roc, reliability and confusion.png.
+    """Draw the network's ROC curves, reliability and confusion matrix, the `FIGURES`, into a folder.
 
-    Raises InputError if they cannot be written.
+    Without a report, where no image has a class, it draws nothing. Raises InputError if it cannot write.
     """
     if report is None:
         return
+    roc, reliability, confusion = (folder / name for name in FIGURES)
     model = report["types"]["model"]
     rows = report["by_image"].values()
     probabilities = np.array([row["probabilities"] for row in rows])
     labels = np.array([model["classes"].index(row["class"]) for row in rows])
-    plot_roc(probabilities, labels, model, folder / "roc.png")
+    plot_roc(probabilities, labels, model, roc)
     shown = {name: scores for name, scores in report["types"].items() if name.startswith("model")}
-    plot_reliability(shown, folder / "reliability.png")
+    plot_reliability(shown, reliability)
     decision = model["decisions"]["argmax p"]["confusion"]
-    plot_confusion(decision, model["classes"], folder / "confusion.png", "decision: the most probable class")
+    plot_confusion(decision, model["classes"], confusion, "decision: the most probable class")

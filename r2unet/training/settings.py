@@ -77,7 +77,7 @@ class Settings:
     class_weights: str = "sqrt"  # of the diagnosis' loss
     label_smoothing: float = 0.05
     balanced: bool = False  # draw all classes equally often
-    freeze_encoder: bool = False  # keep the encoder's weights as they are at the start
+    freeze_encoder: bool = False  # keep the encoder as it is at the start, with its running statistics
     epochs: int = 40
     batch_size: int = 8
     lr: float = 1e-3  # learning rate of AdamW, after the warm-up

@@ -87,6 +87,13 @@ class TrainingState:
         names = "\n".join(training[i].name for i in range(len(training)))
         self.names_sha256 = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
 
+    def train_mode(self) -> None:
+        """Set the network to training mode; a frozen encoder keeps its running statistics, too."""
+        self.model.train()
+        if self.settings.freeze_encoder:
+            for block in self.model.encoder:
+                block.eval()
+
     def end_epoch(self, train_loss: float, scores: dict[str, float]) -> bool:
         """Append the epoch to the history. Return whether its `quality` is the best so far."""
         lr = self.schedule.base_lr * self.schedule.factor(self.schedule.steps - 1)  # of the last step

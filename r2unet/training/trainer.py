@@ -147,7 +147,7 @@ class Trainer:
         """Run the remaining batches of the epoch; return the mean loss over all its images."""
         state = self.state
         bar.set_description(f"epoch {len(state.history) + 1}/{self.settings.epochs}")
-        state.model.train()
+        state.train_mode()
         state.batches_rng.bit_generator.state = state.random
         for batch in prefetched(self.loader.batches(start=state.batches_done), self.device):
             self.train_step(batch)
@@ -237,7 +237,7 @@ class Trainer:
 
     def profile(self) -> str:
         """Run a few steps without saving anything; return the table of their cost."""
-        self.state.model.train()
+        self.state.train_mode()
         epochs = (prefetched(self.loader.batches(), self.device) for _ in count())
         return cost.profile(self.train_step, chain.from_iterable(epochs))
 

@@ -123,6 +123,15 @@ class TestEvaluate:
             code, _, err = r2unet("evaluate", "--checkpoint", checkpoint, option, tmp_path / "f.png")
             assert code == 2 and f"{option}: this network predicts only the" in err
 
+    def test_without_labels_only_the_outline_can_be_scored(self, r2unet, diagnosed, isic, tmp_path):
+        code, stdout, _ = r2unet("evaluate", "--checkpoint", diagnosed["both"], "--data", isic, "--json")
+        scores = json.loads(stdout)["scores"]
+        assert code == 0 and "model" in scores and scores["diagnosis"] is None
+        for task, more in (("diagnosis", ()), ("both", ("--figures", tmp_path / "figures"))):
+            words = "--checkpoint", diagnosed[task], "--data", isic, *more
+            code, _, err = r2unet("evaluate", *words)
+            assert code == 2 and "this image has no diagnosis" in err
+
 
 class TestExport:
     def test_keeps_the_calibration_and_stores_a_licence(self, r2unet, diagnosed, photographs, tmp_path):

@@ -47,6 +47,10 @@ class TestEvaluate:
     def test_does_not_draw_over_a_mask(self, refused, best, isic):
         refused("evaluate", "--checkpoint", best, "--data", isic, "--overlays", isic / MASK)
 
+    def test_does_not_draw_a_figure_over_its_checkpoint(self, refused, best):
+        checkpoint = best.rename(best.with_name("roc.png"))
+        refused("evaluate", "--checkpoint", checkpoint, "--figures", checkpoint.parent)
+
     def test_does_not_replace_a_device(self, refused, best):
         words = "evaluate", "--checkpoint", best, "--json", "/dev/null"
         refused(*words, expected="--json /dev/null: it is a device, not a regular file; choose another name")
