@@ -1,5 +1,5 @@
 # make train       create the environment, install, and train on generated lesions (one to two minutes)
-# make test        create the environment, install, and run the whole test suite
+# make test        create the environment, install, and run the whole test suite, on all cores
 # make lint        check style and formatting
 # make gradcheck   check every derivative against finite differences
 # make clean       remove the environment
@@ -16,7 +16,7 @@ train: .venv/installed
 	$(BIN)/r2unet train --size 64 --images 360 --epochs 6 --lr 3e-3 --augment 0.25 --out runs/generated --resume
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/installed-test
 	$(BIN)/ruff check

@@ -25,11 +25,14 @@ _MODULES = {
     "find_pairs": "r2unet.data.folders",
     "read_image": "r2unet.data.images",
     "read_mask": "r2unet.data.images",
+    "CLASSES": "r2unet.data.classes",
     # training and prediction
     "Settings": "r2unet.training.settings",
     "Trainer": "r2unet.training.trainer",
     "load_model": "r2unet.training.checkpoints",
     "predict_image": "r2unet.prediction.predict",
+    "predict_lesion": "r2unet.prediction.predict",
+    "correction": "r2unet.training.calibrate",
     # scores of one mask
     "confusion": "r2unet.scores.metrics",
     "jaccard": "r2unet.scores.metrics",

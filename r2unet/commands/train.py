@@ -72,6 +72,10 @@ def _train(options: argparse.Namespace, out: Path) -> int:
     from r2unet.training.trainer import Trainer
 
     settings, state = start_or_resume(out, settings_given(options), options.resume)
+    if settings.freeze_encoder and not (state or options.start):
+        raise InputError(
+            "--freeze-encoder: a new encoder has learned nothing; give trained weights: --from F"
+        )
     device = resolve_device(options.device)
     if options.cache:
         check_writable("--cache", options.cache)

@@ -79,8 +79,12 @@ def predict(
 ) -> Prediction:
     """Predict N images (H, W, 3) uint8 of one size; `tta` averages over the eight flips and quarter turns.
 
-    Raises InputError if a number is not finite: NaN > 0.5 is false, so it would look like skin.
+    Raises InputError if a number is not finite: NaN > 0.5 is false, so it would look like skin. Raises
+    ValueError in training mode, where batch norm uses the statistics of this image and changes the running
+    ones.
     """
+    if model.training:
+        raise ValueError("the network is in training mode: call model.eval() before it predicts")
     x = to_input(images)  # (N, 3, H, W)
     outlines, logits = [], []
     for step, k in product((1, -1), range(4)) if tta else ((1, 0),):  # step -1 mirrors, k are quarter turns

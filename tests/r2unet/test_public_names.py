@@ -20,10 +20,12 @@ NAMES = {
     "r2unet.data.folders": ["find_pairs"],
     "r2unet.data.lesion_images": ["LesionImages"],
     "r2unet.data.images": ["read_image", "read_mask"],
+    "r2unet.data.classes": ["CLASSES"],
     "r2unet.training.settings": ["Settings"],
     "r2unet.training.trainer": ["Trainer"],
     "r2unet.training.checkpoints": ["load_model"],
-    "r2unet.prediction.predict": ["predict_image"],
+    "r2unet.training.calibrate": ["correction"],
+    "r2unet.prediction.predict": ["predict_image", "predict_lesion"],
     "r2unet.scores.metrics": ["confusion", "jaccard", "dice"],
     "r2unet.errors": ["InputError"],
 }

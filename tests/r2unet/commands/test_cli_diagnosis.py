@@ -54,6 +54,12 @@ class TestTrain:
             if name.startswith("encoder."):
                 np.testing.assert_array_equal(after.state_dict()[name], array)
 
+    def test_refuses_to_freeze_an_encoder_that_has_learned_nothing(self, r2unet, tmp_path):
+        words = "--task=both", "--freeze-encoder", "--out", tmp_path / "run"
+        code, _, err = r2unet("train", *OPTIONS, *words)
+        assert code == 2 and "--freeze-encoder: " in err and "--from F" in err
+        assert not (tmp_path / "run").exists()
+
     def test_refuses_a_lesion_without_an_outline(self, r2unet, tmp_path):
         words = "--task=diagnosis", "--pooling=lesion", "--out", tmp_path / "run"
         code, _, err = r2unet("train", *OPTIONS, *words)

@@ -34,6 +34,13 @@ class TestPadding:
         padded = np.pad(image, ((0, 3), (0, 2), (0, 0)), mode="edge")
         assert np.array_equal(probabilities(model, [image])[0], probabilities(model, [padded])[0][:9, :14])
 
+    def test_a_network_in_training_mode_is_refused_and_left_as_it_is(self, rng):
+        model = R2UNet(widths=(2, 4), rng=rng)
+        before = model.state_dict()
+        with pytest.raises(ValueError, match=r"training mode: call model.eval\(\)"):
+            predict_image(model, rng.integers(0, 256, (8, 8, 3), np.uint8), size=8)
+        assert all(np.array_equal(before[name], array) for name, array in model.state_dict().items())
+
 
 class TestTestTimeAugmentation:
     def test_is_the_mean_of_the_eight_predictions_turned_back(self, rng):
