@@ -18,6 +18,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 Task = TypeVar("Task")
@@ -41,6 +42,20 @@ def get_threads() -> int:
 def available_cores() -> int:
     """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def physical_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Return the number of physical cores that this process may use, where Linux tells; or the logical ones.
+
+    Two logical cores of one physical core share its arithmetic units, and matrix products leave none unused.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return available_cores()
+    try:  # the logical cores of the physical core that this one belongs to, such as "0,4"
+        files = [topology / f"cpu{n}/topology/thread_siblings_list" for n in os.sched_getaffinity(0)]
+        return len({file.read_text() for file in files})
+    except OSError:
+        return available_cores()
 
 
 @functools.cache

@@ -28,6 +28,10 @@ TRAINING = "#0072b2"
 VALIDATION = "#d55e00"
 QUIET = "#666666"
 
+# The compression of a PNG, from 1 to 9. On a photograph, THOROUGH, the default of most programs, takes five
+# times as long as QUICK, and the file is an eighth smaller.
+QUICK, THOROUGH = 1, 6
+
 LONGEST_NAME = 60  # characters, also of a script with wide ones
 
 
@@ -41,17 +45,18 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def save_figure(figure: "Figure", path: str | Path) -> None:
-    """Write the figure in the format given by the suffix of `path`.
+def save_figure(figure: "Figure", path: str | Path, compression: int = THOROUGH) -> None:
+    """Write the figure in the format given by the suffix of `path`; the compression is that of a PNG.
 
     Raises InputError for an unknown format, and if `path` cannot be written.
     """
     file_format = Path(path).suffix[1:].lower()
     if file_format not in figure.canvas.get_supported_filetypes():
         raise InputError(f"{path}: cannot draw a figure in this format; end the name in .png, .pdf or .svg")
+    more = {"pil_kwargs": {"compress_level": compression}} if file_format == "png" else {}
     with output_file(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
-        figure.savefig(file, format=file_format)
+        figure.savefig(file, format=file_format, **more)
 
 
 def printable(name: str, longest: int = LONGEST_NAME) -> str:

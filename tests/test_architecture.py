@@ -93,7 +93,7 @@ PACKAGES = {
     "commands": {"data", "network", "prediction", "scores", "diagnosis", "training", "study"},
 }
 # Files outside the packages below, which all of them may import.
-BASE = {"r2unet", "r2unet.errors", "r2unet.files", "r2unet.figures"}
+BASE = {"r2unet", "r2unet.errors", "r2unet.files", "r2unet.figures", "r2unet.processes"}
 
 LIBRARIES = {"minidl": {"numpy"}, "r2unet": {"numpy", "PIL", "matplotlib", "tqdm"}}
 

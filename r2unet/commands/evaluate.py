@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,25 +21,19 @@ from r2unet.commands.options import (
     add_device,
     add_pictures,
     add_post_processing,
-    post_processing,
+    add_processes,
 )
 from r2unet.commands.values import new_file, picture
-from r2unet.data.classes import CLASSES
+from r2unet.commands.workers import Loaded, Scorer, check_processes, results_of
 from r2unet.data.folders import find_pairs, paths
 from r2unet.data.lesion_images import LesionImages
-from r2unet.data.pairs import SPLITS
+from r2unet.data.pairs import SPLITS, Pair
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 from r2unet.files import check_outputs, check_writable
-from r2unet.network.fold import fold_all
-from r2unet.network.model import UShape
-from r2unet.training.calibrate import correction
 from r2unet.training.checkpoints import load_model
 from r2unet.training.run_folder import load_datasets
 from r2unet.training.settings import Settings
-
-if TYPE_CHECKING:
-    from r2unet.scores.predictions import Answered, Outlined
 
 HELP = "score a checkpoint and compare it with trivial baselines"
 DETAILS = "With --data, masks are compared at the images' original size, as in the ISIC challenge."
@@ -81,6 +74,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     text = "folder for figures of the diagnosis: ROC curves, reliability, confusion matrix"
     p.add_argument("--figures", type=Path, metavar="DIR", help=text)
     add_device(p)
+    add_processes(p)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -101,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     """Return what the command prints as JSON, and draw the overlays."""
     device = resolve_device(options.device)
+    check_processes(options, device)
     tables = [table for root in paths(options.data or "") for table in root.rglob("*.csv")]
     inputs = [options.checkpoint, *paths(options.labels or ""), *tables]
     for name, path in _outputs(options):
@@ -120,7 +115,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     images = settings.batch_size if options.data is None else 1
     option, remedy = f"--checkpoint {options.checkpoint}", memory_remedy(device)
     with explain_memory_error(option, images, settings.size, device, remedy):
-        return _score(options, model.to(device), settings, state, device)
+        return _score(options, (model.to(device), settings, state), device)
 
 
 def _outputs(options: argparse.Namespace) -> list[tuple[str, Path]]:
@@ -144,52 +139,29 @@ def _check_task(options: argparse.Namespace, task: str) -> None:
             raise InputError(f"{option}: this network predicts only the {task}; omit the option")
 
 
-def _score(
-    options: argparse.Namespace, model: UShape, settings: Settings, state: dict[str, Any], device: str
-) -> dict[str, Any]:
+def _score(options: argparse.Namespace, loaded: Loaded, device: str) -> dict[str, Any]:
     """Predict all masks, score them, and draw a few."""
-    from r2unet.diagnosis.evaluate import Diagnoses, plot_diagnoses
+    from r2unet.diagnosis.evaluate import plot_diagnoses
     from r2unet.scores.compare_modes import compare_modes
-    from r2unet.scores.evaluate import report
+    from r2unet.scores.evaluate import summarize_images
     from r2unet.scores.overlays import plot_overlays
-    from r2unet.scores.predictions import answer_originals, answer_samples, cleaned_up, outlines
     from r2unet.scores.ranking import best_to_worst, best_to_worst_rows, worst
 
-    folded = fold_all(model)
-    if options.data is None:
-        lesions = _generated(settings, options.split)
-        answer_all = partial(answer_samples, folded, batch_size=settings.batch_size)
-    else:
-        lesions = find_pairs(
-            options.data,
-            options.split,
-            options.labels,
-            labelled=bool(options.labels or options.figures or settings.task == "diagnosis"),
-            masks_needed=settings.task != "diagnosis",
-        )  # without labels, a network with both tasks still has an outline to score
-        inputs = [file for pair in lesions for file in (pair.image, pair.mask) if file]
-        for name, path in _outputs(options):
-            check_outputs(name, [path], inputs)
-        answer_all = partial(answer_originals, folded, size=settings.size)
-    post = post_processing(options, state)
-    fix, rng = correction(state, post["tta"]), np.random.default_rng(settings.seed)
-
-    def outlined(answers: Iterable[Answered]) -> Iterator[Outlined]:
-        return cleaned_up(outlines(answers)) if post["clean_up"] else outlines(answers)
-
-    answers, scores = answer_all(lesions, device=device, tta=post["tta"], correction=fix), {}
-    if settings.task != "outline":
-        classes, entry = CLASSES[settings.classes], state.get("diagnosis")
-        diagnoses = Diagnoses(classes, settings.size, entry, fix.temperature)
-        answers = diagnoses.collected(answers)
+    model, settings, _ = loaded
+    lesions = _lesions(options, settings)
+    scorer, new_scorer = Scorer(options, device, lesions, loaded), partial(Scorer, options, device, lesions)
+    with results_of(scorer, scorer.batches(), options, new_scorer) as results:
+        scored = [image for batch in results for image in batch]
+    scores, rng = {}, np.random.default_rng(settings.seed)
     if settings.task != "diagnosis":
-        scores |= report(outlined(answers), state.get("mean_mask"), rng)
+        scores |= summarize_images([image.outline for image in scored], rng)
     if settings.task != "outline":
-        deque(answers, maxlen=0)  # what the outline's scores have not read
-        scores["diagnosis"] = diagnoses.report(rng)
+        for image in scored:
+            scorer.diagnoses.add(image.diagnosis)
+        scores["diagnosis"] = scorer.diagnoses.report(rng)
         if options.figures:
             plot_diagnoses(scores["diagnosis"], options.figures)
-    result = {"checkpoint": str(options.checkpoint), "split": options.split, **post, "scores": scores}
+    result = {"checkpoint": str(options.checkpoint), "split": options.split, **scorer.post, "scores": scores}
     if options.compare_modes:
         settings.check_batches(len(lesions))
         resized = LesionImages(lesions, settings.size) if options.data else lesions
@@ -199,9 +171,26 @@ def _score(
         choose = worst if options.worst else best_to_worst
         names = choose(scores["model"]["jaccard_by_image"], options.pictures)
         chosen = [lesion for lesion in lesions if lesion.name in names]
-        answers = answer_all(chosen, device=device, tta=post["tta"])
-        plot_overlays(best_to_worst_rows(outlined(answers), len(names)), options.overlays)
+        outlined = scorer.outlined(scorer.answers(chosen))
+        plot_overlays(best_to_worst_rows(outlined, len(names)), options.overlays)
     return result
+
+
+def _lesions(options: argparse.Namespace, settings: Settings) -> Sequence[Pair] | Sequence[Sample]:
+    """Return the lesions to score: pairs of files, or generated lesions."""
+    if options.data is None:
+        return _generated(settings, options.split)
+    lesions = find_pairs(
+        options.data,
+        options.split,
+        options.labels,
+        labelled=bool(options.labels or options.figures or settings.task == "diagnosis"),
+        masks_needed=settings.task != "diagnosis",
+    )  # without labels, a network with both tasks still has an outline to score
+    inputs = [file for pair in lesions for file in (pair.image, pair.mask) if file]
+    for name, path in _outputs(options):
+        check_outputs(name, [path], inputs)
+    return lesions
 
 
 def _generated(settings: Settings, split: str) -> Sequence[Sample]:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 
 # Set before NumPy is imported. The matrix products of a small network are too small to be shared between
@@ -36,6 +35,7 @@ from r2unet import __version__
 from r2unet.commands import compare, evaluate, explain, export, predict, score, summary, train
 from r2unet.commands.messages import DISCLAIMER, print_error
 from r2unet.commands.options import Parser
+from r2unet.commands.workers import ignore_warnings_of_pillow
 from r2unet.errors import InputError
 
 COMMANDS = {
@@ -90,7 +90,7 @@ def build_parser() -> Parser:
 
 def _prepare_output() -> None:
     """Let every line be printed, also if stdout or stderr is closed, and whatever a file name contains."""
-    warnings.filterwarnings("ignore", module="PIL")  # r2unet.data.images raises an error instead
+    ignore_warnings_of_pillow()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed, as by `2>&-`; the null device then takes its place

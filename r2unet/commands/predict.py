@@ -6,23 +6,25 @@ import argparse
 import csv
 import io
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidl.backend import resolve_device
+from minidl.profiler import profiled
 from r2unet.commands.messages import DISCLAIMER, explain_memory_error, print_error, print_licence, visible
-from r2unet.commands.options import add_checkpoint, add_device, add_post_processing, post_processing
+from r2unet.commands.options import add_checkpoint, add_device, add_post_processing, add_processes
 from r2unet.commands.values import number
-from r2unet.data.classes import CLASSES, COLUMNS, malignant_classes
+from r2unet.commands.workers import check_processes, new_predictor, results_of
+from r2unet.data.classes import COLUMNS, malignant_classes
 from r2unet.errors import InputError
 from r2unet.files import check_outputs, check_writable, write_text
-from r2unet.network.fold import fold_all
-from r2unet.training.calibrate import correction
 from r2unet.training.checkpoints import load_model
 from r2unet.training.settings import LIMITS
 
 if TYPE_CHECKING:
-    from r2unet.prediction.photographs import Result
+    from r2unet.prediction.photographs import Predictor, Result
 
 HELP = "write a mask and the probabilities of the diagnoses for every image"
 DETAILS = (
@@ -50,44 +52,65 @@ def add_options(p: argparse.ArgumentParser) -> None:
         help="resize images to N x N pixels for the network (default: the size it was trained at)",
     )
     add_device(p)
+    add_processes(p)
+    p.add_argument(
+        "--profile",
+        action="store_true",
+        help="also print the time of each stage, and the time, memory and implementation of each operation "
+        "of the network; slower, in one process",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    from r2unet.prediction.photographs import find_photographs, output_paths, predict_files
+    from r2unet.prediction.photographs import find_photographs, output_paths
 
     device = resolve_device(options.device)
-    model, settings, state = load_model(options.checkpoint)
+    check_processes(options, device)
+    loaded = _, settings, state = load_model(options.checkpoint)
     files = find_photographs(options.paths)
     check_writable("--out", options.out)
     outputs = [path for file in files for path in output_paths(file, options.out, options.overlay)]
     check_outputs("--out", [*outputs, options.out / TABLE], [*files, options.checkpoint])
-    size, errors, rows = options.size or settings.size, [], []
-    post, classes = post_processing(options, state), CLASSES[settings.classes]
-    fix = correction(state, post["tta"])
+    size = options.size or settings.size
     remedy = "lower it" + (", or use --device cpu" if device == "cuda" else "")
     print_licence(state)
     with explain_memory_error(f"--size {size}", 1, size, device, remedy):
-        folded = fold_all(model.to(device))
-        results = predict_files(
-            folded, size, files, options.out, device, options.overlay, **post, correction=fix, classes=classes
-        )
-        try:
-            for file, result in results:
+        predictor = new_predictor(options, device, loaded)
+        with profiled() if options.profile else nullcontext() as operations:
+            errors = _predict(predictor, files, options, device, COLUMNS[settings.classes])
+    written, what = len(files) - len(errors), "diagnoses" if settings.task == "diagnosis" else "masks"
+    out = visible(str(options.out))
+    print(f"{written} of {len(files)} {what} are in {out}; not a diagnosis, not a medical device")
+    if operations:
+        print(f"\n{predictor.stages.table(len(files))}\n\n{operations.table(len(files))}")
+    for error in errors:
+        print_error(error)
+    return 2 if errors else 0
+
+
+def _predict(
+    predictor: Predictor,
+    files: Sequence[Path],
+    options: argparse.Namespace,
+    device: str,
+    columns: Sequence[str],
+) -> list[InputError]:
+    """Predict all files, print each result, and write a table with these columns; return the errors."""
+    classes, errors, rows = predictor.classes, [], []
+    new_work = partial(new_predictor, options, device)
+    try:
+        with results_of(predictor, files, options, new_work) as results:
+            for file, result in zip(files, results, strict=True):
                 if isinstance(result, InputError):
                     errors.append(result)
                     continue
                 print(f"{visible(str(file))}: {summary(result, classes)}", flush=True)
                 if result.diagnosis is not None:
                     rows.append([file.stem, *(f"{p:#.9g}" for p in result.diagnosis)])
-        finally:  # also after Ctrl-C, for the images that are done
-            if rows:
-                write_table(options.out / TABLE, ("image", *COLUMNS[settings.classes]), rows)
-    written, what = len(files) - len(errors), "diagnoses" if settings.task == "diagnosis" else "masks"
-    out = visible(str(options.out))
-    print(f"{written} of {len(files)} {what} are in {out}; not a diagnosis, not a medical device")
-    for error in errors:
-        print_error(error)
-    return 2 if errors else 0
+    finally:  # also after Ctrl-C, for the images that are done
+        if rows:
+            write_table(options.out / TABLE, ("image", *columns), rows)
+    return errors
 
 
 def summary(result: Result, classes: tuple[str, ...]) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from minidl.threads import physical_cores
 from r2unet.training.settings import LIMITS
 
+MAX_PROCESSES = 64
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
@@ -26,6 +28,16 @@ def number(kind: type, minimum: float, maximum: float) -> Callable[[str], Any]:
         return value
 
     return convert
+
+
+def processes(text: str) -> int:
+    """Convert a number of processes; "auto" is the number of physical cores."""
+    if text == "auto":
+        return min(physical_cores(), MAX_PROCESSES)
+    try:
+        return number(int, 1, MAX_PROCESSES)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or auto, the number of physical cores") from None
 
 
 def widths(text: str) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from r2unet.errors import InputError
+from r2unet.figures import QUICK, THOROUGH
 from r2unet.files import open_input, output_file
 
 if TYPE_CHECKING:
@@ -106,17 +107,27 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
 
     Raises InputError if the file cannot be written; an existing file is then unchanged.
     """
-    write_image(path, np.where(mask, 255, 0).astype(np.uint8))
+    write_image(path, np.where(mask, 255, 0).astype(np.uint8), compression=THOROUGH)
 
 
-def write_image(path: str | Path, image: np.ndarray) -> None:
+def write_image(path: str | Path, image: np.ndarray, compression: int = QUICK) -> None:
     """Write RGB (H, W, 3) or grey (H, W) bytes as a PNG. Raises InputError as `write_mask` does."""
     from PIL import Image
 
     if Path(path).suffix.lower() != ".png":
         raise InputError(f"{path}: images are written as PNG, which is lossless; end the name in .png")
     with output_file(path) as file:
-        Image.fromarray(image).save(file, format="PNG")
+        Image.fromarray(image).save(file, format="PNG", compress_level=compression)
+
+
+def bounded_size(image: np.ndarray, longest: int) -> tuple[int, int]:
+    """Return (height, width) of an image (H, W, ...) shrunk to at most `longest` pixels a side.
+
+    For pictures, because originals have up to 30 megapixels.
+    """
+    H, W = image.shape[:2]
+    scale = min(1.0, longest / max(H, W))
+    return max(1, round(H * scale)), max(1, round(W * scale))
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

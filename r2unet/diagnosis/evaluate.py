@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from r2unet.data.classes import class_index, malignant_classes
 from r2unet.data.images import resize_image, resize_probability
+from r2unet.data.sample import Sample
 from r2unet.data.targets import lesion_of
 from r2unet.diagnosis.baselines import ClassShares, LogisticRegression
 from r2unet.diagnosis.calibration import apply_temperature
@@ -24,10 +25,20 @@ from r2unet.diagnosis.lesion_features import lesion_features
 from r2unet.diagnosis.plots import plot_confusion, plot_reliability, plot_roc
 from r2unet.diagnosis.report import binary_report, diagnosis_report
 from r2unet.diagnosis.tables import as_binary_table, as_table, cell
-from r2unet.prediction.predict import THRESHOLD
+from r2unet.prediction.predict import THRESHOLD, Prediction
 from r2unet.scores.predictions import Answered
 
 FIGURES = ("roc.png", "reliability.png", "confusion.png")
+
+
+class Diagnosed(NamedTuple):
+    """What the report needs of one image."""
+
+    name: str
+    lesion: str  # the lesion's identity
+    label: int  # the true class
+    probabilities: np.ndarray  # (K,)
+    features: np.ndarray | None  # of the predicted lesion, for the logistic regression
 
 
 class Diagnoses:
@@ -45,24 +56,26 @@ class Diagnoses:
         self.shares = None if entry is None else np.asarray(entry["shares"])
         parts = (entry or {}).get("regression")
         self.regression = parts and LogisticRegression(**{k: np.asarray(v) for k, v in parts.items()})
-        self.names: list[str] = []
-        self.lesions: list[str] = []
-        self.labels: list[int] = []
-        self.probabilities: list[np.ndarray] = []
-        self.features: list[np.ndarray] = []
+        self.images: list[Diagnosed] = []
 
     def collected(self, answers: Iterable[Answered]) -> Iterator[Answered]:
         """Yield the answers unchanged, and collect the diagnosis of each image that has a class."""
         for sample, prediction in answers:
-            label = class_index(sample.diagnosis, self.classes)
-            if label is not None:
-                self.names.append(sample.name)
-                self.lesions.append(lesion_of(sample))
-                self.labels.append(label)
-                self.probabilities.append(prediction.diagnosis)
-                if self.regression:
-                    self.features.append(self._features(sample.image, prediction.outline))
+            self.add(self.of_image(sample, prediction))
             yield sample, prediction
+
+    def add(self, image: Diagnosed | None) -> None:
+        """Collect what `of_image` returned."""
+        if image is not None:
+            self.images.append(image)
+
+    def of_image(self, sample: Sample, prediction: Prediction) -> Diagnosed | None:
+        """Return what the report needs of an image, None if it has no class; collects nothing."""
+        label = class_index(sample.diagnosis, self.classes)
+        if label is None:
+            return None
+        features = self._features(sample.image, prediction.outline) if self.regression else None
+        return Diagnosed(sample.name, lesion_of(sample), label, prediction.diagnosis, features)
 
     def _features(self, image: np.ndarray, outline: np.ndarray) -> np.ndarray:
         shape = (self.size, self.size)
@@ -72,12 +85,14 @@ class Diagnoses:
 
     def report(self, rng: np.random.Generator) -> dict[str, Any] | None:
         """Return the scores as a dictionary that JSON can store, or None if no image has a class."""
-        if not self.labels:
+        if not self.images:
             return None
-        labels, model = np.array(self.labels), np.array(self.probabilities)
+        labels = np.array([image.label for image in self.images])
+        model = np.array([image.probabilities for image in self.images])
+        lesions = [image.lesion for image in self.images]
         by_image = {
             name: {"class": self.classes[label], "lesion": lesion, "probabilities": p.tolist()}
-            for name, label, lesion, p in zip(self.names, labels, self.lesions, model, strict=True)
+            for name, lesion, label, p, _ in self.images
         }
         predictors = {"model": model}
         if self.temperature != 1.0:
@@ -86,15 +101,17 @@ class Diagnoses:
         if self.shares is not None:
             predictors["class shares"] = ClassShares(self.shares).probabilities(model)
         if self.regression:
-            predictors["logistic regression"] = self.regression.probabilities(np.array(self.features))
+            predictors["logistic regression"] = self.regression.probabilities(
+                np.array([image.features for image in self.images])
+            )
         reports = {
-            name: diagnosis_report(p, labels, self.lesions, self.classes, rng, self.shares)
+            name: diagnosis_report(p, labels, lesions, self.classes, rng, self.shares)
             for name, p in predictors.items()
         }
         malignant = malignant_classes(self.classes)
         truth = np.isin(labels, malignant).astype(int)
         binary = {
-            name: binary_report(p[:, malignant].sum(axis=1).clip(0, 1), truth, self.lesions, rng)
+            name: binary_report(p[:, malignant].sum(axis=1).clip(0, 1), truth, lesions, rng)
             for name, p in predictors.items()
         }
         return {"types": reports, "malignant": binary, "by_image": by_image}

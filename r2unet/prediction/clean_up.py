@@ -40,7 +40,18 @@ def clean_up(mask: np.ndarray) -> np.ndarray:
 
     An empty mask stays empty.
     """
-    return fill_holes(largest_component(mask))
+    kept = largest_component(mask)
+    box = bounding_box(kept)  # a hole is surrounded by lesion, so it is inside, and skin outside is none
+    kept[box] = fill_holes(kept[box])
+    return kept
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
+    """Return the rows and the columns from the first to the last lesion pixel of a mask (H, W)."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return slice(0), slice(0)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
@@ -68,17 +79,22 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 
 def find_runs(mask: np.ndarray) -> Runs:
     """Find the runs of a mask (H, W)."""
-    rows = np.pad(mask.astype(np.int8), ((0, 0), (0, 1)))  # (H, W) -> (H, W + 1)
-    steps = np.diff(rows.ravel(), prepend=0)  # 1 where a run starts, -1 after its end
-    return Runs(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1))
+    H, W = mask.shape
+    rows = np.zeros(1 + H * (W + 1), np.bool_)  # a pixel of skin, and the rows
+    rows[1:].reshape(H, W + 1)[:, :W] = mask
+    changes = np.flatnonzero(rows[1:] != rows[:-1])  # from skin to lesion and back, in turn
+    return Runs(changes[::2], changes[1::2])
 
 
 def draw_runs(runs: Runs, shape: tuple[int, int]) -> np.ndarray:
     """Return the mask (H, W) uint8 with these runs."""
     H, W = shape
-    steps = np.zeros(H * (W + 1), np.int8)
-    steps[runs.start], steps[runs.end] = 1, -1
-    return np.cumsum(steps, dtype=np.int8).reshape(H, W + 1)[:, :W].astype(np.uint8)
+    rows = np.zeros((H, W + 1), np.uint8)
+    # With k runs, k + 1 gaps of skin before, between and after them.
+    borders = np.column_stack((runs.start, runs.end)).ravel()
+    lengths = np.diff(borders, prepend=0, append=rows.size)  # (2k + 1,)
+    rows.ravel()[:] = np.repeat(np.arange(len(lengths), dtype=np.uint8) % 2, lengths)
+    return np.ascontiguousarray(rows[:, :W])
 
 
 def label_components(runs: Runs, stride: int, corners: bool) -> np.ndarray:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from r2unet.data.classes import malignant_classes
-from r2unet.data.images import resize_image, resize_mask, resize_probability
-from r2unet.figures import TRAINING, VALIDATION, new_figure, printable, save_figure
+from r2unet.data.images import bounded_size, resize_image, resize_mask, resize_probability
+from r2unet.figures import QUICK, TRAINING, VALIDATION, new_figure, printable, save_figure
 from r2unet.prediction.outline import overlay_image
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def plot_diagnosis(diagnosed: DiagnosedImage, path: str | Path) -> None:
 
     Raises ValueError if the sizes of the arrays do not agree.
     """
-    save_figure(new_diagnosis_figure(diagnosed), path)
+    save_figure(new_diagnosis_figure(diagnosed), path, QUICK)
 
 
 def new_diagnosis_figure(diagnosed: DiagnosedImage) -> Figure:
@@ -91,10 +91,8 @@ def check_sizes(diagnosed: DiagnosedImage) -> None:
 
 
 def shrink(diagnosed: DiagnosedImage) -> DiagnosedImage:
-    """Shrink the arrays to at most 512 pixels a side, because originals have up to 30 megapixels."""
-    H, W = diagnosed.image.shape[:2]
-    scale = min(1.0, LONGEST_SIDE / max(H, W))
-    size = (max(1, round(H * scale)), max(1, round(W * scale)))
+    """Shrink the arrays to at most 512 pixels a side."""
+    size = bounded_size(diagnosed.image, LONGEST_SIDE)
     return diagnosed._replace(
         image=resize_image(diagnosed.image, size),
         mask=None if diagnosed.mask is None else resize_mask(diagnosed.mask, size),

@@ -47,8 +47,11 @@ from minidl.tensor import Parameter
 from r2unet.data.images import resize_image
 from r2unet.data.sample import to_input
 from r2unet.network.diagnosis import DiagnosisHead
+from r2unet.network.hooks import forward_hooks
 from r2unet.network.model import UShape
 from r2unet.prediction.predict import pad_to_multiple
+
+HeadInputs = dict[str, Tensor]  # see `head_inputs`
 
 
 def heat_map(
@@ -62,10 +65,29 @@ def heat_map(
     """
     small = resize_image(image, (size, size))
     x = pad_to_multiple(to_input([small]), model.multiple)  # (1, 3, size + p, size + p)
-    positive = np.maximum(to_numpy(evidence(model, to_device(x, device), class_index)), 0)  # (h, w)
-    heat = _enlarge(positive, size / model.multiple, image.shape[:2])
+    cells = evidence(model, to_device(x, device), class_index)  # (h, w)
+    return as_heat(cells, size / model.multiple, image.shape[:2])
+
+
+def as_heat(cells: Array, used: float, size: tuple[int, int]) -> np.ndarray:
+    """Return the heat map (H, W) of `size` from the evidence (h, w), whose padding begins at `used` cells."""
+    heat = _enlarge(np.maximum(to_numpy(cells), 0), used, size)
     highest = heat.max()
     return heat / highest if highest > 0 else heat
+
+
+@contextmanager
+def head_inputs(model: UShape) -> Iterator[HeadInputs]:
+    """Keep what the diagnosis head reads in the first forward pass of this block, for `head_evidence`.
+
+    "features" (N, C, h, w) and, unless the network has no decoder, "outline", the logits (N, 1, H, W).
+    """
+    kept: HeadInputs = {}
+    modules = [("features", model.encoder[-1])]
+    if model.task == "both":
+        modules.append(("outline", model.head))
+    with forward_hooks(modules, lambda name, module, x, y: kept.setdefault(name, y)):
+        yield kept
 
 
 def evidence(model: UShape, x: Array, class_index: int) -> Array:

@@ -23,7 +23,8 @@ confidence. It is fitted when the training ends (`r2unet.training.calibrate`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 from typing import NamedTuple
 
@@ -39,6 +40,8 @@ from r2unet.errors import InputError
 from r2unet.network.model import UShape
 
 THRESHOLD = 0.5
+
+Stage = Callable[[str], AbstractContextManager[None]]  # the context of a stage, by its name
 
 
 def pad_to_multiple(x: np.ndarray, multiple: int) -> np.ndarray:
@@ -139,17 +142,22 @@ def predict_lesion(
     device: str = "cpu",
     tta: bool = False,
     correction: Correction = NO_CORRECTION,
+    stage: Stage = lambda name: nullcontext(),
 ) -> Prediction:
     """Predict one image (H, W, 3) uint8: lesion probabilities (H, W) and class probabilities (K,).
 
-    The network sees the image resized to (size, size), the size that it was trained on.
+    The network sees the image resized to (size, size), the size that it was trained on. `stage` is the
+    context of each stage, such as a `Stages`.
     """
-    small = resize_image(image, (size, size))
-    outline, diagnosis = predict(model, [small], device, tta, correction)
-    return Prediction(
-        None if outline is None else resize_probability(outline[0], image.shape[:2]),
-        None if diagnosis is None else diagnosis[0],
-    )
+    with stage("shrink for the network"):
+        small = resize_image(image, (size, size))
+    with stage("network"):
+        outline, diagnosis = predict(model, [small], device, tta, correction)
+    with stage("enlarge the probabilities"):
+        return Prediction(
+            None if outline is None else resize_probability(outline[0], image.shape[:2]),
+            None if diagnosis is None else diagnosis[0],
+        )
 
 
 def predict_image(

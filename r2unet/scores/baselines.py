@@ -27,12 +27,14 @@ sums of one histogram. The mask is not cleaned up afterwards: hairs, shadows and
 dermoscope's round field of view count as lesion.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from r2unet.data.images import resize_mask
 from r2unet.scores.metrics import confusion, jaccard, stack
+
+Baseline = Callable[[np.ndarray], np.ndarray]  # image (H, W, 3) uint8 -> mask (H, W)
 
 
 def all_background(image: np.ndarray) -> np.ndarray:
@@ -97,6 +99,14 @@ class MeanMask:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Predict the same mask for every image, in its size: image (H, W, 3) uint8 -> mask (H, W) uint8."""
         return resize_mask(self.mask, image.shape[:2])
+
+
+def all_baselines(mean_mask: np.ndarray | None) -> dict[str, Baseline]:
+    """Return the baselines by name; the mean mask only if there is one."""
+    baselines: dict[str, Baseline] = {"all background": all_background, "Otsu's threshold": otsu}
+    if mean_mask is not None:
+        baselines["mean mask"] = MeanMask(mean_mask)
+    return baselines
 
 
 def _mean_jaccard(candidate: np.ndarray, masks: list[np.ndarray]) -> float:

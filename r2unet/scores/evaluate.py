@@ -6,13 +6,14 @@ every report scores the model and the baselines on the same images with the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from r2unet.data.sample import Sample
 from r2unet.prediction.predict import THRESHOLD
-from r2unet.scores.baselines import MeanMask, all_background, otsu
+from r2unet.scores.baselines import Baseline, all_baselines
 from r2unet.scores.metrics import Confusion, confusion, jaccard, summarize
 from r2unet.scores.predictions import Outlined
 
@@ -26,6 +27,31 @@ COLUMNS = {
 }
 
 
+class ImageScores(NamedTuple):
+    """The pixel counts of the model's mask and of each baseline's mask on one image, by predictor."""
+
+    name: str  # of the image
+    counts: dict[str, Confusion]
+
+
+def score_image(sample: Sample, probability: np.ndarray, baselines: dict[str, Baseline]) -> ImageScores:
+    """Score what was predicted for an image, (H, W) in [0, 1], and the baselines."""
+    counts = {"model": confusion(probability > THRESHOLD, sample.mask)}
+    for name, baseline in baselines.items():
+        counts[name] = confusion(baseline(sample.image), sample.mask)
+    return ImageScores(sample.name, counts)
+
+
+def summarize_images(scores: Sequence[ImageScores], rng: np.random.Generator) -> dict[str, dict[str, Any]]:
+    """Summarize the scores of all images, as `report` does."""
+    counts = {name: [score.counts[name] for score in scores] for name in scores[0].counts}
+    report = {name: summarize(confusions, rng) for name, confusions in counts.items()}
+    report["model"]["jaccard_by_image"] = {
+        score.name: float(jaccard(score.counts["model"])) for score in scores
+    }
+    return report
+
+
 def report(
     predictions: Iterable[Outlined], mean_mask: np.ndarray | None, rng: np.random.Generator
 ) -> dict[str, dict[str, Any]]:
@@ -34,22 +60,8 @@ def report(
     The model's scores include "jaccard_by_image", {name: Jaccard}: a mean hides which images fail. Without a
     `mean_mask` that baseline is left out.
     """
-    baselines: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "all background": all_background,
-        "Otsu's threshold": otsu,
-    }
-    if mean_mask is not None:
-        baselines["mean mask"] = MeanMask(mean_mask)
-    counts: dict[str, list[Confusion]] = {name: [] for name in ("model", *baselines)}
-    by_image: dict[str, float] = {}
-    for sample, probability in predictions:
-        counts["model"].append(confusion(probability > THRESHOLD, sample.mask))
-        by_image[sample.name] = float(jaccard(counts["model"][-1]))
-        for name, baseline in baselines.items():
-            counts[name].append(confusion(baseline(sample.image), sample.mask))
-    scores = {name: summarize(confusions, rng) for name, confusions in counts.items()}
-    scores["model"]["jaccard_by_image"] = by_image
-    return scores
+    baselines = all_baselines(mean_mask)
+    return summarize_images([score_image(*outlined, baselines) for outlined in predictions], rng)
 
 
 def baseline_warnings(scores: dict[str, dict[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from r2unet.data.images import resize_image, resize_probability
+from r2unet.data.images import bounded_size, resize_image, resize_probability
 from r2unet.figures import (
     PREDICTION,
     TRUTH,
@@ -83,10 +83,8 @@ def _draw_overlay_row(cells: "Sequence[Axes]", row: OverlayRow, threshold: float
 
 
 def shrink(row: OverlayRow, side: int = 512) -> OverlayRow:
-    """Shrink a row's arrays to at most `side` pixels a side, because originals have up to 30 megapixels."""
-    height, width = row.image.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    """Shrink a row's arrays to at most `side` pixels a side."""
+    size = bounded_size(row.image, side)
     return row._replace(
         image=resize_image(row.image, size),
         truth=resize_probability(row.truth, size),  # the fraction of lesion, whose contour has no steps

@@ -1,6 +1,7 @@
 """Run the training runs of a study in parallel, each in its own process.
 
-Processes rather than threads, because Python executes one thread at a time.
+A process of its own for each run, not a pool as in `r2unet.processes`, because a run that is told to stop
+first saves its state.
 
 **Ctrl-C.** A training treats the first Ctrl-C as "save and stop" and the second as "stop at once". The
 terminal sends Ctrl-C to every process of a group, so the processes would receive it once from the terminal
@@ -18,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from r2unet.errors import InputError
+from r2unet.processes import CLOSED, ended, start_process
 from r2unet.study.plan import Task
 from r2unet.training.interruption import HANGUP, Interrupted, stop_signals
 
@@ -30,19 +32,15 @@ def run_in_processes(work: Work, tasks: Sequence[Task], jobs: int) -> Outcomes:
 
     `work` must be picklable. Raises Interrupted after Ctrl-C, when all processes have ended.
     """
-    context = multiprocessing.get_context("spawn")
     waiting, running = list(tasks), {}
     with _forwarding_ctrl_c(running) as signals:
         while (waiting and not signals) or running:
             while waiting and len(running) < jobs and not signals:
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_run, args=(work, waiting[0], sender), daemon=True)
-                process.start()
-                sender.close()  # so that only the child holds the sender, and its death closes the pipe
-                running[receiver] = waiting.pop(0), process
-            for receiver in wait(list(running)):
-                error = _result(receiver, running[receiver][1])
-                task, _ = running.pop(receiver)
+                pipe, process = start_process(_run, work, waiting[0])
+                running[pipe] = waiting.pop(0), process
+            for pipe in wait(list(running)):
+                error = _result(pipe, running[pipe][1])
+                task, _ = running.pop(pipe)
                 if not signals:
                     yield task, error
         if signals:
@@ -55,24 +53,21 @@ def stop_if_orphaned() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run(work: Work, task: Task, sender: Connection) -> None:
+def _run(pipe: Connection, work: Work, task: Task) -> None:
     """Run one task in its own process, and send its result."""
     os.setpgrp()
     try:
-        sender.send(work(task))
+        pipe.send(work(task))
     except Interrupted:
-        sender.send(None)  # the parent raises Interrupted for all
+        pipe.send(None)  # the parent raises Interrupted for all
 
 
-def _result(receiver: Connection, process: Any) -> InputError | None:
+def _result(pipe: Connection, process: Any) -> InputError | None:
     """Wait for the end of a process, and return the error that it sent."""
     try:
-        error = receiver.recv()
-    except EOFError:  # it was killed before it could send anything
-        process.join()
-        return InputError(
-            f"its process ended with code {process.exitcode}, perhaps for lack of memory; repeat the command"
-        )
+        error = pipe.recv()
+    except CLOSED:  # it was killed before it could send anything
+        return InputError(f"its {ended(process)}; repeat the command")
     process.join()
     return error
 

@@ -1,11 +1,12 @@
 """Tasks are distributed to threads so that each runs once and the result does not change."""
 
+import os
 import threading
 
 import numpy as np
 import pytest
 
-from minidl.threads import available_cores, for_each, get_threads, set_threads
+from minidl.threads import available_cores, for_each, get_threads, physical_cores, set_threads
 
 
 @pytest.fixture(params=[1, 2, 3, 8])
@@ -69,6 +70,16 @@ def test_the_default_is_one_thread():
 def test_fewer_than_one_thread_is_rejected():
     with pytest.raises(ValueError, match="at least one thread, got 0"):
         set_threads(0)
+
+
+def test_two_logical_cores_of_one_physical_core_count_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 4}, raising=False)
+    for core, siblings in enumerate(["0,4", "1,5", "2,6", "3,7", "0,4"]):
+        folder = tmp_path / f"cpu{core}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{siblings}\n")
+    assert physical_cores(tmp_path) == 3
+    assert physical_cores(tmp_path / "none") == 4  # unknown: the logical cores
 
 
 def test_at_least_one_core_is_available():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from minidl.threads import physical_cores
 from r2unet.commands import compare
 from r2unet.commands.main import COMMANDS, build_parser
 from r2unet.commands.options import add_cache, add_device, resources_given
@@ -59,6 +60,12 @@ class TestParsed:
         for command in ("predict a.jpg", "evaluate", "explain a.jpg --out f.png"):
             assert parse(command).checkpoint == PRETRAINED["isic2017"]
             assert parse(f"{command} --weights ham10000").checkpoint == PRETRAINED["ham10000"]
+
+    def test_processes_are_a_number_or_the_physical_cores(self):
+        for command in ("predict a.jpg", "evaluate"):
+            assert parse(command).processes == 1
+            assert parse(f"{command} --processes 3").processes == 3
+            assert parse(f"{command} --processes auto").processes == physical_cores()
 
     def test_the_options_of_the_network_and_the_loss(self):
         line = "--model r2-attention-unet --share-weights no --tie-weights no"
@@ -170,6 +177,11 @@ class TestRefused:
             ("predict --checkpoint F --out o", "PATH"),
             ("export best.npz", "--out"),
             ("predict --checkpoint F a.jpg --out o --size 0", "--size: must be"),
+            (
+                "predict a.jpg --processes 0",
+                "--processes: must be a whole number from 1 to 64, got '0'; or auto",
+            ),
+            ("evaluate --processes all", "got 'all'; or auto, the number of physical cores"),
             ("score TRUTH", "PREDICTIONS"),
             ("explain a.jpg --out f.gif", "--out: must be a name ending in .png"),
             ("summary --widths x", "--widths"),

@@ -13,6 +13,7 @@ class DarkIsLesion(Module):
     """A network with a known prediction: a pixel is lesion where red is below the middle of its range."""
 
     multiple = 8
+    task = "outline"
 
     def __init__(self) -> None:
         self.head = Conv2d(3, 1, 1, rng=np.random.default_rng(0))

@@ -118,6 +118,13 @@ class TestShapes:
         damaged[80:95, 140:170] = 0
         np.testing.assert_array_equal(clean_up(damaged), disc)
 
+    def test_a_hole_next_to_the_last_row_or_column_of_the_lesion_is_filled(self):
+        ring = np.zeros((9, 9), np.uint8)
+        ring[2:5, 3:6] = 1
+        filled = ring.copy()
+        ring[3, 4] = 0
+        np.testing.assert_array_equal(clean_up(ring), filled)
+
     @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (4, 6)])
     def test_empty_and_full_masks_are_unchanged(self, shape):
         assert clean_up(np.zeros(shape, np.uint8)).sum() == 0

@@ -8,7 +8,8 @@ from minidl.backend import to_numpy
 from minidl.ops import max_pool2d
 from r2unet.data.sample import to_input
 from r2unet.network.model import R2UNet, UNet
-from r2unet.prediction.heat_map import evidence, heat_map
+from r2unet.prediction.heat_map import as_heat, evidence, head_evidence, head_inputs, heat_map
+from r2unet.prediction.predict import predict
 
 K = 3
 TASKS = [("both", "both"), ("both", "lesion"), ("both", "image"), ("diagnosis", "image")]
@@ -167,3 +168,14 @@ class TestHeatMap:
     def test_needs_a_diagnosis(self, rng, image):
         with pytest.raises(ValueError, match='the task of this network is "outline"'):
             heat_map(network(rng, "outline"), image, 16, 0)
+
+
+@pytest.mark.parametrize("task, pooling", TASKS)
+def test_the_heat_map_of_the_first_of_eight_views_needs_no_second_forward_pass(rng, image, task, pooling):
+    model = network(rng, task, pooling)
+    with head_inputs(model) as inputs:
+        predict(model, [image], tta=True)
+    assert not [module for _, module in model.named_modules() if "forward" in vars(module)]  # no hook is left
+    for k in range(K):
+        cells = head_evidence(model.diagnosis, inputs["features"].data, inputs.get("outline"), k)
+        np.testing.assert_array_equal(as_heat(cells, 16 / 4, (16, 16)), heat_map(model, image, 16, k))

@@ -62,3 +62,13 @@ def test_the_outline_of_a_long_image_is_drawn_quickly():
     mask = np.ones((2_000_000, 2), np.uint8)
     drawn = overlay_image(np.zeros((2_000_000, 2, 3), np.uint8), mask)
     assert drawn.any(axis=2).all()
+
+
+def test_the_outline_covers_as_much_of_a_pixel_as_the_lesion_does():
+    mask = np.zeros((50, 50), np.float32)
+    mask[10:30, 10:30] = 1
+    mask[10:30, 30] = 0.25
+    drawn = overlay_image(np.full((50, 50, 3), 100, np.uint8), mask)
+    np.testing.assert_array_equal(drawn[20, 30], np.rint(0.25 * YELLOW + 0.75 * 100))
+    np.testing.assert_array_equal(drawn[20, 29], np.rint(0.75 * YELLOW + 0.25 * 100))  # one pixel in all
+    assert (drawn[20, [28, 31]] == 100).all()

@@ -76,6 +76,22 @@ class TestPredictFiles:
             changed = (np.array(drawn) != dark_quarter(30, 50)).any(axis=2)
         assert 0 < changed.mean() < 0.25
 
+    def test_the_picture_of_a_large_photograph_has_1024_pixels_and_its_mask_has_all(self, tmp_path):
+        file = tmp_path / "large.png"
+        Image.fromarray(dark_quarter(400, 2000)).save(file)
+        predicted([file], tmp_path, overlay=True)
+        with Image.open(tmp_path / "large_overlay.png") as drawn:
+            assert drawn.size == (1024, 205)
+        assert read(tmp_path / "large_segmentation_prediction.png").shape == (400, 2000)
+
+    def test_a_mask_is_compressed_as_pillow_does_by_default(self, tmp_path):
+        """So that masks have the same bytes as before pictures were compressed less."""
+        Image.fromarray(dark_quarter(30, 50)).save(tmp_path / "skin.png")
+        predicted([tmp_path / "skin.png"], tmp_path)
+        file = tmp_path / "skin_segmentation_prediction.png"
+        Image.fromarray(read(file)).save(tmp_path / "again.png")
+        assert file.read_bytes() == (tmp_path / "again.png").read_bytes()
+
     def test_masks_are_cleaned_up_on_request(self, tmp_path):
         image = np.full((64, 64, 3), LIGHT, np.uint8)
         image[8:40, 8:40] = DARK  # a lesion with a hole in it and a speck next to it

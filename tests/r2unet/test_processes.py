@@ -1,0 +1,93 @@
+"""Tasks shared between processes: results in order, errors, and processes that are killed."""
+
+import multiprocessing
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from r2unet.errors import InputError
+from r2unet.processes import Processes
+
+
+def new_work(folder: Path):
+    """Record that a process prepares itself, and return its work on a task."""
+    (folder / f"prepared-{os.getpid()}").touch(exist_ok=False)
+    return partial(work, folder)
+
+
+def work(folder: Path, task: str):
+    """Do what the task says."""
+    if task.startswith("wait for "):
+        deadline = time.monotonic() + 120
+        while not (folder / task.removeprefix("wait for ")).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    elif task == "fail":
+        raise InputError("a task failed")
+    elif task == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        (folder / task).touch()
+    return task, os.getpid()
+
+
+def unprepared():
+    raise InputError("the weights are missing")
+
+
+def test_results_come_in_order_although_the_first_task_ends_last(tmp_path):
+    tasks = ["wait for c", "a", "b", "c"]
+    with Processes(partial(new_work, tmp_path), 2) as processes:
+        results = list(processes.map(tasks))
+    pids = [pid for _, pid in results]
+    assert [task for task, _ in results] == tasks
+    assert len(set(pids[1:])) == 1 and pids[0] not in pids[1:]  # the free process took all other tasks
+    assert {path.name for path in tmp_path.glob("prepared-*")} == {f"prepared-{pid}" for pid in pids}
+
+
+def test_an_error_arrives_in_its_place_and_ends_the_other_processes(tmp_path):
+    received = []
+    with (
+        pytest.raises(InputError, match="^a task failed$"),
+        Processes(partial(new_work, tmp_path), 2) as processes,
+    ):
+        for task, _ in processes.map(["a", "fail", "wait for nothing", "b"]):
+            received.append(task)
+    assert received == ["a"] and not multiprocessing.active_children()
+
+
+def test_a_process_that_is_killed_is_an_error_of_the_user(tmp_path):
+    message = "a process ended with code -9, perhaps for lack of memory; repeat the command with fewer"
+    with pytest.raises(InputError, match=message), Processes(partial(new_work, tmp_path), 2) as processes:
+        list(processes.map(["wait for nothing", "die"]))
+    assert not multiprocessing.active_children()
+
+
+def test_an_error_in_the_preparation_is_the_error_of_a_task():
+    with pytest.raises(InputError, match="the weights are missing"), Processes(unprepared, 1) as processes:
+        list(processes.map(["a"]))
+
+
+PROGRAM = """
+import os, signal
+from functools import partial
+from pathlib import Path
+from r2unet.processes import Processes
+from tests.r2unet.test_processes import new_work
+
+with Processes(partial(new_work, Path(sys.argv[1])), 2) as processes:
+    try:
+        os.killpg(0, signal.SIGINT)
+    except KeyboardInterrupt:
+        print([task for task, _ in processes.map(["a", "b"])], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_ctrl_c_is_for_the_one_that_started_them_alone_and_they_end_when_it_is_killed(program, tmp_path):
+    child = program(tmp_path, code=PROGRAM, cwd=Path(__file__).parents[2], start_new_session=True)
+    out, err = child.communicate(timeout=120)  # returns when no process has its output open
+    assert (child.returncode, out, err) == (-signal.SIGKILL, "['a', 'b']\n", "")
