@@ -93,7 +93,7 @@ def draw_runs(runs: Runs, shape: tuple[int, int]) -> np.ndarray:
     # With k runs, k + 1 gaps of skin before, between and after them.
     borders = np.column_stack((runs.start, runs.end)).ravel()
     lengths = np.diff(borders, prepend=0, append=rows.size)  # (2k + 1,)
-    rows.ravel()[:] = np.repeat(np.arange(len(lengths), dtype=np.uint8) % 2, lengths)
+    rows.ravel()[:] = np.repeat(np.arange(len(lengths)) % 2, lengths)
     return np.ascontiguousarray(rows[:, :W])
 
 
