@@ -24,6 +24,7 @@ class TestParsed:
             "conv": "auto",
             "threads": 1,
             "cache": None,
+            "feed": "auto",
             "out": None,
             "resume": False,
             "profile": False,
