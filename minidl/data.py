@@ -20,6 +20,8 @@ import numpy as np
 
 from minidl.backend import Array, Copy, copy_stream, pinned_empty, to_device
 
+ALIGNMENT = 16  # bytes; the address of an array is a multiple of the size of its numbers
+
 
 class DataLoader:
     """Yield a data set's samples in batches, each sample passed through `transform(sample, rng)`.
@@ -119,10 +121,10 @@ def checked_probabilities(probabilities: np.ndarray, samples: int, shuffle: bool
 
 
 class Sent(NamedTuple):
-    """Arrays being sent to a device, joined into one."""
+    """Arrays being sent to a device, joined into one array of bytes."""
 
-    joined: Array  # (total size,)
-    shapes: list[tuple[int, ...]]
+    joined: Array  # (total bytes,) uint8
+    arrays: list[tuple[tuple[int, ...], np.dtype]]  # the shape and the dtype of each
     copy: Copy | None  # None if the copy is complete
 
 
@@ -142,32 +144,31 @@ class Prefetcher:
         self.copies: deque[Copy] = deque()  # the last two, which may still be running
 
     def send(self, arrays: Sequence[np.ndarray]) -> Sent:
-        """Start to send arrays of one dtype, joined into one, without waiting; `receive` takes the result.
-
-        Raises TypeError for arrays of several dtypes, because joining them would convert them.
-        """
-        if len(dtypes := {str(a.dtype) for a in arrays}) > 1:
-            raise TypeError(f"a batch is sent as one array of one dtype, got {', '.join(sorted(dtypes))}")
-        shapes, flat = [a.shape for a in arrays], [a.ravel() for a in arrays]
+        """Start to send arrays, joined into one, without waiting; `receive` takes the result."""
+        parts = []
+        for array in arrays:
+            bytes_of_array = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            parts += [bytes_of_array, np.zeros(-len(bytes_of_array) % ALIGNMENT, np.uint8)]
+        formats = [(a.shape, a.dtype) for a in arrays]
         if self.stream is None:
-            return Sent(to_device(np.concatenate(flat), self.device), shapes, None)
-        pinned = pinned_empty(sum(a.size for a in arrays), arrays[0].dtype)
-        np.concatenate(flat, out=pinned)
+            return Sent(to_device(np.concatenate(parts), self.device), formats, None)
+        pinned = pinned_empty(sum(map(len, parts)), np.dtype(np.uint8))
+        np.concatenate(parts, out=pinned)
         joined, copy = self.stream.send(pinned)
         self.copies.append(copy)
         if len(self.copies) > 2:
             self.copies.popleft().wait()  # before its pinned memory is reused
-        return Sent(joined, shapes, copy)
+        return Sent(joined, formats, copy)
 
     def receive(self, sent: Sent) -> list[Array]:
         """Return the arrays on the device; kernels launched from now on wait for them."""
         if sent.copy is not None:
             sent.copy.delay_kernels()
         arrays, start = [], 0
-        for shape in sent.shapes:
-            end = start + math.prod(shape)
-            arrays.append(sent.joined[start:end].reshape(shape))
-            start = end
+        for shape, dtype in sent.arrays:
+            size = math.prod(shape) * dtype.itemsize
+            arrays.append(sent.joined[start : start + size].view(dtype).reshape(shape))
+            start += size + -size % ALIGNMENT
         return arrays
 
     def close(self) -> None:
@@ -179,8 +180,8 @@ class Prefetcher:
 def prefetched(batches: Iterable[Any], device: str) -> Iterator[Any]:
     """Yield batches, which are named tuples, with their arrays on a device, each sent one batch ahead.
 
-    A GPU therefore copies a batch while it computes the previous one. The arrays of a batch, all of one
-    dtype, are sent as one, because every copy costs some microseconds to start. On the CPU nothing is copied.
+    A GPU therefore copies a batch while it computes the previous one. The arrays of a batch are sent as one,
+    because every copy costs some microseconds to start. On the CPU nothing is copied.
     """
     if device == "cpu":
         yield from batches

@@ -225,7 +225,7 @@ def adjoint_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[Ch
             lambda a, code=code: code.im2col(a, *window),
             lambda a, code=code: code.col2im(a, (8, 7), *window),
             x,
-            col,
+            col if code is definition else im2col.side_by_side(col),
         )
         for code in modules
     ]

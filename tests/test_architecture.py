@@ -41,6 +41,7 @@ ENGINE = {
         "minidl.allocator",
         "minidl.ops.*",
     ],
+    "minidl.images": ["minidl.implementation", "minidl.backend"],
     "minidl.average": ["minidl.implementation", "minidl.backend"],
     "minidl.optim": ["minidl.tensor", "minidl.implementation", "minidl.backend"],
     "minidl.nn": [
@@ -59,6 +60,7 @@ ENGINE = {
         "minidl.optim",
         "minidl.recompute",
         "minidl.average",
+        "minidl.images",
         "minidl.implementation",
         "minidl.tensor",
     ],

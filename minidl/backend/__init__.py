@@ -20,7 +20,7 @@ without a GPU.
 
     devices.py     the devices: which of them work on this machine, and why the others do not
     arrays.py      an array's device and library
-    transfers.py   copies between devices, some of them while the GPU computes
+    transfers.py   copies between devices, some of them while the GPU computes; a device's free memory
     kernels.py     compiling and launching CUDA kernels
 
 This package is the only one that imports CuPy, and only when the first GPU array is created: importing the
@@ -54,6 +54,7 @@ from minidl.backend.kernels import (
 from minidl.backend.transfers import (
     Copy,
     copy_stream,
+    free_memory,
     pinned_empty,
     synchronize,
     to_device,
@@ -84,6 +85,7 @@ __all__ = [
     "cuda_problem",
     "describe",
     "device_of",
+    "free_memory",
     "is_array",
     "kernel_source",
     "library",

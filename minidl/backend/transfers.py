@@ -1,4 +1,4 @@
-"""Copies between devices, and waiting for a GPU.
+"""Copies between devices, waiting for a GPU, and the free memory of a device.
 
 A GPU works through a *stream*, a queue of copies and kernels, while Python continues. A second stream can
 copy to the GPU while the first one computes (`CopyStream`). The two are ordered only by *events*: an event
@@ -7,6 +7,7 @@ marks a position in a stream, and a stream or the CPU can wait for it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -52,6 +53,16 @@ def synchronize(array: Array) -> None:
         import cupy
 
         cupy.cuda.get_current_stream().synchronize()
+
+
+def free_memory(device: str) -> int:
+    """Return the bytes that new arrays on the device can occupy; of a CPU, those that nothing else uses."""
+    if device == "cuda":
+        import cupy
+
+        free, _ = cupy.cuda.runtime.memGetInfo()
+        return free + cupy.get_default_memory_pool().free_bytes()  # the pool reuses freed memory
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def pinned_empty(size: int, dtype: np.dtype) -> np.ndarray:

@@ -14,6 +14,7 @@ from r2unet.commands.options import (
     add_cache,
     add_data,
     add_device,
+    add_feed,
     add_pictures,
     add_training,
     resources_given,
@@ -64,6 +65,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     add_data(p)
     add_training(p)
     add_device(p)
+    add_feed(p)
     add_cache(p)
 
 
@@ -125,14 +127,14 @@ def _compare(options: argparse.Namespace) -> int:
     finished = finished_runs(options.reuse)
     plan = open_study(out, options.study, given, options.seeds, options.variant, options.only_report)
     progress_bar = sys.stderr.isatty() and options.jobs == 1
-    resources = Resources(device, options.conv, options.threads, options.cache, progress_bar)
+    resources = Resources(device, options.conv, options.threads, options.cache, progress_bar, options.feed)
     log = line_printer(progress_bar)
     if not options.only_report:
         copy_finished(out, plan, finished, log)
         try:
             errors = train_study(out, plan, resources, options.jobs, log)
         except Interrupted as interrupted:
-            text = resources_given(options, add_execution, add_device, add_cache)
+            text = resources_given(options, add_execution, add_device, add_feed, add_cache)
             print(visible(f"{interrupted} {text}".rstrip()), file=sys.stderr)
             return 130
     for error in errors:

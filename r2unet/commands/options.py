@@ -20,6 +20,7 @@ from minidl.ops.conv import METHODS
 from r2unet.commands.messages import visible
 from r2unet.commands.values import number, processes, widths
 from r2unet.training.checkpoints import ABOUT_WEIGHTS, POST_PROCESSING, PRETRAINED
+from r2unet.training.feed import FEEDS
 from r2unet.training.settings import CHOICES, LIMITS, Settings, as_text, flag
 
 MAX_THREADS = 64
@@ -222,6 +223,16 @@ def add_processes(p: argparse.ArgumentParser) -> None:
         "(default %(default)s)"
     )
     p.add_argument("--processes", type=processes, default=1, metavar="N|auto", help=text)
+
+
+def add_feed(p: argparse.ArgumentParser) -> None:
+    """Add --feed, where the batches of a training run are augmented."""
+    text = (
+        "where batches are augmented: device keeps all images in the GPU's memory and augments there; cpu "
+        "uses the threads of --threads. auto: device on a GPU whose free memory is at least four times that "
+        "of the images (default %(default)s)"
+    )
+    p.add_argument("--feed", choices=FEEDS, default="auto", help=text)
 
 
 def resources_given(options: argparse.Namespace, *groups: Callable[[argparse.ArgumentParser], None]) -> str:

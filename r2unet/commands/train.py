@@ -19,6 +19,7 @@ from r2unet.commands.options import (
     add_cache,
     add_data,
     add_device,
+    add_feed,
     add_setting,
     add_training,
     resources_given,
@@ -43,6 +44,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     text = "start from the weights of this checkpoint, where names and shapes agree; no effect on resuming"
     p.add_argument("--from", dest="start", type=Path, metavar="F", help=text)
     add_device(p)
+    add_feed(p)
     add_cache(p)
     p.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for checkpoints and figures (default runs/DATE)"
@@ -106,7 +108,10 @@ def _train(options: argparse.Namespace, out: Path) -> int:
                 log,
                 progress_bar,
                 start=start,
+                feed=options.feed,
             )
+            if device != "cpu":
+                options.feed = trainer.feed.name  # a run resumes bit for bit only with the same feed
             if state:
                 trainer.load_state(state)
                 done = trainer.state
@@ -116,7 +121,7 @@ def _train(options: argparse.Namespace, out: Path) -> int:
                 return 0
             print_scores(trainer.run())
     except Interrupted as interrupted:
-        resources = resources_given(options, add_device, add_cache)
+        resources = resources_given(options, add_device, add_feed, add_cache)
         print(visible(f"{interrupted} {resources}".rstrip()), file=sys.stderr)
         return 130
     print(visible(f"the weights are in {out / BEST}"))

@@ -46,6 +46,7 @@ class Resources(NamedTuple):
     threads: int = 1
     cache: Path | None = None  # folder of decoded images
     bar: bool = False  # whether to show a progress bar
+    feed: str = "auto"  # where batches are augmented
 
 
 def train_study(
@@ -146,6 +147,7 @@ def _train(task: Task, datasets: tuple[Any, Any], resources: Resources, log: Cal
             log=log,
             bar=resources.bar,
             on_epoch_end=partial(_record_seconds, task.folder),
+            feed=resources.feed,
         )
         if state:
             trainer.load_state(state)

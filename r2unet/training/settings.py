@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl import Tensor
-from r2unet.data.augment import MAX_STRENGTH
+from r2unet.data.changes import MAX_STRENGTH
 from r2unet.data.classes import CLASSES
 from r2unet.data.targets import CLASS_WEIGHTS
 from r2unet.errors import InputError

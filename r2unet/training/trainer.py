@@ -33,7 +33,6 @@ from minidl import Tensor, no_grad
 from minidl.backend import to_device
 from minidl.data import DataLoader, prefetched
 from minidl.optim import clip_grad_norm
-from r2unet.data.augment import augment
 from r2unet.data.classes import CLASSES
 from r2unet.data.sample import Batch, Sample, collate
 from r2unet.data.targets import DiagnosisTargets, class_labels
@@ -43,6 +42,7 @@ from r2unet.prediction.predict import Correction
 from r2unet.scores.metrics import confusion, summarize
 from r2unet.training import cost
 from r2unet.training.calibrate import add_calibration
+from r2unet.training.feed import choose_feed, describe_feed
 from r2unet.training.interruption import Interrupted, StopSignal
 from r2unet.training.loss_log import LossLog, Step, check_finite
 from r2unet.training.reporting import epoch_line, progress_bar, write_history, write_report
@@ -59,8 +59,9 @@ class Trainer:
 
     `log` receives lines of text for the user. `bar` shows a progress bar on stderr. `on_epoch_end` receives
     the number of each finished epoch, counted from 1, and its duration in seconds with validation, or None
-    if the epoch was interrupted and resumed. `start` are initial weights by name, of another network. Raises
-    InputError if a batch is too small for batch norm, and if a class of the diagnosis has no image.
+    if the epoch was interrupted and resumed. `start` are initial weights by name, of another network. `feed`
+    says where batches are augmented, one of `r2unet.training.feed.FEEDS`. Raises InputError if a batch is too
+    small for batch norm, if a class of the diagnosis has no image, and for an impossible feed.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Trainer:
         bar: bool = False,
         on_epoch_end: Callable[[int, float | None], None] = lambda epoch, seconds: None,
         start: dict[str, np.ndarray] | None = None,
+        feed: str = "auto",
     ) -> None:
         settings.check_batches(len(training))
         self.settings, self.out, self.device = settings, out, device
@@ -89,16 +91,20 @@ class Trainer:
             )
             self.validation_labels = class_labels(validation, classes)
         self.state = TrainingState(settings, training, device, start)
-        self.loader = DataLoader(
+        new_feed, reason = choose_feed(feed, training, settings.augment, device)
+        self.feed = new_feed(
             training,
             settings.batch_size,
+            settings.augment,
+            device,
+            self.targets,
             shuffle=True,
             rng=self.state.batches_rng,
-            transform=partial(augment, strength=settings.augment) if settings.augment else None,
-            collate=partial(collate, targets=self.targets),
             threads=threads,
             probabilities=self.targets.sampling() if settings.balanced else None,
         )
+        if device != "cpu":
+            log(describe_feed(self.feed, reason, threads))
         self.losses = LossLog()
         self.stop = StopSignal()
         self.best_file = KeptFile(out / BEST)
@@ -149,7 +155,7 @@ class Trainer:
         bar.set_description(f"epoch {len(state.history) + 1}/{self.settings.epochs}")
         state.train_mode()
         state.batches_rng.bit_generator.state = state.random
-        for batch in prefetched(self.loader.batches(start=state.batches_done), self.device):
+        for batch in self.feed.batches(start=state.batches_done):
             self.train_step(batch)
             state.batches_done += 1
             if self.device == "cpu" or len(self.losses.unread) == STEPS_PER_READ:
@@ -238,13 +244,13 @@ class Trainer:
     def profile(self) -> str:
         """Run a few steps without saving anything; return the table of their cost."""
         self.state.train_mode()
-        epochs = (prefetched(self.loader.batches(), self.device) for _ in count())
+        epochs = (self.feed.batches() for _ in count())
         return cost.profile(self.train_step, chain.from_iterable(epochs))
 
     def _interrupt(self) -> None:
         self.save(LAST)
         raise Interrupted(
             f"stopped after {len(self.state.history)} epochs and {self.state.batches_done} of "
-            f"{len(self.loader)} batches; all progress is saved; resume with: "
+            f"{len(self.feed.loader)} batches; all progress is saved; resume with: "
             f"r2unet train --resume --out {shlex.quote(str(self.out))}"
         )

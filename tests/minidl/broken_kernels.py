@@ -365,6 +365,41 @@ BROKEN = {
     ("ops/norm/group_cuda.cu", "group_input_gradient", "GroupNorm, large images"): {
         "only one pixel per thread": ("i += gridDim.y * blockDim.x", "i += HW"),
     },
+    ("images.cu", "mirrored", "affine_sample"): {
+        "negative places not mirrored": ("if (i < 0) i += 2 * size;", ""),
+        "the border pixel not repeated": ("2 * size - 1 - i", "2 * size - 2 - i"),
+    },
+    ("images.cu", "affine_sample", "affine_sample"): {
+        "no bounds check": ("if (i >= threads) return;", ""),
+        "truncated instead of rounded down": ("left = floor(across)", "left = T((int)across)"),
+        "rows and columns exchanged": ("m[0] * T(u) + m[1] * T(v)", "m[0] * T(v) + m[1] * T(u)"),
+        "only one row": ("upper + (lower - upper) * (down - top)", "upper"),
+        "the image not looked up": ("(long long)which[n] * H", "(long long)n * H"),
+    },
+    ("images.cu", "recolour", "recolour"): {
+        "no bounds check": ("if (i >= threads) return;", ""),
+        "negative levels not clipped": ("max(level, T(0))", "level"),
+        "levels above 255 not clipped": ("min(max(level, T(0)), T(255))", "max(level, T(0))"),
+        "the offset forgotten": (" + offsets[3 * n + c]", ""),
+        "the matrix of the first image": ("matrices + 9 * n", "matrices"),
+        "the matrix transposed": ("row[0] * red + row[1] * green", "row[1] * red + row[0] * green"),
+    },
+    ("images.cu", "box_blur", "gaussian_blur"): {
+        "no bounds check": ("if (i >= threads) return;", ""),
+        "the last pixel not repeated": ("min(max(place + k, 0), last)", "max(place + k, 0)"),
+        "the first pixel not repeated": ("min(max(place + k, 0), last)", "min(place + k, last)"),
+        "not rounded": ("sum = 1u << 23", "sum = 0"),
+        "the outer pixels forgotten": ("abs(k) > radius ? outer : inner", "inner"),
+        "the box of another image": ("i / (C * H * W)", "i / (H * W) % C"),
+    },
+    ("images.cu", "round_window", "round_window"): {
+        "no bounds check": ("if (i >= threads) return;", ""),
+        "the edge of a pixel instead of its centre": ("(T(v) + T(0.5)) / T(H)", "T(v) / T(H)"),
+        "infinity not replaced": ("min((window[2] + window[3]) / T(2), T(1))", "(window[2] + window[3])"),
+        "not rounded": ("* window[4] + T(0.5)", "* window[4]"),
+        "the mask not cut off": ("inside > T(0) ? mask[i] : 0", "mask[i]"),
+        "a hard edge": ("inside / edge + T(0.5)", "inside * T(1e9)"),
+    },
     ("average.cu", "weighted_sum", "weighted_sum"): {
         "only one block": ("blockIdx.x * blockDim.x + threadIdx.x", "threadIdx.x"),
         "a weight forgotten": ("q * v[i]", "v[i]"),

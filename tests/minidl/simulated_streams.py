@@ -72,6 +72,9 @@ class Part:
     def __init__(self, memory: Memory, numbers: np.ndarray) -> None:
         self.memory, self.numbers = memory, numbers
 
+    def view(self, dtype: np.dtype) -> Part:
+        return Part(self.memory, self.numbers.view(dtype))
+
     def reshape(self, shape: tuple[int, ...]) -> Part:
         return Part(self.memory, self.numbers.reshape(shape))
 

@@ -26,6 +26,7 @@ from minidl.ops.conv import implicit_gemm
 from minidl.ops.loss import cross_entropy, dice, softmax
 from minidl.ops.norm import fused_cuda, group_cuda
 from minidl.tensor import Tensor
+from tests.minidl import image_cases
 
 MINIDL = Path(cuda_on_cpu.__file__).parents[1]
 FUNCTION = re.compile(r'^(?:extern "C" __global__|__device__) [^(]*\b(\w+)\(', re.MULTILINE)
@@ -169,6 +170,10 @@ def averaged(device):
 
 
 CASES = {
+    "affine_sample": image_cases.sampled,
+    "recolour": image_cases.recoloured,
+    "gaussian_blur": image_cases.blurred,
+    "round_window": image_cases.windowed,
     "Adam": functools.partial(trained, optim.Adam),
     "AdamW": functools.partial(trained, optim.AdamW),
     "clip_grad_norm": clipped,
@@ -192,7 +197,7 @@ def difference(case):
                 found = results(case, "cuda-on-cpu")
         except cuda_on_cpu.KernelError as error:
             return str(error).splitlines()[0]
-        for a, e in zip(found, expected, strict=True):
+        for a, e in zip((f.astype(float) for f in found), expected, strict=True):
             if not np.array_equal(np.isnan(a), np.isnan(e)):
                 return "NaN" if np.isnan(a).any() else "a number instead of NaN"
             if np.nanmax(np.abs(a - e)) > 1e-11 * np.nanmax(np.abs(e)):

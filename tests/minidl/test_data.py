@@ -288,6 +288,15 @@ class Pair(NamedTuple):
     names: list[str]
 
 
+class Mixed(NamedTuple):
+    """A batch of arrays of several dtypes."""
+
+    a: np.ndarray
+    b: np.ndarray
+    c: np.ndarray
+    d: np.ndarray
+
+
 def pairs(count, size=3):
     """Batches in which no number occurs twice."""
     for i in range(count):
@@ -315,12 +324,20 @@ class TestPrefetched:
         (batch,) = prefetched(pairs(1), device)
         assert batch.images.base is batch.masks.base is not None
 
-    def test_arrays_of_several_dtypes_are_rejected_because_they_are_sent_as_one(self, device):
-        if device == "cpu":
-            pytest.skip("nothing is copied on the CPU")
-        (batch,) = pairs(1)
-        with pytest.raises(TypeError, match="one array of one dtype, got float32, uint8"):
-            list(prefetched([batch._replace(masks=batch.masks.astype(np.uint8))], device))
+    def test_arrays_of_several_dtypes_and_sizes_keep_them(self, device, rng):
+        flags = rng.integers(0, 256, (5, 3), dtype=np.uint8)  # 15 bytes: the next array needs a gap before it
+        batch = Mixed(
+            flags, rng.normal(size=(2, 7)), np.empty((0, 4), np.int32), np.arange(3, dtype=np.int32)
+        )
+        (received,) = prefetched([batch], device)
+        for found, expected in zip(received, batch, strict=True):
+            assert device_of(found) == device and found.dtype == expected.dtype
+            np.testing.assert_array_equal(to_numpy(found), expected)
+
+    def test_arrays_that_are_not_contiguous_are_sent_in_order(self, device, rng):
+        turned = rng.normal(size=(3, 4)).T
+        (received,) = prefetched([Mixed(turned, turned, turned, turned)], device)
+        np.testing.assert_array_equal(to_numpy(received.b), turned)
 
     def test_the_next_batch_is_sent_before_the_last_one_is_used(self, device):
         read = []

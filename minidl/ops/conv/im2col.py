@@ -1,8 +1,15 @@
 """The definition of convolution with CUDA kernels for `im2col` and `col2im`; matrix products are cuBLAS's.
 
-The definition in array code needs a launch for every weight of the window. Here one launch copies all of col,
-and several images go into one batched matrix product, as many as fit into `PIECE_BYTES`. Which thread copies
-which number is explained in `im2col.cu`.
+The definition in array code needs a launch for every weight of the window. Here one launch copies all of col.
+The columns of several images stand side by side, of as many as fit into `PIECE_BYTES`, n at a time:
+
+    col (C KH KW, n OH OW),    y = w col,    dw = dy col^T,    dcol = w^T dy
+
+Each pass is then one large matrix product, and that of dw also sums over the images. cuBLAS reads a
+transposed matrix without a copy. One product for each image would need copies of transposed operands and a
+sum in the end, and small products do not occupy a GPU. The price is that images must be rearranged, from
+(n, OC, OH OW) to (OC, n OH OW) and back: y while the bias is added, dy by a copy. Both are small compared
+with col. Which thread copies which number is explained in `im2col.cu`.
 """
 
 from __future__ import annotations
@@ -22,22 +29,33 @@ PIECE_BYTES = {"cuda": 256 << 20, "cuda-on-cpu": 4 << 20}
 
 
 def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
-    """Copy the window of every output pixel into a column, x (N, C, H, W) -> col (N, C KH KW, OH OW)."""
+    """Copy the window of every output pixel into a column, x (N, C, H, W) -> col (C KH KW, N OH OW)."""
     (N, C, H, W), (KH, KW) = x.shape, kernel
     OH, OW = output_size((H, W), kernel, stride, padding)
-    col = array_module(x).empty((N, C * KH * KW, OH * OW), x.dtype)
-    threads, sizes = N * C * OH * OW, (H, W, KH, KW, *stride, *padding, OH, OW)
+    col = array_module(x).empty((C * KH * KW, N * OH * OW), x.dtype)
+    threads, sizes = N * C * OH * OW, (N, H, W, KH, KW, *stride, *padding, OH, OW)
     kernels.launch("im2col", *cover(threads), contiguous(x), col, threads, *sizes)
     return col
 
 
-def col2im(col: Array, size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Array:
-    """Add every column to its window, the adjoint of im2col: col (N, C KH KW, OH OW) -> x (N, C, H, W)."""
+def col2im(
+    col: Array, size: Pair, kernel: Pair, stride: Pair, padding: Pair, out: Array | None = None
+) -> Array:
+    """Add every column to its window, the adjoint of im2col: col (C KH KW, N OH OW) -> x (N, C, H, W).
+
+    With `out`, x is written there.
+    """
     OH, OW = output_size(size, kernel, stride, padding)
-    x = array_module(col).empty((len(col), col.shape[1] // (kernel[0] * kernel[1]), *size), col.dtype)
-    sizes = *size, *kernel, *stride, *padding, OH, OW
+    N, C = col.shape[1] // (OH * OW), col.shape[0] // (kernel[0] * kernel[1])
+    x = array_module(col).empty((N, C, *size), col.dtype) if out is None else out
+    sizes = N, *size, *kernel, *stride, *padding, OH, OW
     kernels.launch("col2im", *cover(x.size), contiguous(col), x, x.size, *sizes)
     return x
+
+
+def side_by_side(images: Array) -> Array:
+    """Return images side by side, (n, C, H, W) or (n, C, H W) -> (C, n H W); a copy, unless n or C is 1."""
+    return images.swapaxes(0, 1).reshape(images.shape[1], -1)
 
 
 def pieces(x: Array, rows: int, OH: int, OW: int) -> Iterator[slice]:
@@ -51,13 +69,13 @@ def convolve(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair) -
     """Return y = w col + b, x (N, C, H, W), w (OC, C, KH, KW), b (OC,) -> y (N, OC, OH, OW)."""
     N, OC, kernel = len(x), len(w), w.shape[2:]
     OH, OW = output_size(x.shape[2:], kernel, stride, padding)
-    xp = array_module(x)
-    y = xp.empty((N, OC, OH * OW), x.dtype)
-    matrix = w.reshape(OC, -1)  # (OC, C KH KW)
+    xp, matrix = array_module(x), w.reshape(OC, -1)  # (OC, C KH KW)
+    y = xp.empty((N, OC, OH, OW), x.dtype)
     for piece in pieces(x, matrix.shape[1], OH, OW):
-        col = im2col(x[piece], kernel, stride, padding)  # (n, C KH KW, OH OW)
-        xp.matmul(matrix, col, out=y[piece])  # (n, OC, OH OW)
-    return add_bias(y.reshape(N, OC, OH, OW), b)
+        product = matrix @ im2col(x[piece], kernel, stride, padding)  # (OC, n OH OW)
+        images = product.reshape(OC, -1, OH, OW).swapaxes(0, 1)  # (n, OC, OH, OW), a view
+        xp.add(images, 0 if b is None else b[:, None, None], out=y[piece])
+    return y
 
 
 def input_gradient(dy: Array, w: Array, b: Array | None, size: Pair, stride: Pair, padding: Pair) -> Array:
@@ -66,23 +84,19 @@ def input_gradient(dy: Array, w: Array, b: Array | None, size: Pair, stride: Pai
     dx = array_module(dy).empty((N, w.shape[1], *size), dy.dtype)
     transposed = w.reshape(OC, -1).T  # (C KH KW, OC)
     for piece in pieces(dy, len(transposed), OH, OW):
-        dcol = transposed @ dy[piece].reshape(-1, OC, OH * OW)  # (n, C KH KW, OH OW)
-        dx[piece] = col2im(dcol, size, w.shape[2:], stride, padding)
+        dcol = transposed @ side_by_side(dy[piece])  # (C KH KW, n OH OW)
+        col2im(dcol, size, w.shape[2:], stride, padding, out=dx[piece])
     return add_bias(dx, b)
 
 
 def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
-    """Return dw = (col dy^T)^T, summed over images, x (N, C, H, W), dy (N, OC, OH, OW) -> (OC, C, KH, KW).
-
-    For a batch of products CuPy copies a transposed operand, so the small dy is transposed and not col.
-    """
+    """Return dw = dy col^T, summed over images, x (N, C, H, W), dy (N, OC, OH, OW) -> (OC, C, KH, KW)."""
     (_, OC, OH, OW), C, (KH, KW) = dy.shape, x.shape[1], kernel
-    transposed = array_module(x).zeros((C * KH * KW, OC), x.dtype)  # dw^T
-    for piece in pieces(x, len(transposed), OH, OW):
-        col = im2col(x[piece], kernel, stride, padding)  # (n, C KH KW, OH OW)
-        pixels = dy[piece].reshape(-1, OC, OH * OW).transpose(0, 2, 1)  # (n, OH OW, OC)
-        transposed += (col @ pixels).sum(axis=0)
-    return contiguous(transposed.T).reshape(OC, C, KH, KW)
+    parts = [
+        side_by_side(dy[piece]) @ im2col(x[piece], kernel, stride, padding).T  # (OC, C KH KW)
+        for piece in pieces(x, C * KH * KW, OH, OW)
+    ]
+    return sum(parts[1:], start=parts[0]).reshape(OC, C, KH, KW)
 
 
 def pays(weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> bool:

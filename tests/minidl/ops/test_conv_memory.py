@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from minidl import ops
-from minidl.backend import DEVICES
-from minidl.ops.conv import definition, im2col
+from minidl import Parameter, ops
+from minidl.backend import DEVICES, problem_of, to_device
+from minidl.cuda_on_cpu import array
+from minidl.ops.conv import convolution, definition, im2col
 from minidl.tensor import Tensor
 
 BOTH_OPERATIONS = pytest.mark.parametrize("f", [ops.conv2d, ops.conv_transpose2d])
@@ -52,6 +53,56 @@ def test_pieces_cover_the_batch_once_and_stay_within_the_limit(limit, lengths, p
 def test_an_image_larger_than_the_limit_is_its_own_piece(put, device, monkeypatch):
     monkeypatch.setitem(im2col.PIECE_BYTES, device, 1)
     assert len(list(im2col.pieces(put(np.zeros((3, 1, 4, 4))), 4, 3, 3))) == 3
+
+
+@pytest.fixture
+def operations(monkeypatch):
+    """Return a function that runs another one and returns what the emulator's arrays did: (name, axes)."""
+    if problem := problem_of("cuda-on-cpu"):
+        pytest.skip(problem)
+    done = []
+    call, reshape = array.call, np.ndarray.reshape
+
+    def recorded_call(function, name, inputs, options):
+        done.append((name, max(getattr(a, "ndim", 0) for a in inputs)))
+        return call(function, name, inputs, options)
+
+    def recorded_reshape(x, *shape):
+        result = reshape(x, *shape)
+        if result.base is not x and result.base is not x.base:
+            done.append(("copy", x.ndim))
+        return result
+
+    def run(f, *inputs):
+        with monkeypatch.context() as patch:
+            patch.setattr(array, "call", recorded_call)
+            patch.setattr(array.Array, "reshape", recorded_reshape)
+            f(*inputs)
+        found = [each for each in done if each[0] != "add.reduce"]  # the gradient of the bias
+        done.clear()
+        return found
+
+    return run
+
+
+@BOTH_OPERATIONS
+@pytest.mark.parametrize("stride", [1, 2])
+def test_each_pass_through_im2col_is_one_product_and_copies_nothing_larger_than_its_image(
+    f, stride, rng, operations
+):
+    """On a GPU every array operation is a launch, and a product of a batch of matrices is several."""
+    x, w, b = (to_device(rng.normal(size=n), "cuda-on-cpu") for n in [(4, 3, 7, 7), (3, 3, 3, 3), 3])
+    with convolution("im2col"):
+        creator = f(Tensor(x, requires_grad=True), *map(Parameter, (w, b)), stride=stride, padding=1).creator
+    dy = array.xp.ones(creator.forward(x, w, b).shape)
+    product, bias, copy = ("matmul", 2), ("add", 4), ("copy", 4)
+    convolve, input_gradient, weight_gradient = [product, bias], [copy, product], [copy, product]
+    if f is ops.conv2d:
+        assert operations(creator.forward, x, w, b) == convolve
+        assert operations(creator.backward, dy) == input_gradient + weight_gradient
+    else:
+        assert operations(creator.forward, x, w, b) == [*input_gradient, bias]
+        assert operations(creator.backward, dy) == convolve + weight_gradient
 
 
 @BOTH_OPERATIONS

@@ -15,6 +15,7 @@ from minidl.average import add_weighted, weighted_sum
 from minidl.backend import DEVICES, contiguous, problem_of, to_device, to_numpy
 from minidl.gradcheck import by, implementation_of
 from minidl.gradcheck_cases import function_cases
+from minidl.images import box_blur, darken, recolour_all, sample_bilinear
 from minidl.implementation import choose, implementation, implementations, name_of
 from minidl.operations import every_function, outside_the_graph, table
 from minidl.ops.activation import ReLU, ReLUKernels
@@ -23,6 +24,7 @@ from minidl.ops.elementwise import Add
 from minidl.ops.norm.group import GroupNorm
 from minidl.optim import SGD, Adam, AdamW, clip_grad_norm, scale_gradients, update_all
 from r2unet.network.model import R2UNet
+from tests.minidl import image_cases
 
 
 def larger_cases(rng, device):
@@ -162,7 +164,15 @@ def averaged(device):
 
 
 # What runs each plain function, an operation that is not differentiated.
-PLAIN = {add_weighted: averaged, update_all: two_steps, scale_gradients: clipped}
+PLAIN = {
+    add_weighted: averaged,
+    update_all: two_steps,
+    scale_gradients: clipped,
+    sample_bilinear: image_cases.sampled,
+    recolour_all: image_cases.recoloured,
+    box_blur: image_cases.blurred,
+    darken: image_cases.windowed,
+}
 
 
 def test_every_plain_function_is_compared():

@@ -25,6 +25,7 @@ class TestParsed:
             "conv": "auto",
             "threads": 1,
             "cache": None,
+            "feed": "auto",
             "out": None,
             "resume": False,
             "profile": False,

@@ -5,22 +5,29 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from r2unet.data.augment import (
-    LUMINANCE,
-    augment,
-    colour_jitter,
-    compress,
-    defocus,
-    flip,
-    gamma_curve,
-    quarter_turn,
-    random_affine,
-    round_window,
-)
+from r2unet.data import augment as apply
+from r2unet.data import changes
+from r2unet.data.augment import augment
+from r2unet.data.changes import LUMINANCE
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 
 SIZE = 64
+
+
+def randomly(apply, draw):
+    """Return a function that draws one change, in the ranges given to it, and applies it to a sample."""
+    return lambda sample, rng, **ranges: apply(sample, draw(rng, **ranges))
+
+
+flip = randomly(apply.flip, changes.draw_flip)
+quarter_turn = randomly(apply.quarter_turn, changes.draw_turns)
+random_affine = randomly(apply.affine, changes.draw_affine)
+colour_jitter = randomly(apply.colours, changes.draw_colour)
+gamma_curve = randomly(apply.tone_curve, changes.draw_tone)
+defocus = randomly(apply.defocus, changes.draw_blur)
+round_window = randomly(apply.round_window, changes.draw_window)
+compress = randomly(apply.compress, changes.draw_quality)
 CHANGES = [
     flip,
     quarter_turn,
@@ -355,15 +362,13 @@ class TestCompress:
         assert np.mean(qualities) == pytest.approx(52.5, abs=4)
 
 
-def test_strength_scales_the_chances_of_a_window_and_of_compression(sample, rng, monkeypatch):
-    chances = []
-    for name in ("round_window", "compress"):
-        monkeypatch.setattr(
-            f"r2unet.data.augment.{name}", lambda sample, rng, chance: chances.append(chance) or sample
-        )
+def test_strength_scales_the_chances_of_a_window_and_of_compression():
     for strength in (0.5, 1.0, 2.0):
-        augment(sample, rng, strength)
-    assert chances == pytest.approx([0.1, 0.15, 0.2, 0.3, 0.4, 0.6])
+        drawn = [changes.draw_changes(np.random.default_rng(seed), strength) for seed in range(1000)]
+        windows = np.mean([each.window is not None for each in drawn])
+        compressed = np.mean([each.quality is not None for each in drawn])
+        assert windows == pytest.approx(0.2 * strength, abs=0.06)  # four standard deviations
+        assert compressed == pytest.approx(0.3 * strength, abs=0.065)
 
 
 def test_quarter_turns_and_the_affine_map_together_reach_every_angle(sample):

@@ -56,7 +56,7 @@ def test_a_correct_prediction_has_a_small_loss_and_a_wrong_one_a_large_loss(name
 @pytest.mark.parametrize("name", LOSSES)
 def test_training_uses_the_gradient_of_the_chosen_loss(name, new_trainer, tmp_path):
     run, other = (new_trainer(tmp_path, loss=name, clip=1e12) for _ in range(2))
-    batch = next(iter(run.loader.batches(start=0)))
+    batch = next(iter(run.feed.batches(start=0)))
     LOSSES[name](other.state.model(Tensor(batch.images)), Tensor(batch.masks)).backward()
     run.train_step(batch)
     np.testing.assert_array_equal(run.state.model.head.weight.grad, other.state.model.head.weight.grad)

@@ -24,7 +24,7 @@ class TestStep:
     def test_training_reduces_the_loss(self, new_trainer, tmp_path):
         run = new_trainer(tmp_path, widths=(4, 8), epochs=40, images=4, lr=1e-2, augment=0.0)
         losses = []
-        for batch in (batch for _ in range(40) for batch in run.loader):
+        for batch in (batch for _ in range(40) for batch in run.feed.batches()):
             run.train_step(batch)
             losses.append(run.read_losses())
         assert losses[0] > 1 and losses[-1] < 0.4
@@ -219,7 +219,7 @@ class TestOnEpochEnd:
     def test_receives_no_seconds_for_an_epoch_that_was_interrupted(self, new_trainer, tmp_path):
         calls = []
         run = new_trainer(tmp_path, on_epoch_end=lambda *call: calls.append(call))
-        next(iter(run.loader))
+        next(run.feed.batches())
         run.state.batches_done = 1
         run.run()
         assert calls[0] == (1, None) and calls[1][1] > 0.0
@@ -290,7 +290,7 @@ class TestNotFinite:
     ):
         """After the last step of a training, no loss would show them."""
         run = new_trainer(tmp_path, ema=0.9)
-        for batch in run.loader:
+        for batch in run.feed.batches():
             run.train_step(batch)
         run.save(name_of_file)
         before = (tmp_path / name_of_file).read_bytes()

@@ -17,7 +17,7 @@ SMALL = {"widths": (2,)}  # one level, because these runs take many steps
 
 def one_step(run):
     """Run one step on the first batch; return the loss, the gradients, and all weights and statistics."""
-    run.train_step(next(iter(run.loader)))
+    run.train_step(next(run.feed.batches()))
     gradients = {name: to_numpy(p.grad) for name, p in run.state.model.named_parameters()}
     return run.read_losses(), gradients, run.state.model.state_dict()
 
@@ -43,14 +43,14 @@ class TestStep:
 
     def test_leaves_its_loss_on_the_device(self, new_trainer, tmp_path, device):
         run = new_trainer(tmp_path, device=device)
-        run.train_step(next(iter(run.loader)))
+        run.train_step(next(run.feed.batches()))
         loss, gradient_norm, names = run.losses.unread[0]
         assert device_of(loss) == device and len(names) == 4
         assert device == "cpu" or device_of(gradient_norm) == device
 
     def test_refuses_images_of_another_dtype_in_one_sentence(self, new_trainer, tmp_path, device):
         run = new_trainer(tmp_path, device=device)
-        batch = next(iter(run.loader))
+        batch = next(run.feed.batches())
         with pytest.raises(TypeError) as fault:
             run.train_step(batch._replace(images=batch.images.astype(np.float64)))
         assert str(fault.value) == (

@@ -68,7 +68,7 @@ def test_the_report_has_the_diagnosis_next_to_its_baselines(diagnosed, task):
 def test_a_killed_run_resumes_to_the_same_bytes(diagnosed, new_trainer, tmp_path, task):
     """Stopped after its first step, and resumed: the files are those of the run that was never stopped."""
     first = new_trainer(tmp_path, task=task, epochs=2, **DIAGNOSIS)
-    first.train_step(next(first.loader.batches()))
+    first.train_step(next(first.feed.batches()))
     first.state.batches_done = 1
     first.save(LAST)
     second = new_trainer(tmp_path, task=task, epochs=2, **DIAGNOSIS)
@@ -117,7 +117,7 @@ def test_balanced_sampling_draws_all_classes_equally_often(new_trainer, tmp_path
     classes = CLASSES["types-3"]
     label = {s.name: c for s, c in zip(run.training, class_labels(run.training, classes), strict=True)}
     known = {s.name for s in run.training if not for_calibration(s)}
-    drawn = [label[n] for _ in range(20) for b in run.loader.batches() for n in b.names if n in known]
+    drawn = [label[n] for _ in range(20) for b in run.feed.batches() for n in b.names if n in known]
     shares = np.bincount(drawn, minlength=3) / len(drawn)
     np.testing.assert_allclose(shares, 1 / 3, atol=0.03)
 
