@@ -10,13 +10,14 @@ equal.
 """
 
 import contextlib
-import importlib.util
+import importlib
 import io
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -117,17 +118,39 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in HEADING.findall(prose)}
 
 
-def test_figures_are_small_reproducible_and_up_to_date_in_size(tmp_path):
-    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "figures.py")
-    figures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(figures)
-    for first, second in zip(*(figures.draw_all(tmp_path / run) for run in "ab"), strict=True):
-        assert first.read_bytes() == second.read_bytes()
-        kept = figures.FOLDER / first.name
+@pytest.fixture
+def figures(monkeypatch):
+    """docs/figures.py as a module; it finds docs/drawings as it does when it runs as a program."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("figures")
+
+
+def test_figures_are_small_and_up_to_date_in_size(figures, tmp_path):
+    drawn = figures.draw_all(tmp_path)
+    assert {path.name for path in drawn} == {path.name for path in figures.FOLDER.iterdir()}
+    for path in drawn:
+        kept = figures.FOLDER / path.name
         assert kept.stat().st_size < 100_000
-        with Image.open(first) as drawn, Image.open(kept) as stored:
-            assert drawn.size == stored.size
-    assert {p.name for p in figures.FOLDER.iterdir()} == {p.name for p in (tmp_path / "a").iterdir()}
+        with Image.open(path) as new, Image.open(kept) as stored:
+            assert new.size == stored.size, f"{path.name}: run python docs/figures.py --only {path.stem}"
+
+
+def test_a_figure_is_drawn_with_the_same_bytes_again(figures, tmp_path):
+    for first, second in zip(*(figures.draw_all(tmp_path / run, ["u"]) for run in "ab"), strict=True):
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_figure_for_a_dark_page_has_the_same_shapes_in_light_on_dark(figures, tmp_path):
+    light, dark = (np.asarray(Image.open(p).convert("L"), float) for p in figures.draw_all(tmp_path, ["u"]))
+    assert light.shape == dark.shape
+    assert np.median(light) > 250 and np.median(dark) < 30
+    assert (light.min() < 60) and (dark.max() > 200)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_picture_has_an_alternative_text(page):
+    prose = FENCED.sub("", page.read_text())
+    assert [m.group() for m in re.finditer(r"!\[(.{0,9})\]\(", prose)] == []
 
 
 PAGE = """
