@@ -112,8 +112,19 @@ def test_links_of_the_page_lead_to_existing_files_and_headings(page):
     assert [heading for file, heading in fragments if heading not in anchors(file)] == []
 
 
+@pytest.mark.parametrize(("name", "expected"), [("page.md", {"steps-t--2"}), ("code.py", {"L1", "L2", "L3"})])
+def test_anchors_are_the_headings_of_a_page_and_the_lines_of_a_program(tmp_path, name, expected):
+    (tmp_path / name).write_text("# Steps: t = 2\n\nend\n")
+    assert anchors(tmp_path / name) == expected
+
+
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings as GitHub forms them: "Steps: t = 2" -> "steps-t--2"."""
+    """Return the anchors of a page's headings as GitHub forms them: "Steps: t = 2" -> "steps-t--2".
+
+    Those of a program are its lines, L1, L2 and so on.
+    """
+    if page.suffix != ".md":
+        return {f"L{number}" for number, _ in enumerate(page.read_text().splitlines(), 1)}
     prose = FENCED.sub("", page.read_text())
     return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in HEADING.findall(prose)}
 
@@ -125,7 +136,8 @@ def figures(monkeypatch):
     return importlib.import_module("figures")
 
 
-def test_figures_are_small_and_up_to_date_in_size(figures, tmp_path):
+def test_figures_are_small_and_up_to_date_in_size(figures, tmp_path, monkeypatch):
+    monkeypatch.setattr("drawings.features.STEPS", 1)  # of a training, whose result does not change the size
     drawn = figures.draw_all(tmp_path)
     assert {path.name for path in drawn} == {path.name for path in figures.FOLDER.iterdir()}
     for path in drawn:
