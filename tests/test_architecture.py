@@ -255,14 +255,16 @@ def test_the_architecture_page_names_every_file_of_r2unet_in_the_row_of_its_pack
     rows = {line.split("]")[0][3:]: line for line in page.splitlines() if line.startswith("| [")}
     files = [name for name in modules_in_packages() if name.count(".") == 2]
     assert rows.keys() == PACKAGES.keys()
-    assert [n for n in files if f"`{n.rpartition('.')[2]}`" not in rows[package_of(n)]] == []
+    unnamed = [n for n in files if f"`{n.rpartition('.')[2]}`" not in rows[package_of(n)]]
+    assert unnamed == [], "name these files in the row of their package in docs/architecture.md"
 
 
 def test_the_architecture_page_names_every_other_file():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     others = [*modules_of("minidl"), *BASE - {"r2unet"}]
     leaves = [name.rpartition(".")[2] for name in others if name != "minidl"]
-    assert [name for name in leaves if f"`{name}`" not in page and f"{name}/" not in page] == []
+    unnamed = [name for name in leaves if f"`{name}`" not in page and f"{name}/" not in page]
+    assert unnamed == [], "name these files in the tables of docs/architecture.md"
 
 
 class TestTheParsing:

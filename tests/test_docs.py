@@ -10,13 +10,14 @@ equal.
 """
 
 import contextlib
-import importlib.util
+import importlib
 import io
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -111,23 +112,57 @@ def test_links_of_the_page_lead_to_existing_files_and_headings(page):
     assert [heading for file, heading in fragments if heading not in anchors(file)] == []
 
 
+@pytest.mark.parametrize(("name", "expected"), [("page.md", {"steps-t--2"}), ("code.py", {"L1", "L2", "L3"})])
+def test_anchors_are_the_headings_of_a_page_and_the_lines_of_a_program(tmp_path, name, expected):
+    (tmp_path / name).write_text("# Steps: t = 2\n\nend\n")
+    assert anchors(tmp_path / name) == expected
+
+
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings as GitHub forms them: "Steps: t = 2" -> "steps-t--2"."""
+    """Return the anchors of a page's headings as GitHub forms them: "Steps: t = 2" -> "steps-t--2".
+
+    Those of a program are its lines, L1, L2 and so on.
+    """
+    if page.suffix != ".md":
+        return {f"L{number}" for number, _ in enumerate(page.read_text().splitlines(), 1)}
     prose = FENCED.sub("", page.read_text())
     return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in HEADING.findall(prose)}
 
 
-def test_figures_are_small_reproducible_and_up_to_date_in_size(tmp_path):
-    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "figures.py")
-    figures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(figures)
-    for first, second in zip(*(figures.draw_all(tmp_path / run) for run in "ab"), strict=True):
-        assert first.read_bytes() == second.read_bytes()
-        kept = figures.FOLDER / first.name
+@pytest.fixture
+def figures(monkeypatch):
+    """docs/figures.py as a module; it finds docs/drawings as it does when it runs as a program."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("figures")
+
+
+def test_figures_are_small_and_up_to_date_in_size(figures, tmp_path, monkeypatch):
+    monkeypatch.setattr("drawings.features.STEPS", 1)  # of a training, whose result does not change the size
+    drawn = figures.draw_all(tmp_path)
+    assert {path.name for path in drawn} == {path.name for path in figures.FOLDER.iterdir()}
+    for path in drawn:
+        kept = figures.FOLDER / path.name
         assert kept.stat().st_size < 100_000
-        with Image.open(first) as drawn, Image.open(kept) as stored:
-            assert drawn.size == stored.size
-    assert {p.name for p in figures.FOLDER.iterdir()} == {p.name for p in (tmp_path / "a").iterdir()}
+        with Image.open(path) as new, Image.open(kept) as stored:
+            assert new.size == stored.size, f"{path.name}: run python docs/figures.py --only {path.stem}"
+
+
+def test_a_figure_is_drawn_with_the_same_bytes_again(figures, tmp_path):
+    for first, second in zip(*(figures.draw_all(tmp_path / run, ["u"]) for run in "ab"), strict=True):
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_figure_for_a_dark_page_has_the_same_shapes_in_light_on_dark(figures, tmp_path):
+    light, dark = (np.asarray(Image.open(p).convert("L"), float) for p in figures.draw_all(tmp_path, ["u"]))
+    assert light.shape == dark.shape
+    assert np.median(light) > 250 and np.median(dark) < 30
+    assert (light.min() < 60) and (dark.max() > 200)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_picture_has_an_alternative_text(page):
+    prose = FENCED.sub("", page.read_text())
+    assert [m.group() for m in re.finditer(r"!\[(.{0,9})\]\(", prose)] == []
 
 
 PAGE = """

@@ -10,7 +10,7 @@ from r2unet.commands.messages import training_memory
 from r2unet.commands.options import add_network, add_setting, settings_given
 from r2unet.training.settings import Settings, new_model
 
-HELP = "list a network's layers, parameters, multiply-adds and memory"
+HELP = "list a network's layers, receptive fields, parameters, multiply-adds and memory"
 DETAILS = ""
 
 

@@ -1,7 +1,8 @@
-"""A summary of a network: output shape, parameters and multiply-adds of every layer.
+"""A summary of a network: output shape, receptive field, parameters and multiply-adds of every layer.
 
 Forward hooks record the layers while one image runs through the network. So a convolution that is applied
-three times counts its parameters once and its multiply-adds three times.
+three times counts its parameters once and its multiply-adds three times. Its receptive field
+(`receptive_field.py`) is that of the last time.
 
     conv2d              y has OC OH OW elements, each a sum of C KH KW products
     conv_transpose2d    x has C H W elements, each multiplied by OC KH KW weights
@@ -19,6 +20,7 @@ import numpy as np
 from minidl import Tensor, no_grad
 from minidl.nn import BatchNorm2d, Conv2d, ConvTranspose2d, GroupNorm, Linear, Module
 from r2unet.network.hooks import forward_hooks
+from r2unet.network.receptive_field import receptive_fields
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Layer:
     parameters: int  # without those already counted in a layer above
     multiply_adds: int  # sum over all calls
     calls: int = 1
+    receptive_field: int | None = None  # the side in pixels of the image; None for the whole image
 
 
 def multiply_adds(module: Module, x: Tensor, y: Tensor) -> int:
@@ -69,8 +72,11 @@ def summarize(model: Module, x: Tensor) -> list[Layer]:
     try:
         with forward_hooks(leaves, record), no_grad():
             getattr(model.eval(), "answer", model)(x)  # of a U-shape, also the diagnosis
+        fields = receptive_fields(model, x)
     finally:
         model.train(mode)
+    for name, layer in layers.items():
+        layer.receptive_field = fields[name]
     return list(layers.values())
 
 
@@ -78,17 +84,19 @@ def as_table(layers: list[Layer]) -> str:
     """Return the layers as a text table with totals."""
     width = max(len(layer.name) for layer in layers)
     rows = [
-        f"{'layer':{width}}  {'kind':15}  {'output':>17}  {'parameters':>10}  {'multiply-adds':>13}  calls"
+        f"{'layer':{width}}  {'kind':15}  {'output':>17}  {'receptive field':>15}  {'parameters':>10}  "
+        f"{'multiply-adds':>13}  calls"
     ]
     for layer in layers:
-        output = " x ".join(map(str, layer.output[1:]))
+        output, field = " x ".join(map(str, layer.output[1:])), layer.receptive_field
         rows.append(
-            f"{layer.name:{width}}  {layer.kind:15}  {output:>17}  {layer.parameters:10,}  "
+            f"{layer.name:{width}}  {layer.kind:15}  {output:>17}  "
+            f"{f'{field} x {field}' if field else 'whole image':>15}  {layer.parameters:10,}  "
             f"{layer.multiply_adds:13,}  {layer.calls:5}"
         )
     parameters = sum(layer.parameters for layer in layers)
     products = sum(layer.multiply_adds for layer in layers)
-    rows.append(f"{'total':{width}}  {'':15}  {'':17}  {parameters:10,}  {products:13,}")
+    rows.append(f"{'total':{width}}  {'':15}  {'':17}  {'':15}  {parameters:10,}  {products:13,}")
     return "\n".join(rows)
 
 

@@ -91,7 +91,7 @@ extern "C" __global__ void gradient_sums(const T* __restrict__ dy, const T* __re
         for (int n = 0; n < N; ++n) {
             int at = (n * C + c) * HW + i;
             T dz = dy[at];
-            if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);
+            if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);  // relu'(0) = 0
             sum_dz_n += dz * (x[at] - mean_c) * line.r;
             sum_dz += dz;
         }
@@ -125,7 +125,7 @@ extern "C" __global__ void input_gradient(const T* __restrict__ dy, const T* __r
         for (int n = 0; n < N; ++n) {
             int at = (n * C + c) * HW + i;
             T dz = dy[at];
-            if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);
+            if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);  // relu'(0) = 0
             dx[at] = line.a * (dz - constant_part - (x[at] - mean_c) * n_part);
         }
 }

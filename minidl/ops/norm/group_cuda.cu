@@ -41,7 +41,7 @@ extern "C" __global__ void group_gradient_sums(const T* __restrict__ dy, const T
     for (int i = threadIdx.x; i < HW; i += blockDim.x) {
         int at = blockIdx.x * HW + i;
         T dz = dy[at];
-        if (relu && !(row.a * x[at] + row.c > T(0))) dz = T(0);
+        if (relu && !(row.a * x[at] + row.c > T(0))) dz = T(0);  // relu'(0) = 0
         sum_dz_n += dz * (x[at] - row.mean) * row.r;
         sum_dz += dz;
     }
@@ -95,7 +95,7 @@ extern "C" __global__ void group_input_gradient(const T* __restrict__ dy, const 
     for (int i = blockIdx.y * blockDim.x + threadIdx.x; i < HW; i += gridDim.y * blockDim.x) {
         int at = blockIdx.x * HW + i;
         T dz = dy[at];
-        if (relu && !(row.a * x[at] + row.c > T(0))) dz = T(0);
+        if (relu && !(row.a * x[at] + row.c > T(0))) dz = T(0);  // relu'(0) = 0
         T n = (x[at] - row.mean) * row.r;
         dx[at] = row.r * (row.g * dz - mean_dn - n * mean_dn_n);
     }
