@@ -9,6 +9,7 @@ from pathlib import Path
 
 from minidl.backend import cuda_problem, describe, resolve_device
 from r2unet.commands.messages import (
+    describe_tf32,
     explain_memory_error,
     line_printer,
     print_scores,
@@ -19,6 +20,7 @@ from r2unet.commands.options import (
     add_cache,
     add_data,
     add_device,
+    add_graph,
     add_setting,
     add_training,
     resources_given,
@@ -43,6 +45,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     text = "start from the weights of this checkpoint, where names and shapes agree; no effect on resuming"
     p.add_argument("--from", dest="start", type=Path, metavar="F", help=text)
     add_device(p)
+    add_graph(p)
     add_cache(p)
     p.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for checkpoints and figures (default runs/DATE)"
@@ -80,6 +83,8 @@ def _train(options: argparse.Namespace, out: Path) -> int:
     log = line_printer(progress_bar)
     data = settings.data or "generated lesions"
     log(f"training on {data} on the {describe(device)}, {'to profile' if options.profile else f'into {out}'}")
+    if settings.tf32:
+        log(describe_tf32(device))
     if options.device == "auto" and device == "cpu":
         log(f"not on a GPU: {cuda_problem()}")
     if options.resume and state is None:
@@ -102,6 +107,7 @@ def _train(options: argparse.Namespace, out: Path) -> int:
                 log,
                 progress_bar,
                 start=start,
+                graph=options.graph,
             )
             if state:
                 trainer.load_state(state)
@@ -112,7 +118,7 @@ def _train(options: argparse.Namespace, out: Path) -> int:
                 return 0
             print_scores(trainer.run())
     except Interrupted as interrupted:
-        resources = resources_given(options, add_device, add_cache)
+        resources = resources_given(options, add_device, add_graph, add_cache)
         print(visible(f"{interrupted} {resources}".rstrip()), file=sys.stderr)
         return 130
     print(visible(f"the weights are in {out / BEST}"))

@@ -23,6 +23,7 @@ class TestParsed:
             "device": "auto",
             "conv": "auto",
             "threads": 1,
+            "graph": "auto",
             "cache": None,
             "out": None,
             "resume": False,
