@@ -3,10 +3,15 @@
     python -m benchmarks.gpu --json gpu.json --markdown gpu.md
     python -m benchmarks.gpu --quick --device cuda-on-cpu      without a GPU: test that the program runs
 
-Measures forward, forward + backward and the whole training step, in float32 and with TF32 allowed. Before
-anything is timed, all networks must compute the same numbers. A failure, such as torch.compile without a C
-compiler, is reported, and the other measurements continue. Results are written after each part, so an
-interrupted run keeps them.
+Measures forward, forward + backward and the whole training step. Before anything is timed, all networks must
+compute the same numbers. A failure, such as torch.compile without a C compiler, is reported, and the other
+measurements continue. Results are written after each part, so an interrupted run keeps them.
+`gpu_networks.py` says which network to compare with which.
+
+    networks    the steps of all networks but compiled ones, at four sizes
+    kernels     every kernel of a step
+    memory      the peak memory of a step
+    compiled    torch.compile, which takes a minute or two for each of its modes
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +28,54 @@ import numpy as np
 
 from benchmarks import gpu_report
 from benchmarks.agreement import KINKED_TOLERANCE, TOLERANCE
-from benchmarks.gpu_clock import clock_of, rounds, tf32
+from benchmarks.frameworks import OWN
+from benchmarks.gpu_clock import clock_of, rounds
 from benchmarks.gpu_kernels import measure, product_rate
 from benchmarks.gpu_memory import measure_peak_in_process
 from benchmarks.gpu_networks import (
     CALLS,
     COMPILED,
-    EAGER,
+    COMPILED_GRAPH,
+    GRAPH,
     METHODS,
+    ROUNDED,
+    WITHOUT_FORWARD,
     Inputs,
     OwnNetwork,
     draw,
     network_factories,
 )
 from benchmarks.timing import ratios, spread
-from minidl.backend import DEVICES, describe, problem_of
+from minidl.backend import DEVICES, CaptureError, describe, problem_of
 from r2unet.files import output_file
 
 # widths, batch, size
-CONFIGURATIONS = {"small": ((8, 16, 32, 64), 16, 256), "large": ((64, 128, 256, 512), 4, 256)}
+CONFIGURATIONS = {
+    "small": ((8, 16, 32, 64), 16, 256),
+    "small images": ((8, 16, 32, 64), 4, 128),
+    "medium": ((16, 32, 64, 128), 16, 256),
+    "large": ((64, 128, 256, 512), 4, 256),
+}
 QUICK = {"small": ((2, 3), 2, 4)}
+GROUPS = ("networks", "kernels", "memory", "compiled")  # of parts, the most important first
 TF32_TOLERANCE = 0.3  # ten bits of mantissa through forty layers: detects only gross errors
-REPEATS = {"small": 30, "large": 10}
+REPEATS = {"small": 20, "small images": 20, "medium": 10, "large": 5}
 WARM_UP = 3  # rounds that are not timed
-COMPILE_SECONDS = 100.0  # the remaining time needed to start torch.compile
+COMPILE_SECONDS = 60.0  # the remaining time needed to start torch.compile
 
 
 class Benchmark:
     """One run: its device, plan and deadline, and its results so far."""
 
-    def __init__(self, device: str, quick: bool, minutes: float, log: Callable[[str], None]) -> None:
-        self.device, self.quick, self.log = device, quick, log
+    def __init__(
+        self,
+        device: str,
+        quick: bool,
+        minutes: float,
+        log: Callable[[str], None],
+        groups: Sequence[str] = GROUPS,
+    ) -> None:
+        self.device, self.quick, self.log, self.groups = device, quick, log, groups
         self.clock, self.deadline = clock_of(device), time.monotonic() + 60.0 * minutes
         self.results: dict[str, Any] = {
             "device": describe(device),
@@ -73,15 +95,21 @@ class Benchmark:
             yield self.results
 
     def parts(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        """Yield the name and the function of each part, the most important first."""
+        """Yield the name and the function of each part."""
         configurations = QUICK if self.quick else CONFIGURATIONS
-        yield "kernels", lambda: self.kernels(*configurations["small"])
-        for name, plan in configurations.items():
-            yield f"{name}, float32", lambda n=name, p=plan: self.compare(n, *p, allowed=False)
-        for name, plan in configurations.items():
-            yield f"{name}, memory", lambda p=plan: self.memory(*p)
-        for name, plan in configurations.items():
-            yield f"{name}, TF32", lambda n=name, p=plan: self.compare(n, *p, allowed=True)
+        small = configurations["small"]
+        parts = {
+            "networks": [(n, lambda n=n, p=p: self.compare(n, *p)) for n, p in configurations.items()],
+            "kernels": [("kernels", lambda: self.kernels(*small))],
+            "memory": [
+                (f"{n}, memory", lambda p=configurations[n]: self.memory(*p))
+                for n in ("small", "large")
+                if n in configurations
+            ],
+            "compiled": [("small, compiled", lambda: self.compare("small", *small, compiled=True))],
+        }
+        for group in self.groups:
+            yield from parts[group]
 
     def report_failure(self, where: str, error: Exception, kind: str = "problems") -> None:
         """Record and log a failure in "problems", or in "left_out" if it is not an error of this project."""
@@ -90,49 +118,58 @@ class Benchmark:
         self.log(f"benchmark: {self.results[kind][-1]}")
 
     def compare(
-        self, name: str, widths: tuple[int, ...], batch: int, size: int, allowed: bool
+        self, name: str, widths: tuple[int, ...], batch: int, size: int, compiled: bool = False
     ) -> dict[str, Any]:
-        """Time the three calls of every network that agrees with the first."""
+        """Time the three calls of every network that agrees with the first.
+
+        Either of all networks but compiled ones or, if `compiled`, of the compiled ones beside our own.
+        """
         inputs = draw(widths, batch, size, np.random.default_rng(0))
-        with tf32(allowed, self.device, torch=EAGER in network_factories(inputs, self.device)):
-            networks, differences = self.agreeing_networks(name, inputs, allowed)
-            seconds = {}
-            for call in CALLS:
-                # Compilation takes a minute. The forward pass alone would be compiled separately, so skip it.
-                calls = {
-                    n: getattr(w, call) for n, w in networks.items() if n != COMPILED or call != CALLS[0]
-                }
-                repeats = (2, 1) if self.quick else (REPEATS[name], WARM_UP)
-                seconds[call] = rounds(calls, *repeats, self.clock)
+        peers = [
+            n for n in network_factories(inputs, self.device) if (n in (COMPILED, COMPILED_GRAPH)) == compiled
+        ]
+        own = [f"{OWN}, direct", GRAPH] if compiled else []
+        networks, differences = self.agreeing_networks(name, inputs, [*own, *peers])
+        seconds = {}
+        for call in CALLS:
+            calls = {
+                n: getattr(w, call)
+                for n, w in networks.items()
+                if n not in WITHOUT_FORWARD or call != CALLS[0]
+            }
+            repeats = (2, 1) if self.quick else (REPEATS[name], WARM_UP)
+            seconds[call] = rounds(calls, *repeats, self.clock)
         return {
             "widths": widths,
             "batch": batch,
             "size": size,
             "times": {call: {n: spread(s) for n, s in by_name.items()} for call, by_name in seconds.items()},
             "ratios": {
-                call: {n: ratios(by_name, n) for n in METHODS if n in by_name}
+                call: {n: ratios(by_name, n) for n in (*METHODS, GRAPH) if n in by_name}
                 for call, by_name in seconds.items()
             },
             "differences": differences,
         }
 
     def agreeing_networks(
-        self, name: str, inputs: Inputs, allowed: bool
+        self, name: str, inputs: Inputs, names: Sequence[str]
     ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
         """Create the networks; report and skip those that fail or compute different numbers."""
         networks, differences, reference = {}, {}, None
-        for contender, make in network_factories(inputs, self.device).items():
-            if contender == COMPILED and self.deadline - time.monotonic() < COMPILE_SECONDS:
+        factories = network_factories(inputs, self.device)
+        for contender in (n for n in names if n in factories):
+            compiled = contender in (COMPILED, COMPILED_GRAPH)
+            if compiled and self.deadline - time.monotonic() < COMPILE_SECONDS:
                 self.report_failure(
                     f"{name}, {contender}", TimeoutError("not enough time left to compile"), "left_out"
                 )
                 continue
             try:
-                network = make()
-                measured = network_results(network, compiled=contender == COMPILED)
+                network = factories[contender]()
+                measured = network_results(network, forward=contender not in WITHOUT_FORWARD)
             except Exception as error:  # a compiler may raise any exception
-                kind = "left_out" if contender == COMPILED else "problems"
-                self.report_failure(f"{name}, {contender}", error, kind)
+                can_fail = compiled or isinstance(error, CaptureError)
+                self.report_failure(f"{name}, {contender}", error, "left_out" if can_fail else "problems")
                 continue
             reference = reference or measured
             differences[contender] = {
@@ -142,7 +179,7 @@ class Benchmark:
             wrong = [
                 f"{what} differs by {error:.1e}"
                 for what, error in differences[contender].items()
-                if not error <= (TF32_TOLERANCE if allowed else limits[what])
+                if not error <= (TF32_TOLERANCE if contender in ROUNDED else limits[what])
             ]
             if wrong:
                 self.report_failure(f"{name}, {contender}", ValueError(f"not timed: {', '.join(wrong)}"))
@@ -162,16 +199,18 @@ class Benchmark:
         return measured
 
     def memory(self, widths: tuple[int, ...], batch: int, size: int) -> dict[str, Any]:
-        """Measure the peak memory of each network in its own process; skip the compiled one to save time."""
+        """Measure the peak memory of each network in its own process; skip compiled ones to save time."""
         names = network_factories(draw((1,), 1, 2, np.random.default_rng(0)), self.device)
         return {
-            n: measure_peak_in_process(self.device, n, batch, size, widths) for n in names if n != COMPILED
+            n: measure_peak_in_process(self.device, n, batch, size, widths)
+            for n in names
+            if n not in (COMPILED, COMPILED_GRAPH, *ROUNDED)
         }
 
 
-def network_results(network: Any, compiled: bool) -> dict[str, np.ndarray]:
-    """Return the loss and gradient of a new network, and its logits unless that would compile again."""
-    measured = {} if compiled else {"logits": network.as_numpy(network.forward())}
+def network_results(network: Any, forward: bool) -> dict[str, np.ndarray]:
+    """Return the loss and the gradient of a new network and, if `forward`, its logits."""
+    measured = {"logits": network.as_numpy(network.forward())} if forward else {}
     measured["loss"] = network.as_numpy(network.forward_backward())
     return measured | {"gradient": network.gradient()}
 
@@ -193,6 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--minutes", type=float, default=10.0, help="time limit: compile nothing later (default 10)"
     )
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, help="run only these parts")
     options = parser.parse_args(argv)
     if problem := problem_of(options.device):
         print(f"benchmarks: error: {options.device}: {problem}", file=sys.stderr)
@@ -202,7 +242,8 @@ def main(argv: list[str] | None = None) -> int:
         print(line, file=sys.stderr, flush=True)
 
     text = ""
-    for results in Benchmark(options.device, options.quick, options.minutes, log).run():
+    benchmark = Benchmark(options.device, options.quick, options.minutes, log, options.only)
+    for results in benchmark.run():
         text = gpu_report.as_markdown(results)
         for path, content in ((options.json, json.dumps(results, indent=2)), (options.markdown, text)):
             if path:

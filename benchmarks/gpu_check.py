@@ -1,15 +1,20 @@
-"""Run all checks that need a GPU: `make gpu-check`.
+"""Run all checks that need a GPU, in five minutes: `make gpu-check`.
 
-    tests        the tests of every operation on the GPU
-    gradients    the table of `python -m minidl.gradcheck`, on the GPU
+    tests        the tests of every operation on the GPU, in parallel processes
     agreement    every number of one training step of the whole network, compared with the CPU
+    networks     the time of a training step, compared with PyTorch (`gpu.py`)
+    kernels      every kernel of a step, compared with the limits of the GPU
+    gradients    the table of `python -m minidl.gradcheck`, on the GPU
     training     200 steps on generated lesions, compared with the CPU
-    benchmark    comparison with PyTorch, and of every kernel with the limits of the GPU (`gpu.py`)
+    real         if ISIC_ROOT is set: a minute of training on ISIC 2017; seconds an epoch, and Jaccard
+    memory       the memory of a step, compared with PyTorch
+    compiled     PyTorch compiled by torch.compile, which needs a minute or two before it can be timed
 
-Each part runs in its own process, because a failing kernel makes the GPU unusable for its whole process. If a
-part fails or takes too long, that is reported and the other parts still run. After each part a JSON file and
-a Markdown page, named after the GPU, are rewritten in docs/gpu or --out. The exit code is 0 if all parts
-passed, 1 if any failed, and 2 if CUDA does not work.
+The most important parts come first, and each has a time limit (SECONDS). If the time runs out, the parts that
+are left are reported as not run. Each part runs in its own process, because a failing kernel makes the GPU
+unusable for its whole process. If a part fails or takes too long, that is reported and the other parts still
+run. After each part a JSON file and a Markdown page, named after the GPU, are rewritten in docs/gpu or --out.
+The exit code is 0 if all parts passed, 1 if any failed, and 2 if CUDA does not work.
 
 It needs no network and installs nothing: it uses the packages of the Python that runs it.
 """
@@ -25,7 +30,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,19 +40,29 @@ if not __package__:  # run as a file: Python would search for modules in this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.frameworks import versions
+from benchmarks.gpu_check_page import TITLES, as_markdown
 from benchmarks.machine import ROOT, describe
-from benchmarks.report import table
 from minidl import backend
 from r2unet.files import output_file
 
-MINUTES = 9.5
-TITLES = {
-    "tests": "Tests of the operations",
-    "gradients": "Gradient checks",
-    "agreement": "One training step compared with the CPU",
-    "training": "Training on generated lesions",
-    "benchmark": "Benchmark",
+MINUTES = 5.0
+# The time limit of each part. A part usually needs less; what it leaves is left to the parts after it.
+SECONDS = {
+    "tests": 60.0,
+    "agreement": 40.0,
+    "networks": 60.0,
+    "kernels": 30.0,
+    "gradients": 40.0,
+    "training": 40.0,
+    "real": 110.0,
+    "memory": 60.0,
+    "compiled": 300.0,
 }
+LEAST_SECONDS = 5.0  # a part with less time is not started
+TRAINING_SECONDS = 60.0  # of training on ISIC 2017, without reading the images
+MOST_PROCESSES = 8  # for the tests: they share one GPU
+NOT_RUN = {"passed": True, "note": "not run: no time was left"}
+NO_TESTS = 5  # pytest's exit code if none of the files has a test for the device
 
 
 class ProcessResult(NamedTuple):
@@ -61,6 +78,7 @@ class Checker:
 
     def __init__(self, device: str, quick: bool, out: Path, minutes: float) -> None:
         self.device, self.quick, self.out = device, quick, out
+        self.quick_option = ["--quick"] if quick else []
         self.deadline = time.monotonic() + 60.0 * minutes
         self.results: dict[str, Any] = {"machine": machine(device), "quick": quick, "parts": {}}
 
@@ -70,19 +88,27 @@ class Checker:
             print(f"{TITLES[name]} ...", file=sys.stderr, flush=True)
             started = time.monotonic()
             try:
-                part = PARTS[name](self)
+                part = PARTS[name](self) if self.seconds_left() > LEAST_SECONDS else NOT_RUN
             except Exception as error:  # such as unreadable output of a part; the other parts still run
                 part = {"passed": False, "problem": f"{type(error).__name__}: {error}"}
-            part["seconds_in_all"] = round(time.monotonic() - started, 1)
+            part = {**part, "seconds_in_all": round(time.monotonic() - started, 1)}
             self.results["parts"][name] = part
             self.write()
             verdict = "passed" if part["passed"] else "FAILED"
             print(f"{TITLES[name]}: {verdict}, {part['seconds_in_all']:.0f} s", file=sys.stderr, flush=True)
         return all(part["passed"] for part in self.results["parts"].values())
 
+    def seconds_left(self) -> float:
+        """Return the time until the deadline, in seconds."""
+        return self.deadline - time.monotonic()
+
+    def limit(self, name: str) -> float:
+        """Return the seconds that a part may take; in a quick run, without a GPU, up to the deadline."""
+        return self.seconds_left() if self.quick else min(SECONDS[name], self.seconds_left())
+
     def process(self, *arguments: str, limit: float, **environment: str) -> ProcessResult:
         """Run `python ARGUMENTS` in the repository, at most until `limit` seconds or the deadline."""
-        seconds = max(1.0, min(limit, self.deadline - time.monotonic()))
+        seconds = max(1.0, min(limit, self.seconds_left()))
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment}
         options: dict[str, Any] = {"cwd": ROOT, "env": environment, "text": True}
         with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
@@ -139,16 +165,39 @@ def last_lines(text: str, count: int = 12) -> str:
 
 
 def run_tests(checker: Checker) -> dict[str, Any]:
-    """Run the tests on the device; they fail, rather than skip, if the device does not work."""
-    chosen = ["tests/minidl/ops/test_activation.py"] if checker.quick else ["tests"]
-    arguments = ["-m", "pytest", *chosen, "--device", checker.device, "-q", "-rfE", "--tb=short"]
-    done = checker.process(*arguments, "-p", "no:cacheprovider", limit=200.0)
-    counts = re.findall(r"(\d+) (passed|failed|errors?|skipped)", done.output.strip().rpartition("\n")[2])
-    results: dict[str, Any] = {word.rstrip("s"): int(number) for number, word in counts}
-    results["passed_tests"] = results.pop("passed", 0)
-    ok = done.code == 0 and results["passed_tests"] > 0
-    problem = {} if ok else {"problem": last_lines(done.output + done.errors, 40)}
-    return {**results, "passed": ok, **problem}
+    """Run the tests on the device in several processes, each with some of the files.
+
+    They fail, rather than skip, if the device does not work.
+    """
+    files = sorted((ROOT / "tests").rglob("test_*.py"), key=lambda file: -file.stat().st_size)
+    processes = max(1, min(MOST_PROCESSES, (os.cpu_count() or 1) // 2))
+    if checker.quick:
+        files, processes = (
+            [ROOT / "tests" / "minidl" / "ops" / f"test_{n}.py" for n in ("activation", "upsample")],
+            2,
+        )
+    options = ["--device", checker.device, "-q", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
+
+    def run(number: int) -> ProcessResult:
+        chosen = [str(file.relative_to(ROOT)) for file in files[number::processes]]
+        return checker.process("-m", "pytest", *chosen, *options, limit=checker.limit("tests"))
+
+    with ThreadPoolExecutor(processes) as pool:
+        return test_results(list(pool.map(run, range(processes))))
+
+
+def test_results(done: list[ProcessResult]) -> dict[str, Any]:
+    """Return the sums of the tests that passed, failed and so on in several runs of pytest."""
+    results: dict[str, Any] = {"passed_tests": 0, "processes": len(done)}
+    for each in done:
+        counts = re.findall(r"(\d+) (passed|failed|errors?|skipped)", each.output.strip().rpartition("\n")[2])
+        for number, word in counts:
+            name = "passed_tests" if word == "passed" else word.rstrip("s")
+            results[name] = results.get(name, 0) + int(number)
+    failed = [each for each in done if each.code not in (0, NO_TESTS)]
+    ok = not failed and results["passed_tests"] > 0
+    text = "\n".join(last_lines(each.output + each.errors, 40) for each in failed or done)
+    return {**results, "passed": ok, **({} if ok else {"problem": text})}
 
 
 def run_gradients(checker: Checker) -> dict[str, Any]:
@@ -156,34 +205,69 @@ def run_gradients(checker: Checker) -> dict[str, Any]:
     if checker.quick:
         return {"passed": True, "rows": [], "note": "skipped in a quick run"}
     program = "r2unet.network.gradient_checks"  # minidl.gradcheck and the networks, without an installation
-    done = checker.process("-m", program, "--json", "--device", checker.device, limit=120.0)
+    done = checker.process(
+        "-m", program, "--json", "--device", checker.device, limit=checker.limit("gradients")
+    )
     return from_json(done)
 
 
-def run_agreement(checker: Checker, part: str = "step", limit: float = 90.0) -> dict[str, Any]:
-    """Compare one part of `gpu_agreement.py` with the CPU."""
-    arguments = ["-m", "benchmarks.gpu_agreement", checker.device, part]
-    return from_json(checker.process(*arguments, *(["--quick"] * checker.quick), limit=limit))
+def run_agreement(checker: Checker) -> dict[str, Any]:
+    """Compare one step with the CPU."""
+    arguments = ["-m", "benchmarks.gpu_agreement", checker.device, "step", *checker.quick_option]
+    return from_json(checker.process(*arguments, limit=checker.limit("agreement")))
 
 
 def run_training(checker: Checker) -> dict[str, Any]:
     """Train on the device and compare with the CPU."""
-    return run_agreement(checker, "training", limit=120.0)
+    arguments = ["-m", "benchmarks.gpu_agreement", checker.device, "training", *checker.quick_option]
+    return from_json(checker.process(*arguments, limit=checker.limit("training")))
 
 
-def run_benchmark(checker: Checker) -> dict[str, Any]:
-    """Run the benchmark; if it takes too long, keep the measurements so far."""
-    left = checker.deadline - time.monotonic()
+def run_real(checker: Checker) -> dict[str, Any]:
+    """Train on ISIC 2017 for a minute, if ISIC_ROOT is its folder."""
+    root = os.environ.get("ISIC_ROOT")
+    if not root:
+        return {"passed": True, "note": "not run: set ISIC_ROOT to the folder of ISIC 2017"}
+    other = SECONDS["real"] - TRAINING_SECONDS  # to read the images, for the first steps and for the report
+    seconds = min(TRAINING_SECONDS, checker.seconds_left() - other)
+    if seconds < LEAST_SECONDS:
+        return NOT_RUN
+    arguments = [
+        "-m",
+        "benchmarks.gpu_training",
+        root,
+        "--device",
+        checker.device,
+        "--seconds",
+        f"{seconds:.0f}",
+    ]
+    return from_json(checker.process(*arguments, *checker.quick_option, limit=checker.limit("real")))
+
+
+def run_benchmark(checker: Checker, group: str) -> dict[str, Any]:
+    """Run a group of parts of the benchmark; if it takes too long, keep the measurements so far."""
+    seconds = checker.limit(group)
     with tempfile.TemporaryDirectory() as folder:
         files = {"json": Path(folder, "gpu.json"), "markdown": Path(folder, "gpu.md")}
-        arguments = ["-m", "benchmarks.gpu", "--device", checker.device, "--minutes", f"{left / 60.0:.2f}"]
+        arguments = [
+            "-m",
+            "benchmarks.gpu",
+            "--device",
+            checker.device,
+            "--only",
+            group,
+            *checker.quick_option,
+        ]
+        arguments += ["--minutes", f"{seconds / 60.0:.2f}"]
         for name, path in files.items():
             arguments += [f"--{name}", str(path)]
-        done = checker.process(*arguments, *(["--quick"] * checker.quick), limit=left)
+        done = checker.process(*arguments, limit=seconds)
         texts = {name: path.read_text() for name, path in files.items() if path.exists()}
+    measured = {"measured": json.loads(texts.get("json", "{}")), "markdown": texts.get("markdown", "")}
+    if done.code is None and group == "compiled":  # the last part: compiling takes as long as it takes
+        return {"passed": True, "note": "not finished: no time was left", **measured}
     problem = {} if done.code == 0 else {"problem": last_lines(done.errors, 4)}
-    measured = json.loads(texts.get("json", "{}"))
-    return {"passed": done.code == 0, "measured": measured, "markdown": texts.get("markdown", ""), **problem}
+    return {"passed": done.code == 0, **measured, **problem}
 
 
 def from_json(done: ProcessResult) -> dict[str, Any]:
@@ -196,67 +280,15 @@ def from_json(done: ProcessResult) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[Checker], dict[str, Any]]] = {
     "tests": run_tests,
-    "gradients": run_gradients,
     "agreement": run_agreement,
+    "networks": partial(run_benchmark, group="networks"),
+    "kernels": partial(run_benchmark, group="kernels"),
+    "gradients": run_gradients,
     "training": run_training,
-    "benchmark": run_benchmark,
+    "real": run_real,
+    "memory": partial(run_benchmark, group="memory"),
+    "compiled": partial(run_benchmark, group="compiled"),
 }
-
-
-def as_markdown(results: Mapping[str, Any]) -> str:
-    """Return the page: the machine, a table with the result of each part, and the details of each part."""
-    parts = results["parts"]
-    head = "; ".join(f"{name} {value}" for name, value in results["machine"].items() if value)
-    rows_of_parts = [
-        (
-            TITLES[name],
-            "passed" if part["passed"] else "**failed**",
-            f"{part['seconds_in_all']:.0f}",
-            summary_of(part),
-        )
-        for name, part in parts.items()
-    ]
-    page = [f"# Results on {results['machine']['device']}", f"Written by `make gpu-check`. {head}."]
-    if results["quick"]:
-        page.append("**A quick run on tiny shapes, which only shows that the program runs.**")
-    page.append(table(("part", "result", "s", "details"), rows_of_parts))
-    for name, part in parts.items():
-        if rows := part.get("checks") or part.get("rows"):
-            numbers = [
-                (
-                    r["name"],
-                    "" if r["error"] is None else f"{r['error']:.1e}",
-                    f"{r['tolerance']:.0e}",
-                    result_of(r),
-                )
-                for r in rows
-            ]
-            page += [f"## {TITLES[name]}", table(("what", "error", "tolerance", ""), numbers)]
-        if part.get("markdown"):
-            page += [f"## {TITLES[name]}", part["markdown"].strip()]
-        if "problem" in part:
-            page += [f"## {TITLES[name]}: failure", f"```text\n{part['problem']}\n```"]
-    return "\n\n".join(page)
-
-
-def result_of(row: Mapping[str, Any]) -> str:
-    return "" if row["passed"] else "**failed**"
-
-
-def summary_of(part: Mapping[str, Any]) -> str:
-    """Return a one-line summary of a part."""
-    if "passed_tests" in part:
-        others = ("failed", "error", "skipped")
-        rest = "".join(f", {part[what]} {what}" for what in others if part.get(what))
-        return f"{part['passed_tests']} passed{rest}"
-    if "losses" in part:
-        losses, dice = part["losses"], part["validation"]["dice"]
-        return (
-            f"{part['steps']} steps in {part['seconds']:.1f} s; loss {losses[0]:.3f} to {losses[-1]:.3f}; "
-            f"mean Dice {dice:.3f} on new lesions"
-        )
-    rows = part.get("checks") or part.get("rows") or []
-    return f"{sum(r['passed'] for r in rows)} of {len(rows)} agree" if rows else part.get("note", "")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 OCCUPY_BYTES = 1 << 30  # size of one copy that keeps a GPU busy: about 0.7 ms on an H100
@@ -106,21 +106,8 @@ def rounds(
 
 
 @contextmanager
-def _cublas_tf32(allowed: bool) -> Any:
-    from cupy.cuda.device import get_cublas_handle
-    from cupy_backends.cuda.libs import cublas
-
-    # CUPY_TF32=1 affects only products of two matrices, not CuPy's batched products, which convolutions use.
-    # The math mode of the cuBLAS handle affects both.
-    cublas.setMathMode(get_cublas_handle(), 3 if allowed else 0)  # CUBLAS_TF32_TENSOR_OP_MATH or _DEFAULT_
-    try:
-        yield
-    finally:
-        cublas.setMathMode(get_cublas_handle(), 0)
-
-
-@contextmanager
-def _torch_tf32(allowed: bool) -> Any:
+def torch_tf32(allowed: bool) -> Any:
+    """Allow or forbid TF32 in PyTorch inside this block; PyTorch's default allows it in convolutions."""
     import torch
 
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
@@ -129,14 +116,3 @@ def _torch_tf32(allowed: bool) -> Any:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-
-
-@contextmanager
-def tf32(allowed: bool, device: str, torch: bool = True) -> Any:
-    """Allow or forbid, inside this block, rounding to TF32's 10 bits in products of float32 matrices.
-
-    Applies to CuPy and, if `torch` is true, to PyTorch, whose convolutions allow TF32 by default.
-    """
-    own = _cublas_tf32(allowed) if device == "cuda" else nullcontext()
-    with own, _torch_tf32(allowed) if torch else nullcontext():
-        yield

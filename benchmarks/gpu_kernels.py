@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.gpu_clock import CudaClock, HostClock, clock_of, tf32
+from benchmarks.gpu_clock import CudaClock, HostClock, clock_of
 from benchmarks.timing import Spread, spread
-from minidl.backend import Kernels, library
+from minidl.backend import Kernels, library, tf32
 
 SLOW_SHARE = 0.5  # share of the copy's rate that a memory-bound kernel should reach
 LARGE_BYTES = 8 << 20  # for smaller arrays, a launch costs more than the work
@@ -40,6 +40,7 @@ OPERATIONS: dict[str, Callable[[Arrays], float]] = {
     "implicit_gemm_adjoint": lambda a: 2.0 * a[0].size * a[1].size / a[1].shape[0],
     # x (N, C, H, W), dy (N, OC, OH, OW), parts (pieces, OC, C, KH, KW): C KH KW for each number of dy
     "implicit_gemm_weight_gradient": lambda a: 2.0 * a[1].size * math.prod(a[2].shape[2:]),
+    "small_product": lambda a: 2.0 * a[2].size * a[0].shape[1],  # a (n, K), b (K, m), y (n, m)
     "im2col": lambda a: 0.0,
     "col2im": lambda a: float(a[0].size),
     "upsample_forward": lambda a: 0.0,
@@ -63,7 +64,8 @@ COMPUTE_BOUND = ("implicit_gemm_",)  # limited by arithmetic, not by memory
 
 # Kernels whose arguments are tables of pointers. Adam reads m, v, p and g, and writes m, v and the new p.
 BYTES: dict[str, Callable[[Arrays], float]] = {"adam": lambda a: 7.0 * a[0].nbytes}
-UNKNOWN = ("sums_of_squares", "scale_to_norm")  # the sizes behind their tables of pointers are on the GPU
+# The sizes of the arrays in their tables of addresses are on the GPU.
+UNKNOWN = ("sums_of_squares", "scale_to_norm", "moving_average", "copy_all")
 
 
 @dataclass
@@ -182,7 +184,7 @@ def product_rate(device: str, clock: HostClock | CudaClock, quick: bool, allowed
     n = 64 if quick else PRODUCT_SIZE
     rng = np.random.default_rng(0)
     a, b = (library(device).asarray(rng.standard_normal((n, n), np.float32)) for _ in range(2))
-    with tf32(allowed, device, torch=False):
+    with tf32(allowed, device):
         return spread(2.0 * n**3 / s for s in timed(lambda: a @ b, clock))
 
 

@@ -5,7 +5,17 @@ Each class has three asynchronous calls that return an array on the device: `for
 weights. A step is that of `r2unet train` with default settings.
 
 PyTorch uses its fastest options: cuDNN searches for the best algorithm, AdamW is fused, and in the compiled
-version the network and the loss are compiled together.
+versions the network and the loss are compiled together.
+
+**Which to compare with which.** `r2unet train` launches a step as a CUDA graph where it can: GRAPH is what a
+user gets. The other rows of this project show what the graph brings, and how the algorithms of convolution
+differ.
+
+    PyTorch                         computes with all bits of float32: the peer with the same arithmetic
+    PyTorch, TF32                   PyTorch's default for convolutions, so what an unmodified program does; it
+                                    rounds to 10 bits of mantissa, and TF32_OWN is the peer with this rounding
+    PyTorch, compiled               kernels fused by a compiler, and launched one by one
+    PyTorch, compiled, CUDA graph   mode="reduce-overhead": launched as a graph, too, so the peer of GRAPH
 """
 
 from __future__ import annotations
@@ -18,8 +28,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.frameworks import OWN, TESTS
+from benchmarks.gpu_clock import torch_tf32
 from minidl import Tensor, no_grad
-from minidl.backend import Array, to_device, to_numpy
+from minidl.backend import GPU, Array, tf32, to_device, to_numpy
+from minidl.graph import GraphedStep
 from minidl.ops.conv import convolution
 from minidl.optim import AdamW, clip_grad_norm
 from r2unet.network.losses import LOSSES
@@ -30,7 +42,15 @@ STEPS = 2  # the recurrence's t
 SETTINGS = Settings()
 CALLS = ("forward", "forward_backward", "step")
 METHODS = {f"{OWN}, auto": "auto", f"{OWN}, im2col": "im2col", f"{OWN}, direct": "direct"}
-EAGER, COMPILED = "PyTorch", "PyTorch, compiled"
+GRAPH, TF32_OWN = f"{OWN}, auto, CUDA graph", f"{OWN}, im2col, TF32"
+EAGER, TF32, COMPILED, COMPILED_GRAPH = (
+    "PyTorch",
+    "PyTorch, TF32",
+    "PyTorch, compiled",
+    "PyTorch, compiled, CUDA graph",
+)
+ROUNDED = (TF32_OWN, TF32)  # to TF32's 10 bits of mantissa
+WITHOUT_FORWARD = (GRAPH, COMPILED, COMPILED_GRAPH)  # a graph, or a compilation, of its own would be needed
 
 
 class Inputs(NamedTuple):
@@ -76,17 +96,74 @@ class OwnNetwork:
         self.optimizer.step()
         return loss
 
-    as_numpy = staticmethod(to_numpy)
+    def as_numpy(self, array: Array) -> np.ndarray:
+        """Return the result of a call as a NumPy array."""
+        return to_numpy(array)
 
     def gradient(self) -> np.ndarray:
         """Return all gradients, concatenated."""
         return np.concatenate([to_numpy(p.grad).ravel() for p in self.optimizer.parameters])
 
 
-class TorchNetwork:
-    """The tests' PyTorch reference implementation with torch.optim.AdamW."""
+class RoundedNetwork(OwnNetwork):
+    """OwnNetwork with TF32 in the products of cuBLAS, as with `r2unet train --tf32 yes`."""
 
-    def __init__(self, inputs: Inputs, device: str, compiled: bool = False) -> None:
+    def __init__(self, inputs: Inputs, device: str, method: str) -> None:
+        super().__init__(inputs, device, method)
+        self.device = device
+
+    def forward(self) -> Array:
+        with tf32(True, self.device):
+            return super().forward()
+
+    def forward_backward(self) -> Array:
+        with tf32(True, self.device):
+            return super().forward_backward()
+
+
+class GraphNetwork(OwnNetwork):
+    """OwnNetwork whose launches are captured as CUDA graphs, as `r2unet train` does."""
+
+    def __init__(self, inputs: Inputs, device: str, method: str = "auto") -> None:
+        super().__init__(inputs, device, method)
+        self.leaves = [leaf for _, leaf in (*self.model.named_parameters(), *self.model.named_buffers())]
+        self.gradients, self.whole_step = (
+            GraphedStep(work, self.leaves, device) for work in (self._gradient_launches, self._step_launches)
+        )
+
+    def _gradient_launches(self, *arrays: Array) -> tuple[Array]:
+        return (super().forward_backward(),)
+
+    def _step_launches(self, *arrays: Array) -> tuple[Array]:
+        loss = super().forward_backward()
+        clip_grad_norm(self.optimizer.parameters, SETTINGS.clip)
+        self.optimizer.update_parameters()
+        return (loss,)
+
+    def forward_backward(self) -> Array:
+        return self._run(self.gradients)
+
+    def step(self) -> Array:
+        self.optimizer.advance()
+        return self._run(self.whole_step)
+
+    def _run(self, graph: GraphedStep) -> Array:
+        """Launch the graph; before its first launch, warm up and capture it."""
+        arrays = self.images.data, self.masks.data
+        if not graph.captured:
+            graph(*arrays)
+        return graph(*arrays)[0]
+
+
+class TorchNetwork:
+    """The tests' PyTorch reference implementation with torch.optim.AdamW.
+
+    `compile_mode` is a mode of torch.compile, or None for eager execution. `rounded` allows TF32.
+    """
+
+    def __init__(
+        self, inputs: Inputs, device: str, compile_mode: str | None = None, rounded: bool = False
+    ) -> None:
         import torch
 
         self.torch, self.reference = torch, load_torch_reference()
@@ -101,8 +178,14 @@ class TorchNetwork:
         self.optimizer = torch.optim.AdamW(
             self.parameters, SETTINGS.lr, weight_decay=SETTINGS.weight_decay, fused=torch_device == "cuda"
         )
-        compile_ = torch.compile if compiled else lambda f: f
-        self.logits, self.loss = compile_(self._logits), compile_(self._loss)
+        self.rounded, self.compile_mode = rounded, compile_mode
+        self.logits, self.loss = self._logits, self._loss
+        if compile_mode:
+            # PyTorch captures a graph that changes its inputs, here the running statistics, only if they stay
+            # at their addresses.
+            for tensor in self.w.values():
+                torch._dynamo.mark_static_address(tensor)
+            self.loss = torch.compile(self._loss, mode=compile_mode)
 
     def _logits(self, images: Any) -> Any:
         return self.reference.r2unet(self.w, images, self.levels, STEPS, training=True)
@@ -111,14 +194,17 @@ class TorchNetwork:
         return self.reference.loss_of(self._logits(images), masks)
 
     def forward(self) -> Any:
-        with self.torch.no_grad():
+        with torch_tf32(self.rounded), self.torch.no_grad():
             return self.logits(self.images)
 
     def forward_backward(self) -> Any:
-        loss = self.loss(self.images, self.masks)
-        self.optimizer.zero_grad()
-        loss.backward()
-        return loss.detach()
+        if self.compile_mode:  # what the last call returned may be overwritten
+            self.torch.compiler.cudagraph_mark_step_begin()
+        with torch_tf32(self.rounded):
+            loss = self.loss(self.images, self.masks)
+            self.optimizer.zero_grad()
+            loss.backward()
+        return loss.detach().clone()
 
     def step(self) -> Any:
         loss = self.forward_backward()
@@ -159,9 +245,14 @@ def load_torch_reference() -> Any:
 def network_factories(inputs: Inputs, device: str) -> dict[str, Callable[[], Any]]:
     """Return functions that create each network, by name; PyTorch's only if it is installed."""
     own = {name: lambda m=method: OwnNetwork(inputs, device, m) for name, method in METHODS.items()}
+    own[TF32_OWN] = lambda: RoundedNetwork(inputs, device, "im2col")
+    if device in GPU:
+        own[GRAPH] = lambda: GraphNetwork(inputs, device)
     if not importlib.util.find_spec("torch"):
         return own
     return own | {
         EAGER: lambda: TorchNetwork(inputs, device),
-        COMPILED: lambda: TorchNetwork(inputs, device, compiled=True),
+        TF32: lambda: TorchNetwork(inputs, device, rounded=True),
+        COMPILED: lambda: TorchNetwork(inputs, device, "default"),
+        COMPILED_GRAPH: lambda: TorchNetwork(inputs, device, "reduce-overhead"),
     }

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.gpu_networks import CALLS, METHODS
+from benchmarks.frameworks import OWN
+from benchmarks.gpu_networks import CALLS, COMPILED, COMPILED_GRAPH, EAGER, GRAPH, METHODS, TF32, TF32_OWN
 from benchmarks.report import ratio, seconds, table
 
 TITLES = {"forward": "forward", "forward_backward": "forward + backward", "step": "training step"}
+WHICH_PEER = (
+    f"`r2unet train` runs as *{GRAPH}* if the step can be captured, otherwise as *{OWN}, auto*. Compare it "
+    f"with *{EAGER}* for the same arithmetic, all bits of float32, and with *{TF32}* for what an unmodified "
+    f"PyTorch program does: it rounds to 10 bits in convolutions, as *{TF32_OWN}* does. *{COMPILED_GRAPH}* "
+    f"is compiled and launched as a CUDA graph, like ours; *{COMPILED}* is launched kernel by kernel."
+)
 SHOWN = 0.01  # share of the time in kernels; kernels with a smaller share are only in the JSON
 
 
@@ -22,8 +29,11 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         parts.append("**Failures:**\n\n" + "\n".join(f"- {line}" for line in results["problems"]))
     if results["left_out"]:
         parts.append("Skipped:\n\n" + "\n".join(f"- {line}" for line in results["left_out"]))
+    comparisons = {n: p for n, p in results.items() if isinstance(p, Mapping) and "times" in p}
+    if comparisons:
+        parts.append(WHICH_PEER)
     for name, part in results.items():
-        if isinstance(part, Mapping) and "times" in part:
+        if name in comparisons:
             parts.append(comparison(name, part))
         elif name.endswith("memory"):
             parts.append(memory(name, part))
@@ -36,10 +46,11 @@ def as_markdown(results: Mapping[str, Any]) -> str:
 def comparison(name: str, part: Mapping[str, Any]) -> str:
     """Return the times of each network, and the ratios of ours to each of PyTorch's."""
     rows = []
+    ours = [name for name in (*METHODS, GRAPH) if name in part["times"]["step"]]
     for call in CALLS:
         for contender, s in part["times"][call].items():
-            ours = [part["ratios"][call].get(m, {}).get(contender) for m in METHODS]
-            columns = [ratio(r) if r and contender not in METHODS else "" for r in ours]
+            found = [part["ratios"][call].get(m, {}).get(contender) for m in ours]
+            columns = [ratio(r) if r and not contender.startswith(OWN) else "" for r in found]
             rows.append((TITLES[call], contender, seconds(s), *columns))
     shape = f"widths {part['widths']}, batch {part['batch']}, {part['size']} x {part['size']}"
     relative = "; ".join(
@@ -48,7 +59,7 @@ def comparison(name: str, part: Mapping[str, Any]) -> str:
     )
     return (
         f"### {name[0].upper()}{name[1:]}: {shape}\n\n"
-        + table(("what", "network", "ms", *(f"ratio of {m}" for m in METHODS)), rows)
+        + table(("what", "network", "ms", *(f"ratio of {m}" for m in ours)), rows)
         + f"\n\nRelative differences from the first (of norms): {relative}."
     )
 

@@ -28,3 +28,16 @@ __device__ T block_sum(T value)
     __syncthreads();
     return warp_sum(lane < warps ? of_warp[lane] : T(0));
 }
+
+// The array that element i belongs to, if the elements of all arrays are numbered consecutively: the last k with
+// offsets[k] <= i, found by bisection. `tables.py` makes the tables.
+__device__ int array_of(int i, const int* offsets, int arrays)
+{
+    int k = 0;
+    for (int end = arrays; end - k > 1;) {
+        int middle = (k + end) / 2;
+        if (offsets[middle] <= i) k = middle;
+        else end = middle;
+    }
+    return k;
+}

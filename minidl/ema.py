@@ -23,10 +23,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from minidl.average import weighted_sum
-from minidl.backend import Array, array_module, contiguous, to_numpy
+from minidl.backend import (
+    GPU,
+    Array,
+    Kernels,
+    Numbers,
+    array_module,
+    contiguous,
+    cover,
+    device_of,
+    refuse_capture,
+    to_numpy,
+)
+from minidl.implementation import choose, implements
 from minidl.nn import Buffer, Module
+from minidl.tables import tables, total
 from minidl.tensor import Parameter
+
+kernels = Kernels(__file__)
 
 
 class EMA:
@@ -39,19 +53,29 @@ class EMA:
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"EMA: expected 0 <= decay < 1, got {decay}")
         self.decay, self.steps = decay, 0
+        self.d = 0.0  # of the current step
         # Shared parameters are listed once, so they are averaged once.
         self.leaves: dict[str, Parameter | Buffer] = {
             **dict(module.named_parameters()),
             **dict(module.named_buffers()),
         }
         self.average: dict[str, Array] = {name: leaf.data.copy() for name, leaf in self.leaves.items()}
+        self.numbers = Numbers(2, next(iter(self.average.values())))  # for the kernel: d, 1 - d
 
     def update(self) -> None:
         """Include the module's current state in the average, as one step."""
+        self.advance()
+        self.update_average()
+
+    def advance(self) -> None:
+        """Begin a step: compute d, which changes from step to step, in Python."""
         self.steps += 1
-        d = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for name, leaf in self.leaves.items():
-            self.average[name] = weighted_sum(d, self.average[name], 1.0 - d, contiguous(leaf.data))
+        self.d = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        self.numbers.write(self.d, 1.0 - self.d)
+
+    def update_average(self) -> None:
+        """Finish the step, on the device alone: this part can be captured as a graph (`minidl.graph`)."""
+        choose(average_all, device_of(self.numbers.array))(self)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -82,3 +106,19 @@ class EMA:
             for name, leaf in self.leaves.items()
         }
         self.steps = int(state["steps"])
+
+
+def average_all(ema: EMA) -> None:
+    """Include all arrays in the average, one after the other: the definition of `EMA.update_average`."""
+    refuse_capture("the moving average receives d from Python, not from the device")
+    for name, leaf in ema.leaves.items():
+        ema.average[name] = ema.d * ema.average[name] + (1.0 - ema.d) * leaf.data
+
+
+@implements(average_all, "kernels", devices=GPU)
+def average_all_by_kernels(ema: EMA) -> None:
+    """Include all arrays in the average, in place and in one launch."""
+    average = list(ema.average.values())
+    state = [contiguous(leaf.data) for leaf in ema.leaves.values()]
+    numbers = ema.numbers.array
+    kernels.launch("moving_average", *cover(total(state)), numbers, *tables(numbers, average, state))

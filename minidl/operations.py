@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from minidl import average, images, optim, recompute  # noqa: F401  (each defines operations)
+from minidl import average, ema, images, optim, recompute  # noqa: F401  (each defines operations)
 from minidl.implementation import definitions, implementations
 from minidl.tensor import Function
 

@@ -1,31 +1,18 @@
-// Adam, AdamW and gradient clipping, each in one launch over all parameters of a network: a launch takes
-// microseconds, and a network has a hundred small arrays. The formulas are those of optim.py.
-//
-// p, g, ... are tables of addresses: parameter k starts at p[k], its gradient at g[k]. The elements of all
-// parameters are numbered consecutively; those of parameter k are offsets[k] <= i < offsets[k + 1].
-
-// Return the parameter that element i belongs to: the last k with offsets[k] <= i, found by bisection.
-__device__ int parameter_of(int i, const int* offsets, int parameters)
-{
-    int k = 0;
-    for (int end = parameters; end - k > 1;) {
-        int middle = (k + end) / 2;
-        if (offsets[middle] <= i) k = middle;
-        else end = middle;
-    }
-    return k;
-}
+// Adam, AdamW and gradient clipping, each in one launch over all parameters of a network. The formulas are those of
+// optim.py; p, g, ... are tables of addresses (tables.py): parameter k starts at p[k], its gradient at g[k].
 
 // Thread i owns element i. m and v hold the running means of all parameters, one after the other; `updated` are new
-// arrays, since a graph may still hold the old ones. a1 = 1 - b1, a2 = 1 - b2, c1 = 1 - b1^t, c2 = 1 - b2^t.
+// arrays, since a graph may still hold the old ones. a1 = 1 - b1, a2 = 1 - b2. The numbers that change from step to
+// step are in memory, where a CUDA graph finds their new values: lr, c1 = 1 - b1^t, c2 = 1 - b2^t.
 extern "C" __global__ void adam(
-    T* __restrict__ m, T* __restrict__ v, T* const* updated, const T* const* p, const T* const* g,
-    const int* __restrict__ offsets, int parameters, T a1, T a2, T c1, T c2, T lr, T eps,
-    T decay_in_gradient, T decay_of_weight)
+    T* __restrict__ m, T* __restrict__ v, const T* __restrict__ numbers, T* const* updated, const T* const* p,
+    const T* const* g, const int* __restrict__ offsets, int parameters, T a1, T a2, T eps, T decay_in_gradient,
+    T decay_of_weight)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= offsets[parameters]) return;
-    int k = parameter_of(i, offsets, parameters), j = i - offsets[k];
+    T lr = numbers[0], c1 = numbers[1], c2 = numbers[2];
+    int k = array_of(i, offsets, parameters), j = i - offsets[k];
     if (!g[k]) return;  // without a gradient, neither the parameter nor its running means change
     T weight = p[k][j], gradient = g[k][j] + decay_in_gradient * weight;
     T mean = m[i] + a1 * (gradient - m[i]);
@@ -42,7 +29,7 @@ extern "C" __global__ void sums_of_squares(
 {
     T sum = 0;
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < offsets[parameters]; i += gridDim.x * blockDim.x) {
-        int k = parameter_of(i, offsets, parameters);
+        int k = array_of(i, offsets, parameters);
         T number = g[k][i - offsets[k]];
         sum += number * number;
     }
@@ -58,6 +45,6 @@ extern "C" __global__ void scale_to_norm(
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= offsets[parameters]) return;
-    int k = parameter_of(i, offsets, parameters), j = i - offsets[k];
+    int k = array_of(i, offsets, parameters), j = i - offsets[k];
     scaled[k][j] = *norm > max_norm ? g[k][j] * (max_norm / *norm) : g[k][j];
 }

@@ -26,15 +26,17 @@ from minidl.backend import (
     GPU,
     Array,
     Kernels,
-    address,
+    Numbers,
     array_module,
     contiguous,
     cover,
     device_of,
+    refuse_capture,
     to_device,
     to_numpy,
 )
 from minidl.implementation import choose, implements
+from minidl.tables import tables, total
 from minidl.tensor import Parameter
 
 kernels = Kernels(__file__)
@@ -81,7 +83,15 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient, once."""
+        self.advance()
+        self.update_parameters()
+
+    def advance(self) -> None:
+        """Begin a step: compute the numbers that change from step to step, in Python."""
         self.steps += 1
+
+    def update_parameters(self) -> None:
+        """Finish the step, on the device alone: this part can be captured as a graph (`minidl.graph`)."""
         choose(update_all, device_of(self.parameters[0].data), self)(self)
 
     def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
@@ -113,7 +123,8 @@ class Optimizer:
 
 
 def update_all(optimizer: Optimizer) -> None:
-    """Update every parameter that has a gradient, one after the other: the definition of `Optimizer.step`."""
+    """Update every parameter that has a gradient, one after the other: the definition of a step."""
+    refuse_capture(f"{type(optimizer).__name__} receives its learning rate from Python, not from the device")
     for i, p in enumerate(optimizer.parameters):
         if p.grad is not None:
             optimizer.update(p, p.grad, {slot: optimizer.memory[slot][i] for slot in optimizer.slots})
@@ -153,6 +164,12 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
         self.betas, self.eps = betas, eps
+        self.numbers = Numbers(3, self.parameters[0].data)  # for the kernel: lr, 1 - b1^t, 1 - b2^t
+
+    def advance(self) -> None:
+        super().advance()
+        b1, b2 = self.betas
+        self.numbers.write(self.lr, 1.0 - b1**self.steps, 1.0 - b2**self.steps)
 
     def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
         if self.weight_decay:
@@ -198,14 +215,13 @@ def update_all_by_kernels(adam: Adam) -> None:
 
     Raises ValueError if a parameter was converted or moved since the optimizer was created.
     """
-    (m, v), (b1, b2), t = adam.rows.values(), adam.betas, adam.steps
+    (m, v), (b1, b2) = adam.rows.values(), adam.betas
     p = [contiguous(x.data) for x in adam.parameters]
     g = [None if x.grad is None else contiguous(x.grad) for x in adam.parameters]
     updated = [array_module(m).empty(x.shape, x.dtype) for x in p]
-    corrections = 1.0 - b1, 1.0 - b2, 1.0 - b1**t, 1.0 - b2**t
-    settings = adam.lr, adam.eps, adam.weight_decay, adam.decay
-    pointers = _tables(m, updated, p, g)
-    kernels.launch("adam", *cover(m.size), m, v, *pointers, *map(float, corrections + settings))
+    settings = 1.0 - b1, 1.0 - b2, adam.eps, adam.weight_decay, adam.decay
+    arrays = m, v, adam.numbers.array, *tables(m, updated, p, g)
+    kernels.launch("adam", *cover(m.size), *arrays, *map(float, settings))
     for parameter, data, gradient in zip(adam.parameters, updated, g, strict=True):
         if gradient is not None:
             parameter.data = data
@@ -239,35 +255,15 @@ def scale_gradients_by_kernels(parameters: list[Parameter], max_norm: float) -> 
     """Clip the gradients in two launches over all parameters."""
     g = [contiguous(p.grad) for p in parameters]
     scaled = [array_module(a).empty(a.shape, a.dtype) for a in g]  # new arrays: gradients may share memory
-    size = sum(a.size for a in g)
-    scaled_table, *tables = _tables(g[0], scaled, g)
+    size = total(g)
+    scaled_table, *table = tables(g[0], scaled, g)
     partial = array_module(g[0]).empty(max(1, min(BLOCKS, math.ceil(size / BLOCK))), g[0].dtype)
-    kernels.launch("sums_of_squares", partial.shape, (BLOCK,), partial, *tables)
+    kernels.launch("sums_of_squares", partial.shape, (BLOCK,), partial, *table)
     norm = array_module(partial).sqrt(partial.sum())
-    kernels.launch("scale_to_norm", *cover(size), norm, scaled_table, *tables, float(max_norm))
+    kernels.launch("scale_to_norm", *cover(size), norm, scaled_table, *table, float(max_norm))
     for p, a in zip(parameters, scaled, strict=True):
         p.grad = a
     return norm
-
-
-def _tables(like: Array, *lists: list[Array | None]) -> tuple[Array | int, ...]:
-    """Return the tables by which a kernel finds element i of many arrays.
-
-    These are a table of addresses for each list, with 0 for None; a table of the index at which each array
-    starts; and the number of arrays. Raises ValueError if the shapes of two lists differ, or if the dtype or
-    the device of an array differs from that of `like`: a kernel would read beyond an array.
-    """
-    for arrays in zip(*lists, strict=True):
-        kinds = {(a.shape, str(a.dtype), device_of(a)) for a in arrays if a is not None}
-        if not kinds <= {(arrays[0].shape, str(like.dtype), device_of(like))}:
-            raise ValueError(
-                f"optim: expected {like.dtype} on {device_of(like)}, each gradient of its parameter's shape, "
-                f"got {sorted(kinds)}; convert or move a model before its optimizer is made"
-            )
-    addresses = [[0 if a is None else address(a) for a in arrays] for arrays in lists]
-    offsets = [0, *accumulate(a.size for a in lists[0])]
-    xp = array_module(like)
-    return *xp.asarray(np.array(addresses, np.uint64)), xp.asarray(np.array(offsets, np.int32)), len(lists[0])
 
 
 class LRScheduler:

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.backend import DEVICES, Array, device_of, is_array, to_device, to_numpy
+from minidl.backend import DEVICES, Array, array_module, device_of, is_array, to_device, to_numpy
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
@@ -207,7 +207,7 @@ class Tensor:
                 raise RuntimeError(
                     f"backward: pass the gradient of this tensor of shape {self.shape}, or sum it first"
                 )
-            gradient = np.ones(self.shape, self.dtype)
+            gradient = array_module(self.data).ones(self.shape, self.dtype)
         if np.shape(gradient) != self.shape:
             raise ValueError(
                 f"backward: the gradient has shape {np.shape(gradient)}, the tensor {self.shape}"

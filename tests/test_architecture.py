@@ -20,6 +20,8 @@ ENGINE = {
     "minidl.backend.devices": ["minidl.cuda_on_cpu"],
     "minidl.backend.arrays": ["minidl.cuda_on_cpu.array"],
     "minidl.backend.transfers": ["minidl.backend.arrays", "minidl.backend.devices"],
+    "minidl.backend.graphs": ["minidl.backend.arrays", "minidl.cuda_on_cpu.graph"],
+    "minidl.backend.precision": [],
     "minidl.backend.kernels": ["minidl.backend.arrays", "minidl.backend.devices", "minidl.cuda_on_cpu"],
     "minidl.cuda_on_cpu": ["minidl.cuda_on_cpu.*"],  # it depends on CUDA and NumPy, not on the engine
     "minidl.cuda_on_cpu.*": ["minidl.cuda_on_cpu.*", "minidl.files"],
@@ -43,7 +45,8 @@ ENGINE = {
     ],
     "minidl.images": ["minidl.implementation", "minidl.backend"],
     "minidl.average": ["minidl.implementation", "minidl.backend"],
-    "minidl.optim": ["minidl.tensor", "minidl.implementation", "minidl.backend"],
+    "minidl.tables": ["minidl.backend"],
+    "minidl.optim": ["minidl.tables", "minidl.tensor", "minidl.implementation", "minidl.backend"],
     "minidl.nn": [
         "minidl.init",
         "minidl.average",
@@ -52,12 +55,14 @@ ENGINE = {
         "minidl.tensor",
         "minidl.backend",
     ],
-    "minidl.ema": ["minidl.nn", "minidl.average", "minidl.tensor", "minidl.backend"],
+    "minidl.ema": ["minidl.nn", "minidl.tables", "minidl.tensor", "minidl.implementation", "minidl.backend"],
+    "minidl.graph": ["minidl.nn", "minidl.tables", "minidl.tensor", "minidl.backend"],
     "minidl.recompute": ["minidl.nn", "minidl.tensor", "minidl.backend"],
     "minidl.profiler": ["minidl.tensor", "minidl.backend"],
     "minidl.checkpoint": ["minidl.backend", "minidl.files", "minidl.npz"],
     "minidl.operations": [
         "minidl.optim",
+        "minidl.ema",
         "minidl.recompute",
         "minidl.average",
         "minidl.images",
@@ -234,7 +239,7 @@ def test_only_the_allowed_libraries_are_imported(module):
     packages = {name.partition(".")[0] for name in imports(SOURCES[module])}
     allowed = LIBRARIES[module.partition(".")[0]] | set(LIBRARIES) | sys.stdlib_module_names
     if module.startswith("minidl.backend."):
-        allowed = allowed | {"cupy"}
+        allowed = allowed | {"cupy", "cupy_backends"}
     assert packages <= allowed
 
 

@@ -1,5 +1,6 @@
 """The GPU benchmarks, run without a GPU on tiny shapes."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gpu_check
+from benchmarks import gpu_check, gpu_check_page, gpu_training
 from benchmarks.gpu import Benchmark, relative_difference
 from benchmarks.gpu_agreement import FLOAT64, largest_error, one_step, step_results
 from benchmarks.gpu_clock import HostClock, rounds
@@ -23,11 +24,12 @@ from benchmarks.gpu_kernels import (
     recorded_launches,
     row,
 )
-from benchmarks.gpu_networks import OwnNetwork, draw
+from benchmarks.gpu_networks import GraphNetwork, OwnNetwork, draw
 from benchmarks.gpu_report import as_markdown
 from benchmarks.timing import Spread
 from minidl import Tensor, ops
 from minidl.backend import Kernels, cuda_problem, problem_of, to_device
+from r2unet.training.run_folder import load_datasets
 
 ROOT = Path(__file__).parents[1]
 without_cuda = pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
@@ -150,8 +152,8 @@ class TestBenchmark:
         return benchmark.results
 
     def test_each_convolution_algorithm_is_timed_in_each_call_and_reported(self):
-        results = self.run("small, float32")
-        times = results["small, float32"]["times"]
+        results = self.run("small")
+        times = results["small"]["times"]
         assert list(times) == ["forward", "forward_backward", "step"]
         assert {"r2unet, auto", "r2unet, im2col", "r2unet, direct"} <= times["step"].keys()
         assert "| training step | r2unet, im2col |" in as_markdown(results)
@@ -163,8 +165,8 @@ class TestBenchmark:
             return {"right": lambda: OwnNetwork(inputs, device), "wrong": lambda: OwnNetwork(wrong, device)}
 
         monkeypatch.setattr("benchmarks.gpu.network_factories", network_factories)
-        results = self.run("small, float32")
-        assert list(results["small, float32"]["times"]["step"]) == ["right"]
+        results = self.run("small")
+        assert list(results["small"]["times"]["step"]) == ["right"]
         (problem,) = results["problems"]
         assert problem.startswith("small, wrong: ValueError: not timed: logits differs by")
 
@@ -205,6 +207,29 @@ class TestAgreement:
         assert error > FLOAT64
 
 
+class TestGpuTraining:
+    def test_trains_and_reports_an_epoch_and_the_jaccard(self):
+        settings = dataclasses.replace(gpu_training.QUICK, images=8)
+        found = gpu_training.train(settings, load_datasets(settings), "cpu", seconds=0.01, threads=1)
+        assert found["epochs"] == 1 and found["passed"]
+        assert found["seconds_an_epoch"] > 0 and found["seconds_a_step"] > 0
+        assert 0.0 <= found["jaccard"] <= 1.0
+        part = {**found, "seconds_an_epoch": 1.25, "epochs": 3, "jaccard": 0.5}
+        assert gpu_check_page.summary_of(part) == (
+            "3 epochs of 1.2 s, validation included; validation Jaccard 0.500"
+        )
+
+
+@with_kernels
+class TestGraphNetwork:
+    def test_replays_the_same_loss_and_gradient(self):
+        inputs = draw((2, 3), 1, 4, np.random.default_rng(0))
+        own, graph = (kind(inputs, "cuda-on-cpu") for kind in (OwnNetwork, GraphNetwork))
+        assert float(own.forward_backward()) == float(graph.forward_backward())
+        assert graph.gradients.captured
+        assert own.gradient().tobytes() == graph.gradient().tobytes()
+
+
 class TestGpuCheck:
     def run(self, *words: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "benchmarks.gpu_check", *words]
@@ -220,7 +245,8 @@ class TestGpuCheck:
     @with_kernels
     def test_parts_run_and_their_results_are_written(self, tmp_path):
         done = self.run(
-            *("--device", "cuda-on-cpu", "--quick", "--only", "tests", "training"), "--out", str(tmp_path)
+            *("--device", "cuda-on-cpu", "--quick", "--only", "tests", "training"),
+            *("--minutes", "60", "--out", str(tmp_path)),
         )
         assert done.returncode == 0, done.stderr
         found = json.loads((tmp_path / "cuda-on-cpu.json").read_text())
@@ -230,8 +256,54 @@ class TestGpuCheck:
         assert "| Tests of the operations | passed |" in page
         assert "| first loss, difference from the CPU |" in page
 
-    def checker(self, tmp_path: Path) -> gpu_check.Checker:
-        return gpu_check.Checker("cpu", quick=True, out=tmp_path, minutes=5.0)
+    def checker(self, tmp_path: Path, minutes: float = 5.0) -> gpu_check.Checker:
+        return gpu_check.Checker("cpu", quick=True, out=tmp_path, minutes=minutes)
+
+    def test_the_parts_before_the_last_have_limits_that_leave_time_for_it(self):
+        assert list(gpu_check.PARTS) == list(gpu_check.SECONDS) == list(gpu_check.TITLES)
+        assert list(gpu_check.PARTS)[0] == "tests" and list(gpu_check.PARTS)[-1] == "compiled"
+        assert gpu_check.MINUTES == 5.0
+
+    def test_a_part_without_time_is_reported_as_not_run(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(gpu_check, "PARTS", {"gradients": lambda checker: 1 / 0})
+        checker = self.checker(tmp_path, minutes=0.0)
+        assert checker.run(["gradients"])
+        page = (tmp_path / "cpu.md").read_text()
+        assert "| Gradient checks | passed | 0 | not run: no time was left |" in page
+
+    def test_results_are_written_after_each_part(self, tmp_path, monkeypatch):
+        seen = []
+
+        def second(checker):
+            seen.append(list(json.loads((tmp_path / "cpu.json").read_text())["parts"]))
+            return {"passed": True}
+
+        monkeypatch.setattr(
+            gpu_check, "PARTS", {"gradients": lambda checker: {"passed": True}, "agreement": second}
+        )
+        assert self.checker(tmp_path).run(["gradients", "agreement"])
+        assert seen == [["gradients"]]
+
+    def test_the_tests_of_several_processes_are_added(self):
+        ok = gpu_check.ProcessResult(0, "...\n7 passed, 2 skipped in 1.0s\n", "")
+        none = gpu_check.ProcessResult(5, "3 deselected in 0.1s\n", "")
+        wrong = gpu_check.ProcessResult(1, "F\n1 failed, 4 passed, 1 error in 1.0s\n", "what failed")
+        assert gpu_check.test_results([ok, none, ok]) == {
+            "passed": True,
+            "processes": 3,
+            "passed_tests": 14,
+            "skipped": 4,
+        }
+        found = gpu_check.test_results([ok, wrong])
+        assert (found["passed"], found["passed_tests"], found["failed"], found["error"]) == (False, 11, 1, 1)
+        assert "what failed" in found["problem"]
+        assert not gpu_check.test_results([none])["passed"]
+        assert not gpu_check.test_results([ok, gpu_check.ProcessResult(None, "7 passed", "")])["passed"]
+
+    def test_without_a_folder_of_images_the_training_on_them_says_what_to_set(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("ISIC_ROOT", raising=False)
+        found = gpu_check.run_real(self.checker(tmp_path))
+        assert found == {"passed": True, "note": "not run: set ISIC_ROOT to the folder of ISIC 2017"}
 
     def test_a_failing_part_is_reported_and_the_others_still_run(self, tmp_path, monkeypatch):
         parts = {"gradients": lambda checker: 1 / 0, "agreement": lambda checker: {"passed": True}}

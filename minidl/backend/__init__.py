@@ -22,6 +22,8 @@ without a GPU.
     arrays.py      an array's device and library
     transfers.py   copies between devices, some of them while the GPU computes; a device's free memory
     kernels.py     compiling and launching CUDA kernels
+    precision.py   rounding in matrix products (TF32)
+    graphs.py      recording the work of a function as a CUDA graph, and launching it again
 
 This package is the only one that imports CuPy, and only when the first GPU array is created: importing the
 project needs no CUDA and compiles nothing.
@@ -40,6 +42,7 @@ from minidl.backend.devices import (
     require,
     resolve_device,
 )
+from minidl.backend.graphs import CaptureError, DeviceGraph, Numbers, constant, refuse_capture
 from minidl.backend.kernels import (
     C_TYPES,
     COMMON,
@@ -51,6 +54,7 @@ from minidl.backend.kernels import (
     cover_planes,
     kernel_source,
 )
+from minidl.backend.precision import tf32
 from minidl.backend.transfers import (
     Copy,
     copy_stream,
@@ -72,12 +76,16 @@ __all__ = [
     "LARGEST",
     "THREADS",
     "Array",
+    "CaptureError",
     "Copy",
     "DeviceError",
+    "DeviceGraph",
     "Kernels",
+    "Numbers",
     "TooLargeError",
     "address",
     "array_module",
+    "constant",
     "contiguous",
     "copy_stream",
     "cover",
@@ -91,9 +99,11 @@ __all__ = [
     "library",
     "pinned_empty",
     "problem_of",
+    "refuse_capture",
     "require",
     "resolve_device",
     "synchronize",
+    "tf32",
     "to_device",
     "to_floats",
     "to_numpy",

@@ -8,6 +8,8 @@ integer arrays with their largest value, so that an element that no thread write
 
 One rule cannot be enforced: `np.asarray(x)` silently returns the memory, where CuPy raises an error. Use
 `x.get()`.
+
+While a graph is captured, operations record themselves instead of running (`graph.py`).
 """
 
 from __future__ import annotations
@@ -19,8 +21,21 @@ from typing import Any
 
 import numpy as np
 
+from minidl.cuda_on_cpu.graph import Graph, owner, recording, refuse_host, refuse_unrecordable
+
 # Parts of NumPy that CuPy does not have, or that differ there.
 ABSENT = {"random", "linalg", "fft", "testing", "lib", "ma", "polynomial", "save", "load", "savez"}
+IN_PLACE = {
+    "fill",
+    "copyto",
+    "put",
+    "put_along_axis",
+    "place",
+    "putmask",
+    "fill_diagonal",
+    "sort",
+    "partition",
+}
 
 
 class Array(np.ndarray):
@@ -28,6 +43,7 @@ class Array(np.ndarray):
 
     def get(self) -> np.ndarray:
         """Return a copy as a plain NumPy array, as CuPy's method does."""
+        refuse_host("get")
         return np.array(self.view(np.ndarray))
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
@@ -38,11 +54,19 @@ class Array(np.ndarray):
         return call(function, function.__name__, inputs, options)
 
     def __getitem__(self, index: Any) -> Array:
-        return on_device(super().__getitem__(index))
+        part = super().__getitem__(index)
+        if isinstance(part, np.generic):  # a view without axes, as in CuPy
+            part = super().__getitem__((*index, ...) if isinstance(index, tuple) else (index, ...))
+        if recording() and owner(part) is not owner(self):
+            refuse_host("x[array]")
+        return on_device(part)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         on_host(value, "x[...] = value")
-        super().__setitem__(index, value)
+        if graph := recording():
+            graph.add(np.ndarray.__setitem__, self, index, value)
+        else:
+            super().__setitem__(index, value)
 
 
 def _method(name: str) -> Callable:
@@ -56,8 +80,24 @@ def _method(name: str) -> Callable:
     return method
 
 
-for _name in ("argmax", "argmin", "dot", "nonzero", "round", "searchsorted", "take", "trace"):
+def _value(name: str) -> Callable:
+    """Return a method of ndarray that reads values."""
+    original = getattr(np.ndarray, name)
+
+    @functools.wraps(original)
+    def method(self: Array, *inputs: Any) -> Any:
+        refuse_host(name)
+        return original(self, *inputs)
+
+    return method
+
+
+_CALCULATIONS = "argmax", "argmin", "dot", "nonzero", "round", "searchsorted", "take", "trace"
+_COPIES = "astype", "copy", "fill", "flatten", "ravel", "repeat", "reshape"
+for _name in (*_CALCULATIONS, *_COPIES):
     setattr(Array, _name, _method(_name))
+for _name in ("__bool__", "__float__", "__index__", "__int__", "item", "tolist"):
+    setattr(Array, _name, _value(_name))
 
 
 def on_host(value: Any, where: str) -> Any:
@@ -98,23 +138,65 @@ def call(function: Callable, name: str, inputs: tuple, options: dict) -> Any:
     """Call a NumPy function with arrays on the device."""
     if name.endswith(".at"):  # the index may be a NumPy array, as in x[index]
         inputs = (inputs[0], on_device(inputs[1]), *inputs[2:])
-    result = function(*on_host(inputs, name), **on_host(options, name))
-    return returned(result, options.get("out"))
+
+    def compute(inputs: tuple, options: dict) -> Any:
+        return function(*on_host(inputs, name), **on_host(options, name))
+
+    if graph := recording():
+        return recorded(graph, compute, name, inputs, options)
+    return returned(compute(inputs, options), options.get("out"))
+
+
+def recorded(graph: Graph, compute: Callable, name: str, inputs: tuple, options: dict) -> Any:
+    """Record an operation; return its result with the right shape, and values only after the launch."""
+    refuse_unrecordable(name, inputs)
+    if options.get("out") is not None or name in IN_PLACE or name.endswith(".at"):
+        graph.add(compute, inputs, options)
+        return returned(None, options.get("out"))
+    result = on_device(compute(inputs, options))  # of meaningless values
+    owners = {id(owner(array)) for array in arrays_in((inputs, options))}
+    if all(id(owner(array)) in owners for array in arrays_in(result)):
+        return result  # a view: no work
+
+    def write(result: Array, inputs: tuple, options: dict) -> None:
+        result.view(np.ndarray)[...] = compute(inputs, options)
+
+    if not isinstance(result, Array):
+        refuse_host(f"{name} with several results")
+    graph.keep(result)
+    graph.add(write, result, inputs, options)
+    return result
+
+
+def arrays_in(tree: Any) -> list[np.ndarray]:
+    """Return the arrays in a tree of tuples, lists and dictionaries."""
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    if isinstance(tree, list | tuple):
+        return [array for item in tree for array in arrays_in(item)]
+    return [tree] if isinstance(tree, np.ndarray) else []
 
 
 def asarray(array: Any, dtype: Any = None) -> Array:
     """Return a copy of a NumPy array or of numbers on the device; an Array is returned unchanged."""
     if isinstance(array, Array):
         return array if dtype is None else array.astype(dtype, copy=False)
-    return np.array(array, dtype).view(Array)
+    array = np.array(array, dtype)
+    if array.ndim == 0:  # as in CuPy, a single number is an argument of the kernel that writes it
+        return call(np.full, "full", ((), array[()], array.dtype), {})
+    refuse_host("asarray")
+    return array.view(Array)
 
 
 def poisoned(array: Array) -> Array:
     """Fill a new array with a conspicuous value: NaN, or the largest integer."""
+    if graph := recording():
+        graph.keep(array)
+    memory = array.view(np.ndarray)  # filled at once, also during a capture: allocating memory is no work
     if array.dtype.kind in "fc":
-        array.fill(np.nan)
+        memory.fill(np.nan)
     elif array.dtype.kind in "iu":
-        array.fill(np.iinfo(array.dtype).max)
+        memory.fill(np.iinfo(array.dtype).max)
     return array
 
 
@@ -148,12 +230,14 @@ class _Library:
         return asarray(array, dtype)
 
     def array(self, array: Any, dtype: Any = None) -> Array:
+        if isinstance(array, Array):
+            return array.astype(array.dtype if dtype is None else dtype)
         if isinstance(array, list | tuple) and any(isinstance(item, Array) for item in array):
             array = on_host(array, "array")
-        return np.array(array, dtype).view(Array)
+        return asarray(array, dtype)
 
     def ascontiguousarray(self, array: Any, dtype: Any = None) -> Array:
-        return np.ascontiguousarray(asarray(array, dtype)).view(Array)
+        return call(np.ascontiguousarray, "ascontiguousarray", (asarray(array, dtype),), {})
 
     def empty(self, shape: Any, dtype: Any = float) -> Array:
         return poisoned(np.empty(shape, dtype).view(Array))

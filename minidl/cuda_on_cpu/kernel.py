@@ -16,6 +16,7 @@ from typing import Any
 from minidl.cuda_on_cpu.arguments import Region, merged, pack
 from minidl.cuda_on_cpu.compiler import KernelError, compile_kernels, find_kernels, without_comments
 from minidl.cuda_on_cpu.diagnosis import explain
+from minidl.cuda_on_cpu.graph import recording
 from minidl.cuda_on_cpu.launch import Launch, Memory, Shared, variables
 
 ORDERS = {"forward": 0, "reverse": 1, "shuffled": 2}
@@ -86,8 +87,11 @@ class Kernel:
 
         Raises TypeError for arguments that do not match the kernel's parameters. Raises KernelError for a
         launch beyond the limits of a GPU, for an illegal memory access, and for a barrier that some threads
-        never reach.
+        never reach. While a graph is captured, the launch is recorded instead, and checked at every replay.
         """
+        if graph := recording():
+            graph.add(self, grid, block, args, shared_mem)
+            return
         module = self.module
         grid = self._size("grid", grid, MAX_GRID)
         block = self._size("block", block, MAX_BLOCK)

@@ -28,6 +28,13 @@ def print_error(error: object, code: int = 2) -> int:
     return code
 
 
+def describe_tf32(device: str) -> str:
+    """Return the effect of --tf32 on the device, in one line."""
+    if device == "cuda":
+        return "with TF32: cuBLAS rounds float32 to 10 bits of mantissa in matrix products"
+    return f"--tf32 has no effect here: {device} computes no product by cuBLAS"
+
+
 def visible(text: str) -> str:
     """Return a line with escape sequences for everything that is not printable.
 

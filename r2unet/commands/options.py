@@ -21,7 +21,7 @@ from r2unet.commands.messages import visible
 from r2unet.commands.values import number, processes, widths
 from r2unet.training.checkpoints import ABOUT_WEIGHTS, POST_PROCESSING, PRETRAINED
 from r2unet.training.feed import FEEDS
-from r2unet.training.settings import CHOICES, LIMITS, Settings, as_text, flag
+from r2unet.training.settings import CHOICES, GRAPHS, LIMITS, Settings, as_text, flag
 
 MAX_THREADS = 64
 DATA = "a folder of ISIC 2016, 2017, 2018 or HAM10000, or with images/ and masks/; join several with ':'"
@@ -71,6 +71,11 @@ def add_training(p: argparse.ArgumentParser) -> None:
     add_setting(
         p, "ema", float, "X", "decay of the exponential moving average of the weights, such as 0.999; 0: none"
     )
+    text = (
+        "on a CUDA GPU, let cuBLAS round float32 to TF32's 10 bits of mantissa in matrix products: those of "
+        "--conv im2col and of the diagnosis, not our own kernels. Faster, less precise"
+    )
+    add_choice(p, "tf32", text, nargs="?", const=True)
     add_setting(p, "patience", int, "N", "early stopping after N epochs without a better Jaccard; 0: never")
     add_setting(p, "images", int, "N", "number of lesions to generate for training without --data")
 
@@ -233,6 +238,15 @@ def add_feed(p: argparse.ArgumentParser) -> None:
         "of the images (default %(default)s)"
     )
     p.add_argument("--feed", choices=FEEDS, default="auto", help=text)
+
+
+def add_graph(p: argparse.ArgumentParser) -> None:
+    """Add --graph, whether a training step is a CUDA graph."""
+    text = (
+        "launch a training step as one CUDA graph instead of kernel by kernel; same numbers, less work for "
+        "Python. auto: on a GPU, if the step can be captured; yes: stop if it cannot (default %(default)s)"
+    )
+    p.add_argument("--graph", choices=GRAPHS, default="auto", help=text)
 
 
 def resources_given(options: argparse.Namespace, *groups: Callable[[argparse.ArgumentParser], None]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from minidl.backend import cuda_problem, describe, resolve_device
 from r2unet.commands.messages import (
+    describe_tf32,
     explain_memory_error,
     line_printer,
     print_scores,
@@ -20,6 +21,7 @@ from r2unet.commands.options import (
     add_data,
     add_device,
     add_feed,
+    add_graph,
     add_setting,
     add_training,
     resources_given,
@@ -45,6 +47,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--from", dest="start", type=Path, metavar="F", help=text)
     add_device(p)
     add_feed(p)
+    add_graph(p)
     add_cache(p)
     p.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for checkpoints and figures (default runs/DATE)"
@@ -86,6 +89,8 @@ def _train(options: argparse.Namespace, out: Path) -> int:
     log = line_printer(progress_bar)
     data = settings.data or "generated lesions"
     log(f"training on {data} on the {describe(device)}, {'to profile' if options.profile else f'into {out}'}")
+    if settings.tf32:
+        log(describe_tf32(device))
     if options.device == "auto" and device == "cpu":
         log(f"not on a GPU: {cuda_problem()}")
     if options.resume and state is None:
@@ -109,6 +114,7 @@ def _train(options: argparse.Namespace, out: Path) -> int:
                 progress_bar,
                 start=start,
                 feed=options.feed,
+                graph=options.graph,
             )
             if device != "cpu":
                 options.feed = trainer.feed.name  # a run resumes bit for bit only with the same feed
@@ -121,7 +127,7 @@ def _train(options: argparse.Namespace, out: Path) -> int:
                 return 0
             print_scores(trainer.run())
     except Interrupted as interrupted:
-        resources = resources_given(options, add_device, add_feed, add_cache)
+        resources = resources_given(options, add_device, add_feed, add_graph, add_cache)
         print(visible(f"{interrupted} {resources}".rstrip()), file=sys.stderr)
         return 130
     print(visible(f"the weights are in {out / BEST}"))

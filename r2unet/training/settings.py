@@ -49,7 +49,11 @@ CHOICES = {
     "class_weights": CLASS_WEIGHTS,
     "balanced": (False, True),
     "freeze_encoder": (False, True),
+    "tf32": (False, True),
 }
+
+# Whether a training step is a CUDA graph; it is not a setting, because the results are the same to the bit.
+GRAPHS = ("auto", "yes", "no")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Settings:
     clip: float = 1.0  # maximum gradient norm
     augment: float = 1.0  # strength of data augmentation; 0 for none
     ema: float = 0.0  # decay of the weights' moving average, for example 0.999; 0 for none
+    tf32: bool = False  # matrix products by cuBLAS round to 10 bits of mantissa (`minidl.backend.precision`)
     patience: int = 0  # stop after this many epochs without a better validation Jaccard; 0 for never
     images: int = 800  # generated lesions for training, if there is no `data`
     seed: int = 0

@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 
 from minidl.ema import EMA
+from minidl.nn import Buffer
 from minidl.optim import AdamW, CosineLR
+from minidl.tensor import Parameter
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 from r2unet.scores import baselines
@@ -87,6 +89,22 @@ class TrainingState:
         names = "\n".join(training[i].name for i in range(len(training)))
         self.names_sha256 = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
 
+    def advance(self) -> None:
+        """Begin a step: compute the numbers that change from step to step, in Python."""
+        self.optimizer.advance()
+        if self.ema:
+            self.ema.advance()
+
+    def update(self) -> None:
+        """Finish the step: update the weights and their moving average, on the device alone."""
+        self.optimizer.update_parameters()
+        if self.ema:
+            self.ema.update_average()
+
+    def leaves(self) -> list[Parameter | Buffer]:
+        """Return the parameters and buffers of the network."""
+        return [leaf for _, leaf in (*self.model.named_parameters(), *self.model.named_buffers())]
+
     def train_mode(self) -> None:
         """Set the network to training mode; a frozen encoder keeps its running statistics, too."""
         self.model.train()
@@ -98,6 +116,8 @@ class TrainingState:
         """Append the epoch to the history. Return whether its `quality` is the best so far."""
         lr = self.schedule.base_lr * self.schedule.factor(self.schedule.steps - 1)  # of the last step
         row = {"epoch": len(self.history) + 1, "lr": lr, "train_loss": train_loss, **scores}
+        if self.settings.tf32:
+            row["tf32"] = 1
         best = all(quality(row) > quality(earlier) for earlier in self.history)
         self.history.append(row)
         self.random = self.batches_rng.bit_generator.state
@@ -199,7 +219,8 @@ class TrainingState:
         scores = {"loss"}
         scores |= set(METRICS) if self.settings.task != "diagnosis" else set()
         scores |= {"auc"} if self.settings.task != "outline" else set()
-        return {"epoch", "lr", "train_loss", *(f"validation_{name}" for name in scores)}
+        precision = {"tf32"} if self.settings.tf32 else set()
+        return {*precision, "epoch", "lr", "train_loss", *(f"validation_{name}" for name in scores)}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, atomically.

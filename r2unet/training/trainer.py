@@ -13,6 +13,10 @@ writes the same files, bit for bit, as one that was never interrupted.
 (`r2unet.training.loss_log`), and before each save, when the weights are checked, too: a state that is not
 finite never replaces a good one.
 
+**Graph.** On a GPU, the launches of a step are captured once as a CUDA graph and then launched as a whole
+(`minidl.graph`); `launches` is this part of a step. Where it cannot be captured, the reason is printed, and
+each kernel is launched by itself, with the same results.
+
 **Moving average.** With `ema`, validation and best.npz use a moving average of the weights (`minidl.ema`).
 The optimizer still updates the weights themselves.
 """
@@ -30,13 +34,15 @@ from typing import Any
 import numpy as np
 
 from minidl import Tensor, no_grad
-from minidl.backend import to_device
+from minidl.backend import GPU, Array, CaptureError, tf32, to_device
 from minidl.data import DataLoader, prefetched
+from minidl.graph import GraphedStep
 from minidl.optim import clip_grad_norm
 from r2unet.data.classes import CLASSES
 from r2unet.data.sample import Batch, Sample, collate
 from r2unet.data.targets import DiagnosisTargets, class_labels
 from r2unet.diagnosis.roc import mean_auc
+from r2unet.errors import InputError
 from r2unet.network.model import Answer
 from r2unet.prediction.predict import Correction
 from r2unet.scores.metrics import confusion, summarize
@@ -60,8 +66,9 @@ class Trainer:
     `log` receives lines of text for the user. `bar` shows a progress bar on stderr. `on_epoch_end` receives
     the number of each finished epoch, counted from 1, and its duration in seconds with validation, or None
     if the epoch was interrupted and resumed. `start` are initial weights by name, of another network. `feed`
-    says where batches are augmented, one of `r2unet.training.feed.FEEDS`. Raises InputError if a batch is too
-    small for batch norm, if a class of the diagnosis has no image, and for an impossible feed.
+    says where batches are augmented, one of `r2unet.training.feed.FEEDS`; `graph` is one of
+    `settings.GRAPHS`. Raises InputError if a batch is too small for batch norm, if a class of the diagnosis
+    has no image, for an impossible feed, and for graph "yes" on a device without graphs.
     """
 
     def __init__(
@@ -77,7 +84,10 @@ class Trainer:
         on_epoch_end: Callable[[int, float | None], None] = lambda epoch, seconds: None,
         start: dict[str, np.ndarray] | None = None,
         feed: str = "auto",
+        graph: str = "auto",
     ) -> None:
+        if graph == "yes" and device not in GPU:
+            raise InputError(f"--graph yes: {device} launches no kernels; use --device cuda, or --graph auto")
         settings.check_batches(len(training))
         self.settings, self.out, self.device = settings, out, device
         self.training, self.validation = training, validation
@@ -105,6 +115,8 @@ class Trainer:
         )
         if device != "cpu":
             log(describe_feed(self.feed, reason, threads))
+        self.graph = graph
+        self.step = self.new_step()
         self.losses = LossLog()
         self.stop = StopSignal()
         self.best_file = KeptFile(out / BEST)
@@ -113,6 +125,7 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Resume from the content of a checkpoint. Raises InputError if it belongs to another run."""
         self.state.load_state_dict(state, self.out / LAST)
+        self.step = self.new_step()  # a graph would read the arrays that were replaced
 
     def run(self) -> dict[str, Any]:
         """Train to the last epoch and return the report on the best one. Raises Interrupted on Ctrl-C."""
@@ -121,7 +134,8 @@ class Trainer:
             self.settings, len(self.training), len(state.history), state.batches_done, show=self.bar
         )
         # NumPy's warnings about overflow are off: the losses are checked, and the error names the images.
-        with self.stop, bar, np.errstate(all="ignore"), self.best_file:
+        precision = tf32(self.settings.tf32, self.device)
+        with self.stop, bar, precision, np.errstate(all="ignore"), self.best_file:
             while not state.finished():
                 started, uninterrupted = time.monotonic(), state.batches_done == 0
                 train_loss = self.train_epoch(bar)
@@ -171,22 +185,52 @@ class Trainer:
     def train_step(self, batch: Batch) -> None:
         """Update the weights once, with the gradient of one batch."""
         state = self.state
+        state.advance()
+        arrays = [
+            to_device(a, self.device) for a in (batch.images, batch.masks, batch.targets) if a is not None
+        ]
+        try:
+            loss, gradient_norm = self.step(*arrays)
+        except CaptureError as error:
+            self._without_graph(str(error))
+            loss, gradient_norm = self.step(*arrays)
+        state.schedule.step()
+        self.losses.append(Step(loss, gradient_norm, batch.names))
+
+    def launches(
+        self, images: Array, masks: Array, targets: Array | None = None
+    ) -> tuple[Array, Array | float]:
+        """Do the part of a step that the device computes; return the loss and the norm of the gradient."""
+        state = self.state
         state.optimizer.zero_grad()  # first, because the step may need the gradients' memory
-        _, loss = self.forward(batch)
+        _, loss = self.answer_and_loss(images, masks, targets)
         loss.backward()
         gradient_norm = clip_grad_norm(state.optimizer.parameters, self.settings.clip)
-        state.optimizer.step()
-        state.schedule.step()
-        if state.ema:
-            state.ema.update()
-        self.losses.append(Step(loss.data, gradient_norm, batch.names))
+        state.update()
+        return loss.data, gradient_norm
+
+    def new_step(self) -> Callable[..., tuple[Array, Array | float]]:
+        """Return `launches`, or a function that captures and replays it as a graph."""
+        if self.device not in GPU or self.graph == "no":
+            return self.launches
+        return GraphedStep(self.launches, self.state.leaves(), self.device)
+
+    def _without_graph(self, reason: str) -> None:
+        """Launch each kernel of a step by itself from now on. Raises InputError if a graph is required."""
+        if self.graph == "yes":
+            raise InputError(f"--graph yes: {reason}; use --graph auto, which trains without a graph")
+        self.log(f"no CUDA graph: {reason}; each kernel is launched by itself")
+        self.step = self.launches
 
     def forward(self, batch: Batch) -> tuple[Answer, Tensor]:
         """Return the network's answer to a batch, and its loss."""
-        images, masks = (Tensor(to_device(array, self.device)) for array in (batch.images, batch.masks))
-        targets = None if batch.targets is None else Tensor(to_device(batch.targets, self.device))
-        answer = self.state.model.answer(images)
-        return answer, self.objective(answer, masks, targets)
+        arrays = (batch.images, batch.masks, batch.targets)
+        return self.answer_and_loss(*(a if a is None else to_device(a, self.device) for a in arrays))
+
+    def answer_and_loss(self, images: Array, masks: Array, targets: Array | None) -> tuple[Answer, Tensor]:
+        """Return the network's answer to images on the device, and its loss."""
+        answer = self.state.model.answer(Tensor(images))
+        return answer, self.objective(answer, Tensor(masks), None if targets is None else Tensor(targets))
 
     def validate(self) -> dict[str, float]:
         """Return the mean loss and the mean scores of the validation images, at the training size."""
@@ -243,9 +287,11 @@ class Trainer:
 
     def profile(self) -> str:
         """Run a few steps without saving anything; return the table of their cost."""
+        self.step = self.launches  # a graph cannot be divided into operations
         self.state.train_mode()
         epochs = (self.feed.batches() for _ in count())
-        return cost.profile(self.train_step, chain.from_iterable(epochs))
+        with tf32(self.settings.tf32, self.device):
+            return cost.profile(self.train_step, chain.from_iterable(epochs))
 
     def _interrupt(self) -> None:
         self.save(LAST)

@@ -28,6 +28,10 @@ BROKEN = {
             "",
         ),
     },
+    ("common.cuh", "array_of", "Adam"): {
+        "the first element assigned to the previous array": ("offsets[middle] <= i", "offsets[middle] < i"),
+        "the last array excluded": ("int end = arrays", "int end = arrays - 1"),
+    },
     ("ops/conv/im2col.cu", "im2col", "Conv2d, by im2col"): {
         "one row beyond the bottom edge": ("h < H", "h <= H"),
         "the padding not filled": (
@@ -400,17 +404,29 @@ BROKEN = {
         "the mask not cut off": ("inside > T(0) ? mask[i] : 0", "mask[i]"),
         "a hard edge": ("inside / edge + T(0.5)", "inside * T(1e9)"),
     },
+    ("ops/linear.cu", "small_product", "MatMul, two matrices"): {
+        "= instead of +=": ("sum += a", "sum = a"),
+        "one of the factors transposed": ("b[k * m + column]", "b[column * K + k]"),
+        "row and column exchanged": ("row = i / m, column = i % m", "row = i % m, column = i / m"),
+        "float instead of T": ("T sum = T(0)", "float sum = 0"),
+        "no bounds check": ("if (i >= n * m) return;", ""),
+    },
     ("average.cu", "weighted_sum", "weighted_sum"): {
         "only one block": ("blockIdx.x * blockDim.x + threadIdx.x", "threadIdx.x"),
         "a weight forgotten": ("q * v[i]", "v[i]"),
         "no bounds check": ("if (i < size) y", "y"),
     },
-    ("optim.cu", "parameter_of", "Adam"): {
-        "the first element assigned to the previous parameter": (
-            "offsets[middle] <= i",
-            "offsets[middle] < i",
-        ),
-        "the last parameter excluded": ("int end = parameters", "int end = parameters - 1"),
+    ("ema.cu", "moving_average", "EMA"): {
+        "the two weights exchanged": ("numbers[0] * average[k][j]", "numbers[1] * average[k][j]"),
+        "a weight forgotten": ("numbers[1] * p[k][j]", "p[k][j]"),
+        "the global index used within an array": ("p[k][j]", "p[k][i]"),
+        "no bounds check": ("if (i >= offsets[arrays]) return;", ""),
+    },
+    ("graph.cu", "copy_all", "GraphedStep"): {
+        "only one block": ("blockIdx.x * blockDim.x + threadIdx.x", "threadIdx.x"),
+        "only the first array": ("from[k][j]", "from[0][j]"),
+        "copied in the wrong direction": ("to[k][j] = from[k][j]", "((T**)from)[k][j] = to[k][j]"),
+        "no bounds check": ("if (i >= offsets[arrays]) return;", ""),
     },
     ("optim.cu", "adam", "Adam"): {
         "a missing gradient not checked": ("if (!g[k]) return;", ""),
@@ -418,6 +434,10 @@ BROKEN = {
         "only the running mean of one parameter": ("m[i] = mean", "m[j] = mean"),
         "the running square not stored": ("v[i] = square;", ""),
         "the bias correction forgotten": ("mean / c1", "mean"),
+        "the two bias corrections exchanged": (
+            "c1 = numbers[1], c2 = numbers[2]",
+            "c1 = numbers[2], c2 = numbers[1]",
+        ),
         "eps inside the square root": ("sqrt(square / c2) + eps", "sqrt(square / c2 + eps)"),
         "the weight decay forgotten": (" + decay_in_gradient * weight", ""),
         "the float version of a function": ("sqrt(", "sqrtf("),

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from broken_kernels import BROKEN
 
-from minidl import Parameter, average, backend, cuda_on_cpu, ops, optim
+from minidl import Parameter, average, backend, cuda_on_cpu, ema, graph, nn, ops, optim
 from minidl.backend import to_device, to_numpy
 from minidl.cuda_on_cpu import compiler
 from minidl.gradcheck import by
@@ -169,11 +169,41 @@ def averaged(device):
     return [average.weighted_sum(0.9, u, 0.1, v)]
 
 
+def moving_average(device):
+    """Return a moving average of arrays that fill two blocks, after two steps."""
+    rng = np.random.default_rng(0)
+    module = nn.Module()
+    module.weights = [nn.Linear(20, 15, rng=rng).to(np.float64).to(device) for _ in range(2)]
+    average = ema.EMA(module)
+    for p in module.parameters():
+        p.data = to_device(rng.normal(size=p.shape), device)
+    for _ in range(2):
+        average.update()
+    return list(average.average.values())
+
+
+def replaced_by_a_graph(device):
+    """Return parameters that fill two blocks after four steps, each of which replaces them by new arrays."""
+    parameters = [Parameter(to_device(a, device)) for a in (np.arange(300.0), np.arange(2.0), np.arange(7.0))]
+
+    def work(x):
+        for k, p in enumerate(parameters):
+            p.data = p.data * 2.0 + k * x
+        return (x * 1.0,)
+
+    step = work if device == "cpu" else graph.GraphedStep(work, parameters, device)
+    for i in range(4):
+        step(to_device(np.ones(()) + i, device))
+    return [p.data for p in parameters]
+
+
 CASES = {
     "affine_sample": image_cases.sampled,
     "recolour": image_cases.recoloured,
     "gaussian_blur": image_cases.blurred,
     "round_window": image_cases.windowed,
+    "EMA": moving_average,
+    "GraphedStep": replaced_by_a_graph,
     "Adam": functools.partial(trained, optim.Adam),
     "AdamW": functools.partial(trained, optim.AdamW),
     "clip_grad_norm": clipped,

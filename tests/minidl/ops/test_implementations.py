@@ -13,10 +13,12 @@ import pytest
 from minidl import Parameter, Tensor, ops
 from minidl.average import add_weighted, weighted_sum
 from minidl.backend import DEVICES, contiguous, problem_of, to_device, to_numpy
+from minidl.ema import EMA, average_all
 from minidl.gradcheck import by, implementation_of
 from minidl.gradcheck_cases import function_cases
 from minidl.images import box_blur, darken, recolour_all, sample_bilinear
 from minidl.implementation import choose, implementation, implementations, name_of
+from minidl.nn import Module
 from minidl.operations import every_function, outside_the_graph, table
 from minidl.ops.activation import ReLU, ReLUKernels
 from minidl.ops.conv import Conv2d, ConvTranspose2d, convolution
@@ -163,6 +165,19 @@ def averaged(device):
     return [weighted_sum(0.9, to_device(u, device), 0.2, to_device(v, device))]
 
 
+def moving_average(device):
+    """Return the moving average of parameters of several blocks of threads, after two steps."""
+    module = Module()
+    module.weights = gradients_and_parameters(device)
+    module.first, module.second, module.third = module.weights
+    ema = EMA(module, 0.9)
+    for p in module.weights:
+        p.data = p.data + p.grad
+    for _ in range(2):
+        ema.update()
+    return list(ema.average.values())
+
+
 # What runs each plain function, an operation that is not differentiated.
 PLAIN = {
     add_weighted: averaged,
@@ -172,6 +187,7 @@ PLAIN = {
     recolour_all: image_cases.recoloured,
     box_blur: image_cases.blurred,
     darken: image_cases.windowed,
+    average_all: moving_average,
 }
 
 

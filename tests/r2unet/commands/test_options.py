@@ -24,6 +24,7 @@ class TestParsed:
             "device": "auto",
             "conv": "auto",
             "threads": 1,
+            "graph": "auto",
             "cache": None,
             "feed": "auto",
             "out": None,
