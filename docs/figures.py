@@ -29,6 +29,7 @@ FIGURES = {
     "features": features.draw_features,
     "thread": gpu.draw_thread,
     "tile": gpu.draw_tile,
+    "strip": gpu.draw_strip,
     "weight-gradient": gpu.draw_weight_gradient,
     "shuffle": gpu.draw_shuffle,
     "roofline": roofline.draw_roofline,

@@ -153,5 +153,13 @@ def function_cases(
             lambda x, g, b: ops.group_norm(x, 2, g, b, relu=True),
             [with_negatives(off_zero(rng, 2, 2, 7, 6)), off_zero(rng, 4), rng.uniform(-0.1, 0.1, 4)],
         ),
+        "Conv2d, 3x3": (
+            lambda x, w, b: ops.conv2d(x, w, b, padding=(1, 0)),
+            [image, rng.normal(size=(4, 3, 3, 3)), rng.normal(size=4)],
+        ),
+        "ConvTranspose2d, 3x3": (
+            lambda x, w: ops.conv_transpose2d(x, w, padding=1),
+            [image, rng.normal(size=(3, 4, 3, 3))],
+        ),
         "Recomputed": (by_recomputing(ops.conv2d), [image, kernel, rng.normal(size=4)]),
     }

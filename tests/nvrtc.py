@@ -56,6 +56,7 @@ class Compiled(NamedTuple):
 
     kernels: list[Kernel]
     ptx: str  # NVIDIA's assembly language, before register allocation
+    cubin: bytes  # the machine code
 
 
 @cache
@@ -86,20 +87,25 @@ def compile_file(path: Path, dtype: str, architecture: str) -> Compiled:
         ctypes.byref(program), kernel_source(path, dtype).encode(), path.name.encode(), 0, None, None
     )
     failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
-    log, ptx = (text_of(program, what) for what in ("ProgramLog", "PTX"))
+    log, ptx, cubin = (bytes_of(program, what) for what in ("ProgramLog", "PTX", "CUBIN"))
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
     if failed:
-        raise CompileError(f"T = {C_TYPES[dtype]}, {architecture}\n{log}")
-    return Compiled(kernels_in(log), ptx)
+        raise CompileError(f"T = {C_TYPES[dtype]}, {architecture}\n{as_text(log)}")
+    return Compiled(kernels_in(as_text(log)), as_text(ptx), cubin)
 
 
-def text_of(program: ctypes.c_void_p, what: str) -> str:
-    """Return the text `what` of a program, "ProgramLog" or "PTX"."""
+def bytes_of(program: ctypes.c_void_p, what: str) -> bytes:
+    """Return one result of compiling a program: "ProgramLog", "PTX" or "CUBIN"."""
     size = ctypes.c_size_t()
     getattr(library(), f"nvrtcGet{what}Size")(program, ctypes.byref(size))
-    text = ctypes.create_string_buffer(size.value + 1)
-    getattr(library(), f"nvrtcGet{what}")(program, text)
-    return text.value.decode()
+    buffer = ctypes.create_string_buffer(size.value)
+    getattr(library(), f"nvrtcGet{what}")(program, buffer)
+    return buffer.raw
+
+
+def as_text(text: bytes) -> str:
+    """Return a text that ends with a zero byte, as in C."""
+    return text.partition(b"\0")[0].decode()
 
 
 def kernels_in(log: str) -> list[Kernel]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import agreement, blocks, cpu, networks, processes, report, sections
+from benchmarks import agreement, blocks, cpu, instructions, networks, processes, report, sections
 from benchmarks.frameworks import OWN, import_dezero, installed
 from benchmarks.timing import Spread, exponent, interleave, ratios, spread
 
@@ -146,3 +146,34 @@ print(name_of(choose(Conv2d, "cpu", (8, 8, 3, 3), (1, 1), (1, 1))))
 """
         result = run("-c", program)
         assert (result.returncode, result.stdout) == (0, f"{expected}\n")
+
+
+class TestInstructions:
+    TEXT = """
+.section .text.sums,"ax",@progbits
+.text.sums:
+.L_x_0:
+        /*0000*/                   LDS R1, [R2] ;
+.L_x_1:
+        /*0010*/                   FFMA R0, R1, R2, R0 ;
+        /*0020*/                   FFMA R3, R1, R2, R3 ;
+        /*0030*/              @P0  BRA `(.L_x_1) ;
+        /*0040*/                   IADD3 R4, R4, 0x1, RZ ;
+        /*0050*/              @P1  BRA `(.L_x_0) ;
+        /*0060*/                   EXIT ;
+.L_x_2:
+        /*0070*/                   BRA `(.L_x_2);
+.section .text.empty,"ax",@progbits
+.text.empty:
+        /*0000*/                   EXIT ;
+"""
+
+    def test_loops_are_found_in_the_machine_code_with_their_instructions_and_multiply_adds(self):
+        loops = instructions.loops_by_kernel(self.TEXT, "FFMA")
+        assert loops == {"sums": [(0, 6, 2), (1, 4, 2)], "empty": []}
+        assert [loop.instructions for loop in loops["sums"]] == [6, 3]
+
+    def test_the_smallest_loop_with_the_most_multiply_adds_is_counted(self):
+        loops = instructions.loops_by_kernel(self.TEXT, "FFMA")
+        assert instructions.busiest(loops["sums"]) == (1, 4, 2)
+        assert instructions.busiest(loops["empty"]) is None

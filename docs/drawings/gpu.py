@@ -78,6 +78,35 @@ def draw_tile() -> Figure:
     return figure
 
 
+def draw_strip() -> Figure:
+    """Draw the pixels and sums of a strip, and a window that walks down a column."""
+    figure, axes = new_figure(8.6, 4.1, (-0.8, 25.4), (-2.7, 9.8))
+    pixels = [["white"] * 7 for _ in range(8)]
+    for i in range(1, 7):
+        pixels[i][2:5] = [ORANGE, "#f6d58f", "#f6d58f"]
+    cells(axes, 0, 8, [[""] * 7] * 8, pixels)
+    label(axes, 3.5, 8.6, "x in shared memory", fontsize=10.5)
+    label(axes, 3.5, -0.7, "one column of 6 pixels at\na time in registers", fontsize=10.5, va="top")
+    arrow(axes, (7.2, 4), (8.4, 4))
+    for j in range(8):
+        cells(axes, 8.7 + 0.62 * j, 6.3 - 0.1 * j, [[""]] * 4, [[BLUE]] * 4)
+    label(axes, 11.5, 7.3, "8 channels of y", fontsize=10.5)
+    label(axes, 11.5, -0.7, "the strip: 4 x 8\nsums in registers", fontsize=10.5, va="top")
+    axes.plot([15.4, 15.4], [-2.4, 9.2], ":", color=QUIET, lw=1.2)
+    window = [["white"] * 5 for _ in range(8)]
+    for i, colour in ((3, "#f6d58f"), (4, "#f6d58f"), (5, GREEN)):
+        window[i][1:4] = [colour] * 3
+    cells(axes, 16.4, 8, [[""] * 5] * 8, window)
+    arrow(axes, (18.9, 7.6), (18.9, 5.3))
+    label(axes, 18.9, 8.6, "x", fontsize=10.5)
+    label(axes, 18.9, -0.7, "green: the three\nnew pixels of a row", fontsize=10.5, va="top")
+    cells(axes, 23.4, 8, [[""]] * 8, [[BLUE]] * 8)
+    label(axes, 22.4, 4, "x", fontsize=13)
+    label(axes, 23.9, 8.6, "dy", fontsize=10.5)
+    label(axes, 23.7, -0.7, "8 channels\nof one pixel", fontsize=10.5, va="top")
+    return figure
+
+
 def draw_weight_gradient() -> Figure:
     """Draw dw = dy col^T for one block: its tile of dw, its piece of the pixels, and one of its threads."""
     from matplotlib.patches import Rectangle

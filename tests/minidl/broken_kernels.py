@@ -86,6 +86,38 @@ BROKEN = {
             "end = (int)(blockIdx.z + 1) * piece",
         ),
     },
+    ("ops/conv/strips.cu", "strips", "Conv2d, 3x3"): {
+        "no barrier before the next channels": (
+            "__syncthreads();  // no thread still needs the previous channels",
+            "",
+        ),
+        "no barrier after the copies": ("__syncthreads();  // patch and weights are complete", ""),
+        "= instead of +=": ("sum[j][r] += weights", "sum[j][r] = weights"),
+        "the bias forgotten": ("b[first + j] : T(0)", "T(0) : T(0)"),
+        "the border wraps around": ("0 <= column && ", ""),
+        "the border not zero": ("inside[k] ? pixel : T(0)", "pixel"),
+        "the window not rotated": ("ADJOINT ? 8 - tap : tap", "tap"),
+        "the channels not exchanged": ("ADJOINT ? k * OC + oc : oc * C + k", "oc * C + k"),
+        "rows beyond the image stored": ("if (oh + r < OH) y", "y"),
+        "float instead of T": ("T sum[TILE]", "float sum[TILE]"),
+    },
+    ("ops/conv/columns.cu", "columns_weight_gradient", "Conv2d, 3x3"): {
+        "no barrier before the next rows": (
+            "__syncthreads();  // no thread still needs the previous rows",
+            "",
+        ),
+        "no barrier after the copies": ("__syncthreads();  // the rows are complete", ""),
+        "no barrier before the last sum": ("    }\n    __syncthreads();\n    for", "    }\n    for"),
+        "= instead of +=": ("sum[j][tap] += gradients", "sum[j][tap] = gradients"),
+        "the first rows of a segment forgotten": (
+            "w < W ? x[(channel * H + h) * W + w] : T(0)",
+            "w < W ? T(0) : T(0)",
+        ),
+        "the segments overlap": ("oh < end && ow < OW", "oh < OH && ow < OW"),
+        "only one warp": ("other < THREADS / 32", "other < 1"),
+        "channels that do not exist stored": (" && first_c + c < C)", ")"),
+        "float instead of T": ("T sum[TILE][9]", "float sum[TILE][9]"),
+    },
     ("ops/activation.cu", "relu_forward", "ReLU"): {
         "no bounds check": ("if (i < size) y", "y"),
         "the last thread excluded": ("i < size", "i < size - 1"),

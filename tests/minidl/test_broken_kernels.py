@@ -22,7 +22,7 @@ from minidl.backend import to_device, to_numpy
 from minidl.cuda_on_cpu import compiler
 from minidl.gradcheck import by
 from minidl.gradcheck_cases import function_cases
-from minidl.ops.conv import implicit_gemm
+from minidl.ops.conv import columns, implicit_gemm, strips
 from minidl.ops.loss import cross_entropy, dice, softmax
 from minidl.ops.norm import fused_cuda, group_cuda
 from minidl.tensor import Tensor
@@ -38,6 +38,9 @@ ROWS = [(*place, mistake) for place, mistakes in BROKEN.items() for mistake in m
 SETTINGS = {
     (compiler, "COMMON"): [flag.replace("-O2", "-Og") for flag in compiler.COMMON],
     (implicit_gemm, "PIECE_PIXELS"): 200,
+    (strips, "BLOCKS"): 4,  # for several rows of patches, so that the strips have 2 pixels or 4
+    (columns, "SEGMENT"): 12,
+    (columns, "BLOCKS"): 12,
     (cross_entropy, "BLOCK"): 64,
     (cross_entropy, "BLOCKS"): 70,
     (dice, "BLOCK"): 64,
@@ -55,6 +58,7 @@ def further_cases(rng, device):
     """Operations on shapes that fill more than one block, tile or chunk, and on special numbers."""
     image, kernel = rng.normal(size=(3, 9, 13, 11)), rng.normal(size=(10, 9, 3, 3))
     tall = rng.normal(size=(4, 9, 3, 2))
+    wide, rotated, bias = rng.normal(size=(2, 5, 15, 35)), rng.normal(size=(9, 5, 3, 3)), rng.normal(size=9)
     masks = [
         rng.integers(0, 2, shape).astype(float) for shape in ((7, 1, 40, 17), (3, 1, 20, 13), (70, 1, 2, 3))
     ]
@@ -66,7 +70,11 @@ def further_cases(rng, device):
         return ops.max_pool2d(x, (2, 3), stride=(1, 2))
 
     return {
-        "Conv2d, many channels": (lambda x, w: ops.conv2d(x, w, padding=1), [image, kernel]),
+        "Conv2d, many channels": (
+            by("implicit GEMM", lambda x, w: ops.conv2d(x, w, padding=1)),
+            [image, kernel],
+        ),
+        "Conv2d, 3x3": (lambda x, w, b: ops.conv2d(x, w, b, padding=(0, 1)), [wide, rotated, bias]),
         "Conv2d, many channels, by im2col": (
             by("im2col", lambda x, w: ops.conv2d(x, w, padding=1)),
             [image, kernel],

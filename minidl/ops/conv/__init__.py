@@ -4,8 +4,10 @@
 |---|---|---|
 | `definition.py` | im2col and a matrix product; read this file first | every device |
 | `rows.py` | views of rows replace most copies | CPU, stride 1, padding smaller than the window |
-| `implicit_gemm.py`, `.cu` | one kernel, which never builds `col` | GPU, up to 64 channels |
-| `im2col.py`, `.cu` | the definition, with kernels for the copies | GPU, more than 64 channels |
+| `strips.py`, `.cu` | a strip of pixels in 8 channels in registers | GPU, 3x3, stride 1, up to 128 channels |
+| `columns.py`, `.cu` | its weight gradient: a window walks down a column | the same |
+| `implicit_gemm.py`, `.cu` | any window and stride, without building `col` | GPU, up to 64 channels |
+| `im2col.py`, `.cu` | the definition, with kernels for the copies | GPU, other layers |
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 from minidl.implementation import choose, implementation
-from minidl.ops.conv import im2col, implicit_gemm, rows  # noqa: F401  (importing them registers them)
+from minidl.ops.conv import im2col, implicit_gemm, rows, strips  # noqa: F401  (importing registers them)
 from minidl.ops.conv.definition import Conv2d, ConvTranspose2d
 from minidl.ops.window import Pair, as_pair, output_size, transposed_output_size
 from minidl.tensor import Tensor
 
-# The values of the option --conv, and the names of their implementations, at most one per device.
-METHODS = {"auto": (), "im2col": ("im2col",), "direct": ("rows", "implicit GEMM")}
+# The values of the option --conv, and the names of their implementations.
+METHODS = {"auto": (), "im2col": ("im2col",), "direct": ("rows", "strips", "implicit GEMM")}
 
 
 def convolution(method: str) -> AbstractContextManager[None]:

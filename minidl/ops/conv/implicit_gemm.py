@@ -12,6 +12,7 @@ import math
 
 from minidl.backend import GPU, Array, Kernels, array_module, contiguous
 from minidl.implementation import implements
+from minidl.ops.conv import strips  # noqa: F401  (registered first, and so preferred where it can and pays)
 from minidl.ops.conv.definition import Conv2d, ConvTranspose2d
 from minidl.ops.window import Pair, output_size
 

@@ -226,7 +226,9 @@ def test_a_network_can_run_on_definitions_only(device, put):
         slow = network(image)
     assert {name for _, name in operations(slow)} == {"definition"}
     fast = network(image)
-    expected = {"rows", "fused", "running maximum"} if device == "cpu" else {"implicit GEMM", "kernels"}
+    expected = (
+        {"rows", "fused", "running maximum"} if device == "cpu" else {"strips", "implicit GEMM", "kernels"}
+    )
     assert {name for _, name in operations(fast)} == {"definition", *expected}
     np.testing.assert_allclose(fast.numpy(), slow.numpy(), rtol=1e-9, atol=1e-11)
 
@@ -234,11 +236,14 @@ def test_a_network_can_run_on_definitions_only(device, put):
 class TestTheChoice:
     def test_is_the_first_implementation_that_can_compute_the_arguments(self):
         assert choose(ReLU, "cuda") is ReLUKernels and choose(ReLU, "cpu") is ReLU
-        narrow, wide, one = (64, 64, 3, 3), (65, 64, 3, 3), (1, 1)
+        narrow, wide, one = (64, 128, 3, 3), (129, 64, 3, 3), (1, 1)
         assert name_of(choose(Conv2d, "cpu", narrow, one, one)) == "rows"
         assert name_of(choose(Conv2d, "cpu", narrow, (2, 2), one)) == "definition"
         assert name_of(choose(Conv2d, "cpu", narrow, one, (3, 3))) == "definition"
-        assert name_of(choose(Conv2d, "cuda", narrow, (2, 2), one)) == "implicit GEMM"
+        assert name_of(choose(Conv2d, "cuda", narrow, one, one)) == "strips"
+        assert name_of(choose(Conv2d, "cuda", narrow, one, (1, 2))) == "im2col"
+        assert name_of(choose(Conv2d, "cuda", (64, 64, 3, 3), (2, 2), one)) == "implicit GEMM"
+        assert name_of(choose(Conv2d, "cuda", (64, 64, 3, 2), one, one)) == "implicit GEMM"
         assert name_of(choose(Conv2d, "cuda", wide, one, one)) == "im2col"
 
     def test_of_group_norm_is_its_definition_for_more_groups_than_a_grid_can_have(self):
@@ -281,7 +286,7 @@ class TestTheChoice:
             assert choose(update_all, "cuda", optimizer) is update_all
 
     def test_follows_the_convolution_method(self):
-        wide = (65, 64, 3, 3), (1, 1), (1, 1)
+        wide = (129, 64, 3, 3), (1, 1), (1, 1)
         names = {
             (method, device): None for method in ("auto", "im2col", "direct") for device in ("cpu", "cuda")
         }
@@ -294,7 +299,7 @@ class TestTheChoice:
             ("im2col", "cpu"): "definition",  # the definition is im2col
             ("im2col", "cuda"): "im2col",
             ("direct", "cpu"): "rows",
-            ("direct", "cuda"): "implicit GEMM",
+            ("direct", "cuda"): "strips",
         }
 
     def test_by_the_method_auto_leaves_the_choice_of_an_outer_block(self):
@@ -334,7 +339,7 @@ def test_an_implementation_has_the_name_of_its_operation():
 
 def test_the_table_lists_every_operation_with_its_implementations():
     lines = table().splitlines()
-    assert "| Conv2d | minidl/ops/conv/definition.py | rows | implicit GEMM, im2col |" in lines
+    assert "| Conv2d | minidl/ops/conv/definition.py | rows | strips, implicit GEMM, im2col |" in lines
     assert "| ReLU | minidl/ops/activation.py | definition | kernels |" in lines
     assert "| update_all | minidl/optim.py | definition | kernels |" in lines
     assert {kind.__name__ for kind in every_function()} <= {line.split(" | ")[0][2:] for line in lines}

@@ -1,0 +1,93 @@
+// 3x3 convolutions of stride 1, and their input gradients. definition.py explains the notation, strips.py the idea.
+
+const int COLUMNS = 32, STRIPS = 4;        // threads of a block: along a row, and strips one below the other
+const int THREADS = COLUMNS * STRIPS;
+const int TILE = 8;                        // output channels of a block
+const int CHANNELS = 32 / (int)sizeof(T);  // input channels in shared memory at a time
+
+// A block owns a patch of y, COLUMNS x (STRIPS ROWS) pixels of one image (x axis of the grid: the patch, z: the image)
+// for TILE output channels (y axis). Thread (column, strip) of the block owns a strip of ROWS pixels, one below the
+// other, in all these channels: it keeps its TILE x ROWS sums in registers.
+//
+// For CHANNELS input channels at a time, the block copies into shared memory
+//
+//     patch    (CHANNELS, HEIGHT WIDTH)   the pixels of x under its patch, with a border of one pixel on each side,
+//                                         and 0 outside the image: no sum has to ask where the image ends
+//     weights  (CHANNELS, 3, 3, TILE)     TILE neighbouring numbers for each weight of the window: wide reads
+//
+// Then a thread reads ROWS + 2 pixels of a column into registers, and they serve 3 TILE ROWS multiply-adds:
+// each weight meets ROWS pixels, each pixel up to 3 TILE weights. Every thread copies the same places of the patch in
+// each channel, and computes once where these are in the image.
+//
+// With ADJOINT, x is the gradient of a convolution's output and y that of its input. This is a convolution with the
+// window rotated by half a turn (weight 8 - tap) and w read as (C, OC, 3, 3), the channels exchanged.
+template <int ROWS, bool ADJOINT>
+__device__ void strips(const T* x, const T* w, const T* b, T* y, int C, int H, int W, int OC, int OH, int OW,
+                       int PH, int PW)
+{
+    const int HEIGHT = STRIPS * ROWS + 2, WIDTH = COLUMNS + 2;
+    const int PLACES = (HEIGHT * WIDTH + THREADS - 1) / THREADS;  // of the patch, that each thread copies
+    __shared__ T patch[CHANNELS][PLACES * THREADS], weights[CHANNELS][9][TILE];
+    int thread = threadIdx.y * COLUMNS + threadIdx.x, image = blockIdx.z, first = blockIdx.y * TILE;
+    int across = (OW + COLUMNS - 1) / COLUMNS;  // patches side by side
+    int top = blockIdx.x / across * (STRIPS * ROWS), left = blockIdx.x % across * COLUMNS;
+
+    int place[PLACES];  // in an image (H, W)
+    bool inside[PLACES];
+    for (int k = 0; k < PLACES; ++k) {
+        int i = thread + k * THREADS, h = top + i / WIDTH - PH, column = left + i % WIDTH - PW;
+        inside[k] = 0 <= h && h < H && 0 <= column && column < W;
+        place[k] = inside[k] ? h * W + column : 0;
+    }
+    T sum[TILE][ROWS];
+    for (int j = 0; j < TILE; ++j)
+        for (int r = 0; r < ROWS; ++r) sum[j][r] = first + j < OC ? b[first + j] : T(0);
+    for (int start = 0; start < C; start += CHANNELS) {
+        __syncthreads();  // no thread still needs the previous channels
+#pragma unroll (8 / ROWS)
+        for (int c = 0; c < CHANNELS; ++c) {  // beyond the last channel: the last one again, which is not used
+            int plane = (image * C + min(start + c, C - 1)) * H * W;
+            for (int k = 0; k < PLACES; ++k) {
+                T pixel = x[plane + place[k]];  // always read something: a branch would take longer
+                patch[c][thread + k * THREADS] = inside[k] ? pixel : T(0);
+            }
+        }
+        for (int i = thread; i < CHANNELS * TILE; i += THREADS) {  // the window of one pair of channels
+            int c = i / TILE, j = i % TILE, k = min(start + c, C - 1), oc = min(first + j, OC - 1);
+            const T* window = w + (ADJOINT ? k * OC + oc : oc * C + k) * 9;
+            for (int tap = 0; tap < 9; ++tap) weights[c][tap][j] = window[ADJOINT ? 8 - tap : tap];
+        }
+        __syncthreads();  // patch and weights are complete
+#pragma unroll 1
+        for (int c = 0; c < CHANNELS && start + c < C; ++c)
+#pragma unroll
+            for (int kw = 0; kw < 3; ++kw) {
+                T column[ROWS + 2];
+                for (int r = 0; r < ROWS + 2; ++r)
+                    column[r] = patch[c][(threadIdx.y * ROWS + r) * WIDTH + threadIdx.x + kw];
+                for (int kh = 0; kh < 3; ++kh)
+                    for (int j = 0; j < TILE; ++j)
+                        for (int r = 0; r < ROWS; ++r) sum[j][r] += weights[c][kh * 3 + kw][j] * column[r + kh];
+            }
+    }
+    int oh = top + threadIdx.y * ROWS, ow = left + threadIdx.x;
+    y += ((image * OC + first) * OH + oh) * OW + ow;
+    if (ow >= OW) return;
+    for (int j = 0; j < TILE && first + j < OC; ++j, y += OH * OW)
+        for (int r = 0; r < ROWS; ++r)
+            if (oh + r < OH) y[r * OW] = sum[j][r];
+}
+
+#define STRIPS_KERNEL(NAME, ROWS, ADJOINT)                                                                   \
+    extern "C" __global__ void NAME(                                                                         \
+        const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y, int C, \
+        int H, int W, int OC, int OH, int OW, int PH, int PW)                                                \
+    {                                                                                                        \
+        strips<ROWS, ADJOINT>(x, w, b, y, C, H, W, OC, OH, OW, PH, PW);                                      \
+    }
+STRIPS_KERNEL(strips_forward_2, 2, false)
+STRIPS_KERNEL(strips_forward_4, 4, false)
+STRIPS_KERNEL(strips_forward_8, 8, false)
+STRIPS_KERNEL(strips_adjoint_2, 2, true)
+STRIPS_KERNEL(strips_adjoint_4, 4, true)
+STRIPS_KERNEL(strips_adjoint_8, 8, true)
