@@ -18,6 +18,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 Task = TypeVar("Task")
@@ -41,6 +42,21 @@ def get_threads() -> int:
 def available_cores() -> int:
     """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def physical_cores() -> int:
+    """Return the number of cores that this process may use, counting those that share a core once.
+
+    Two hardware threads of a core share its arithmetic units. Two processes that compute all the time gain
+    little from them. Without Linux's list of siblings, all are counted.
+    """
+    files = Path("/sys/devices/system/cpu")
+    try:
+        allowed = os.sched_getaffinity(0)
+        siblings = {(files / f"cpu{i}/topology/thread_siblings_list").read_text() for i in allowed}
+    except (AttributeError, OSError):
+        return available_cores()
+    return len(siblings)
 
 
 @functools.cache
