@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minidl.backend import DEVICE_CHOICES
+from minidl.connect import reports
 from minidl.ops.conv import METHODS
 from r2unet.commands.messages import visible
 from r2unet.commands.values import number, widths
@@ -23,6 +24,7 @@ from r2unet.training.checkpoints import ABOUT_WEIGHTS, POST_PROCESSING, PRETRAIN
 from r2unet.training.settings import CHOICES, LIMITS, Settings, as_text, flag
 
 MAX_THREADS = 64
+MAX_PROCESSES = 1024
 DATA = "a folder of ISIC 2016, 2017, 2018 or HAM10000, or with images/ and masks/; join several with ':'"
 LABELS = (
     "table of diagnoses with a row for each image, as in ISIC 2016 (benign or malignant), in ISIC 2017 or "
@@ -41,7 +43,8 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, visible(f"{self.prog}: error: {message}; see {self.prog} --help") + "\n")
+        text = visible(f"{self.prog}: error: {message}; see {self.prog} --help") + "\n"
+        self.exit(2, text if reports() else None)
 
 
 # Options of training settings
@@ -212,6 +215,21 @@ def add_device(p: argparse.ArgumentParser) -> None:
         metavar="N",
         help="threads for the preparation of training batches and for wide layers (default %(default)s)",
     )
+
+
+def add_processes(p: argparse.ArgumentParser) -> None:
+    """Add --processes, among which each batch is divided."""
+    text = (
+        "processes on this machine that share each batch; auto: one for each core, but at most one for each "
+        "image of a batch; more than 1 need mpi4py: pip install -e '.[mpi]' (default: 1, or all that mpiexec "
+        "has started)"
+    )
+    p.add_argument("--processes", type=processes, metavar="N", help=text)
+
+
+def processes(text: str) -> int | str:
+    """Convert a number of processes, or "auto"."""
+    return text if text == "auto" else number(int, 1, MAX_PROCESSES)(text)
 
 
 def resources_given(options: argparse.Namespace, *groups: Callable[[argparse.ArgumentParser], None]) -> str:

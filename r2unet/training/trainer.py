@@ -15,15 +15,21 @@ finite never replaces a good one.
 
 **Moving average.** With `ema`, validation and best.npz use a moving average of the weights (`minidl.ema`).
 The optimizer still updates the weights themselves.
+
+**Several processes** (`minidl.parallel`) share each batch of training and of validation. All have the same
+state after every step, and process 0 alone prints and writes files. They stop after the same step: a signal
+to one of them is known to all (`_stop_requested`).
 """
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
-from itertools import chain, count, tee
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +39,13 @@ from minidl import Tensor, no_grad
 from minidl.backend import to_device
 from minidl.data import DataLoader, prefetched
 from minidl.optim import clip_grad_norm
+from minidl.parallel import GradientSum, Processes
 from r2unet.data.augment import augment
 from r2unet.data.classes import CLASSES
 from r2unet.data.sample import Batch, Sample, collate
 from r2unet.data.targets import DiagnosisTargets, class_labels
-from r2unet.diagnosis.roc import mean_auc
+from r2unet.network.losses import Shares
 from r2unet.network.model import Answer
-from r2unet.prediction.predict import Correction
-from r2unet.scores.metrics import confusion, summarize
 from r2unet.training import cost
 from r2unet.training.calibrate import add_calibration
 from r2unet.training.interruption import Interrupted, StopSignal
@@ -49,6 +54,7 @@ from r2unet.training.reporting import epoch_line, progress_bar, write_history, w
 from r2unet.training.run_folder import BEST, LAST, KeptFile
 from r2unet.training.settings import Settings, new_objective
 from r2unet.training.state import TrainingState
+from r2unet.training.validation import Validated, in_order, mean_scores
 
 SAVE_SECONDS = 60.0
 STEPS_PER_READ = 20  # of the losses, on a GPU; on the CPU reading costs nothing and follows every step
@@ -59,8 +65,9 @@ class Trainer:
 
     `log` receives lines of text for the user. `bar` shows a progress bar on stderr. `on_epoch_end` receives
     the number of each finished epoch, counted from 1, and its duration in seconds with validation, or None
-    if the epoch was interrupted and resumed. `start` are initial weights by name, of another network. Raises
-    InputError if a batch is too small for batch norm, and if a class of the diagnosis has no image.
+    if the epoch was interrupted and resumed. `start` are initial weights by name, of another network.
+    `processes` share each batch. Raises InputError if a batch is too small for batch norm or for the
+    processes, and if a class of the diagnosis has no image; ParallelError if the processes have other images.
     """
 
     def __init__(
@@ -75,20 +82,27 @@ class Trainer:
         bar: bool = False,
         on_epoch_end: Callable[[int, float | None], None] = lambda epoch, seconds: None,
         start: dict[str, np.ndarray] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         settings.check_batches(len(training))
+        self.processes = processes = processes or Processes()
+        settings.check_processes(processes.size, min(settings.batch_size, len(training)))
         self.settings, self.out, self.device = settings, out, device
         self.training, self.validation = training, validation
         self.log, self.bar, self.on_epoch_end = log, bar, on_epoch_end
         self.objective = new_objective(settings)
-        self.targets = None
+        self.targets, self.validation_labels = None, None
         if settings.task != "outline":
             classes = CLASSES[settings.classes]
             self.targets = DiagnosisTargets(
                 training, classes, settings.class_weights, settings.label_smoothing
             )
             self.validation_labels = class_labels(validation, classes)
-        self.state = TrainingState(settings, training, device, start)
+        self.state = TrainingState(settings, training, device, start, processes)
+        if processes.size > 1:
+            self.add_gradients = GradientSum(processes, self.state.optimizer.parameters)
+            names = (sample.name for sample in validation)
+            processes.must_agree("images", self.state.names_sha256, self.state.mean_mask.tobytes(), *names)
         self.loader = DataLoader(
             training,
             settings.batch_size,
@@ -98,8 +112,9 @@ class Trainer:
             collate=partial(collate, targets=self.targets),
             threads=threads,
             probabilities=self.targets.sampling() if settings.balanced else None,
+            part=processes.part,
         )
-        self.losses = LossLog()
+        self.losses = LossLog(lambda names: list(chain.from_iterable(self._everyones(names))))
         self.stop = StopSignal()
         self.best_file = KeptFile(out / BEST)
         self.last_save = time.monotonic()
@@ -109,32 +124,33 @@ class Trainer:
         self.state.load_state_dict(state, self.out / LAST)
 
     def run(self) -> dict[str, Any]:
-        """Train to the last epoch and return the report on the best one. Raises Interrupted on Ctrl-C."""
+        """Train to the last epoch and return the report on the best one. Raises Interrupted on Ctrl-C.
+
+        Of several processes, only process 0 returns the report; the others return an empty one.
+        """
         state, epochs = self.state, self.settings.epochs
         bar = progress_bar(
             self.settings, len(self.training), len(state.history), state.batches_done, show=self.bar
         )
         # NumPy's warnings about overflow are off: the losses are checked, and the error names the images.
-        with self.stop, bar, np.errstate(all="ignore"), self.best_file:
+        with self.stop, bar, np.errstate(all="ignore"), self.best_file if self.first else nullcontext():
             while not state.finished():
                 started, uninterrupted = time.monotonic(), state.batches_done == 0
                 train_loss = self.train_epoch(bar)
                 with state.averaged_weights():
                     scores = self.validate()
                 best = state.end_epoch(train_loss, scores)
-                # last.npz is saved last: a run that is killed before that repeats the end of the epoch.
-                if best:
-                    self.save(BEST)
-                write_history(self.out, state.history)
-                self.save(LAST)
-                seconds = time.monotonic() - started
-                self.log(epoch_line(state.history[-1], epochs, seconds, best))
-                self.on_epoch_end(len(state.history), seconds if uninterrupted else None)
-                if self.stop.requested and not state.finished():
+                if self.first:
+                    self.save_epoch(best)
+                    seconds = time.monotonic() - started
+                    self.log(epoch_line(state.history[-1], epochs, seconds, best))
+                    self.on_epoch_end(len(state.history), seconds if uninterrupted else None)
+                if not state.finished() and self._stop_requested():
                     self._interrupt()
+            if not self.first:
+                return {}
             if not (self.out / LAST).exists():  # killed in the last epoch, between best.npz and last.npz
-                write_history(self.out, state.history)
-                self.save(LAST)
+                self.save_epoch(best=False)
             self.restore_best()
         if len(state.history) < epochs:
             self.log(f"stopped early: no better validation Jaccard in {self.settings.patience} epochs")
@@ -143,24 +159,40 @@ class Trainer:
             add_calibration(self.out / BEST, self.training, self.device)
         return write_report(self.out, self.validation, state.mean_mask, self.device)
 
+    def save_epoch(self, best: bool) -> None:
+        """Write the files at the end of an epoch."""
+        # last.npz is saved last: a run that is killed before that repeats the end of the epoch.
+        if best:
+            self.save(BEST)
+        write_history(self.out, self.state.history)
+        self.save(LAST)
+
     def train_epoch(self, bar: Any) -> float:
         """Run the remaining batches of the epoch; return the mean loss over all its images."""
         state = self.state
         bar.set_description(f"epoch {len(state.history) + 1}/{self.settings.epochs}")
         state.train_mode()
         state.batches_rng.bit_generator.state = state.random
-        for batch in prefetched(self.loader.batches(start=state.batches_done), self.device):
+        for batch in self.batches(self.loader, state.batches_done):
             self.train_step(batch)
             state.batches_done += 1
             if self.device == "cpu" or len(self.losses.unread) == STEPS_PER_READ:
                 bar.set_postfix(loss=f"{self.read_losses():.3f}", refresh=False)
-            if self.stop.requested:  # before the bar, because the terminal may be closed
+            if self._stop_requested():  # before the bar, because the terminal may be closed
                 self._interrupt()
-            bar.update(len(batch.names))
-            if time.monotonic() - self.last_save > SAVE_SECONDS:
+            bar.update(self.processes.images)
+            if self.first and time.monotonic() - self.last_save > SAVE_SECONDS and self._may_save():
                 self.save(LAST)
         self.read_losses()
         return state.loss_sum / len(self.training)
+
+    def batches(self, loader: DataLoader, start: int = 0) -> Iterator[Batch]:
+        """Yield this process's part of each batch, from batch `start` on, and tell `processes` its size."""
+        images, size = len(loader.dataset), loader.batch_size
+        for batch in prefetched(loader.batches(start), self.device):
+            self.processes.divide(min(size, images - start * size))
+            yield batch
+            start += 1
 
     def train_step(self, batch: Batch) -> None:
         """Update the weights once, with the gradient of one batch."""
@@ -168,45 +200,55 @@ class Trainer:
         state.optimizer.zero_grad()  # first, because the step may need the gradients' memory
         _, loss = self.forward(batch)
         loss.backward()
+        batch_loss, images = loss.data, len(batch.names)
+        if self.processes.size > 1:
+            batch_loss, images = self.add_gradients(loss.data), self.processes.images
         gradient_norm = clip_grad_norm(state.optimizer.parameters, self.settings.clip)
         state.optimizer.step()
         state.schedule.step()
         if state.ema:
             state.ema.update()
-        self.losses.append(Step(loss.data, gradient_norm, batch.names))
+        self.losses.append(Step(batch_loss, gradient_norm, batch.names, images))
 
     def forward(self, batch: Batch) -> tuple[Answer, Tensor]:
-        """Return the network's answer to a batch, and its loss."""
+        """Return the network's answer to a batch, and its loss; for a part of a batch, its share of it."""
         images, masks = (Tensor(to_device(array, self.device)) for array in (batch.images, batch.masks))
         targets = None if batch.targets is None else Tensor(to_device(batch.targets, self.device))
         answer = self.state.model.answer(images)
-        return answer, self.objective(answer, masks, targets)
+        return answer, self.objective(answer, masks, targets, shares=self._shares(targets))
+
+    def _shares(self, targets: Tensor | None) -> Shares | None:
+        """Return the share of this process in the batch; None for a single process, which has all of it."""
+        if self.processes.size == 1:
+            return None
+        weight, own = self.processes.weight, 0.0
+        if targets is not None:
+            own = float(targets.data.sum()) if weight else 0.0
+        everyones = self.processes.total(own)
+        return Shares(weight, own / everyones if everyones else 0.0)
 
     def validate(self) -> dict[str, float]:
         """Return the mean loss and the mean scores of the validation images, at the training size."""
         self.state.model.eval()
-        counts, diagnoses, loss_sum = [], [], 0.0
         loader = DataLoader(
-            self.validation, self.settings.batch_size, collate=partial(collate, targets=self.targets)
+            self.validation,
+            self.settings.batch_size,
+            collate=partial(collate, targets=self.targets),
+            part=self.processes.part,
         )
-        batches, to_prefetch = tee(loader)
-        for batch, on_device in zip(batches, prefetched(to_prefetch, self.device), strict=True):
+        results, loss_sum, where = [], 0.0, f"epoch {len(self.state.history) + 1}"
+        for batch in self.batches(loader):
             with no_grad():
-                answer, loss = self.forward(on_device)
-            check_finite("validation loss", loss.item(), f"epoch {len(self.state.history) + 1}", batch.names)
-            loss_sum += loss.item() * len(batch.names)
-            if answer.outline is not None:
-                predicted = answer.outline.numpy() > 0.0  # a logit above 0 is a probability above 0.5
-                counts += [confusion(*pair) for pair in zip(predicted, batch.masks > 0.5, strict=True)]
-            if answer.diagnosis is not None:
-                diagnoses.append(answer.diagnosis.numpy())
+                answer, loss = self.forward(batch)
+            loss = self.processes.total(loss.item())  # of the whole batch
+            if not math.isfinite(loss):
+                names = chain.from_iterable(self._everyones(batch.names))
+                check_finite("validation loss", loss, where, list(names))
+            loss_sum += loss * self.processes.images
+            results.append(Validated.of(answer, batch.masks) if self.processes.weight else Validated())
+        log_weights = self.targets.log_weights(self.settings.balanced) if self.targets else None
         means = {"loss": loss_sum / len(self.validation)}
-        if counts:
-            means |= summarize(counts, np.random.default_rng(0))["mean"]
-        if diagnoses:
-            without_weights = Correction(log_weights=self.targets.log_weights(self.settings.balanced))
-            probabilities = without_weights(np.concatenate(diagnoses).astype(np.float64))
-            means["auc"] = mean_auc(probabilities, self.validation_labels)
+        means |= mean_scores(in_order(self.processes.collect(results)), log_weights, self.validation_labels)
         return {f"validation_{name}": value for name, value in means.items()}
 
     def read_losses(self) -> float:
@@ -214,7 +256,7 @@ class Trainer:
         state = self.state
         steps = self.losses.read(len(state.history) + 1, last_step=state.batches_done)
         for step in steps:
-            state.loss_sum += step.loss * len(step.images)
+            state.loss_sum += step.loss * step.images
         return steps[-1].loss if steps else 0.0
 
     def save(self, name: str) -> None:
@@ -238,11 +280,30 @@ class Trainer:
     def profile(self) -> str:
         """Run a few steps without saving anything; return the table of their cost."""
         self.state.train_mode()
-        epochs = (prefetched(self.loader.batches(), self.device) for _ in count())
+        epochs = (self.batches(self.loader) for _ in count())
         return cost.profile(self.train_step, chain.from_iterable(epochs))
 
+    @property
+    def first(self) -> bool:
+        """Whether this is process 0, which prints and writes files."""
+        return self.processes.rank == 0
+
+    def _stop_requested(self) -> bool:
+        """Return whether any process has received a signal to stop; the same answer in all processes."""
+        return self.processes.total(self.stop.requested) > 0
+
+    def _may_save(self) -> bool:
+        """Return whether saving needs no other process: an unread loss that is not finite would."""
+        return self.processes.size == 1 or not self.losses.unread
+
+    def _everyones(self, names: list[str]) -> list[list[str]]:
+        return self.processes.collect(names if self.processes.weight else [])
+
     def _interrupt(self) -> None:
-        self.save(LAST)
+        self.read_losses()
+        if self.first:
+            self.save(LAST)
+        self.processes.wait()  # until it is saved
         raise Interrupted(
             f"stopped after {len(self.state.history)} epochs and {self.state.batches_done} of "
             f"{len(self.loader)} batches; all progress is saved; resume with: "
