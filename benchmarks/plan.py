@@ -19,6 +19,7 @@ class Plan:
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # batches of images of `batch_size`
     batch_size: int = 64
     loaded: tuple[int, int] = (256, 8)  # size, batch
+    shared: tuple[tuple[int, int], ...] = ((128, 4), (128, 8), (256, 2))  # size, batch, for two processes
 
     @property
     def slow_repeats(self) -> int:
@@ -36,4 +37,5 @@ QUICK = Plan(
     batches=(1, 2, 4),
     batch_size=16,
     loaded=(64, 4),
+    shared=((32, 2),),
 )

@@ -49,6 +49,19 @@ def comparison(title: str) -> Callable[[Mapping[str, Any]], str]:
     return write
 
 
+def shared_step(section: Mapping[str, Any]) -> str:
+    """Return times, memory, and the shares of a step that are spent in exchanges between processes."""
+    rows = []
+    for shape, measured in section.items():
+        for name, s in measured["times"].items():
+            shares = measured["shares"].get(name, {})
+            exchanged = [percent(shares.get(what)) for what in ("allreduce", "exchanges")]
+            numbers = seconds(s), ratio(measured["ratios"].get(name)), megabytes(measured["memory"][name])
+            rows.append((shape, name, *numbers, *exchanged))
+    head = ("shape", "framework", "ms", "ratio", "MB in total", "Allreduce, %", "all exchanges, %")
+    return "### Training step in two processes\n\n" + table(head, rows)
+
+
 def memory(section: Mapping[str, Any]) -> str:
     """Return the peaks of memory."""
     rows = [
@@ -99,6 +112,11 @@ def megabytes(s: Iterable[float]) -> str:
     return _spread(s, 1e-6)
 
 
+def percent(s: Iterable[float] | None) -> str:
+    """Return a spread of shares in per cent, or an empty string for none."""
+    return _spread(s, 100.0) if s else ""
+
+
 def ratio(s: Iterable[float] | None) -> str:
     """Return a spread of ratios, or an empty string for our own row."""
     return _spread(s, 1.0) if s else ""
@@ -123,6 +141,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 WRITERS = {
     "block": comparison("Recurrent convolution, forward and backward"),
     "train_step": comparison("Training step"),
+    "shared_step": shared_step,
     "inference": comparison("Inference"),
     "loading": loading,
     "memory": memory,

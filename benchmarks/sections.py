@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from benchmarks import blocks, loading, networks, processes
 from benchmarks.agreement import SMALL, check_blocks, check_networks
+from benchmarks.agreement import compare as check_agreement
 from benchmarks.frameworks import OWN, installed
 from benchmarks.plan import Plan
+from benchmarks.shared import PROCESSES, SharedNetwork
 from benchmarks.timing import exponent, interleave, ratios, spread
 
 
@@ -102,11 +105,36 @@ def memory(plan: Plan, torch_threads: int) -> dict[str, Any]:
     return measured
 
 
+def shared_step(plan: Plan, torch_threads: int) -> dict[str, Any]:
+    """Time a training step that two processes share, and measure their memory; without MPI, nothing."""
+    name, measured = f"{OWN}, {PROCESSES} processes", {}
+    for size, batch in plan.shared if find_spec("mpi4py") else ():
+        single = checked_networks(size, batch, steps=1)
+        fresh = networks.make(networks.draw(batch, size, np.random.default_rng(0)))[OWN]
+        with SharedNetwork(batch, size) as shared:
+            for _ in range(2):
+                check_agreement(name, np.float64(fresh.step()), np.float64(shared.step()))
+            calls = {name: shared.step, **{n: network.step for n, network in single.items()}}
+            seconds = interleave(calls, plan.repeats)
+            shares = {what: spread(shared.shares(what, plan.repeats)) for what in ("allreduce", "exchanges")}
+        peaks = processes.compare_peaks(
+            torch_threads, list(single), "train_step", (batch, size), plan.slow_repeats
+        )
+        measured[f"{size} x {size}, batch {batch}"] = {
+            "times": {n: spread(values) for n, values in seconds.items()},
+            "ratios": ratios(seconds, name),
+            "shares": {name: shares},
+            "memory": {name: spread([shared.memory["peak"]]), **peaks["absolute"]},
+        }
+    return measured
+
+
 def all_sections(torch_threads: int) -> dict[str, Callable[[Plan], dict[str, Any]]]:
     """Return the function of each part by name, in the order in which they run."""
     return {
         "block": block,
         "train_step": train_step,
+        "shared_step": partial(shared_step, torch_threads=torch_threads),
         "inference": inference,
         "loading": lambda plan: loading.measure(*plan.loaded, plan.slow_repeats),
         "memory": partial(memory, torch_threads=torch_threads),

@@ -30,7 +30,8 @@ class DataLoader:
     `probabilities` (N,), one for each of the N samples, `shuffle` draws N samples with replacement instead of
     a permutation, so that a frequent class does not dominate the batches. `collate` turns a list of samples
     into a batch; without it the batch is the list. `threads` threads prepare batches in advance; with 0 each
-    batch is prepared when it is requested. Raises ValueError for invalid settings.
+    batch is prepared when it is requested. `part` maps the length of a batch to the slice of it that is
+    loaded here; other processes load the rest (`minidl.parallel`). Raises ValueError for invalid settings.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class DataLoader:
         collate: Callable[[list[Any]], Any] | None = None,
         threads: int = 0,
         probabilities: np.ndarray | None = None,
+        part: Callable[[int], slice] = slice,
     ) -> None:
         if batch_size < 1 or threads < 0:
             raise ValueError(
@@ -57,7 +59,7 @@ class DataLoader:
             probabilities = checked_probabilities(probabilities, len(dataset), shuffle)
         self.dataset, self.batch_size, self.shuffle, self.rng = dataset, batch_size, shuffle, rng
         self.transform, self.collate, self.threads = transform, collate, threads
-        self.probabilities = probabilities
+        self.probabilities, self.part = probabilities, part
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
@@ -82,6 +84,8 @@ class DataLoader:
         return self._in_advance(jobs) if self.threads else (self._batch(*job) for job in jobs)
 
     def _batch(self, indices: np.ndarray, seeds: np.ndarray) -> Any:
+        part = self.part(len(indices))
+        indices, seeds = indices[part], seeds[part]
         samples = [self.dataset[int(i)] for i in indices]
         if self.transform:
             samples = [

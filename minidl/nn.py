@@ -19,6 +19,7 @@ import numpy as np
 from minidl import init, ops
 from minidl.average import weighted_sum
 from minidl.backend import DEVICES, Array, array_module, to_device, to_numpy
+from minidl.ops.norm.batch import Processes, values_per_channel
 from minidl.ops.window import Pair, as_pair
 from minidl.tensor import Parameter, Tensor
 
@@ -217,7 +218,12 @@ class BatchNorm2d(Module):
     the running variance divides by m - 1, the variance that normalises the batch by m.
 
     `norm(x, relu=True)` is relu(norm(x)), fused: it reads and writes the image once instead of twice.
+
+    `processes` is set where several processes share each batch (`minidl.parallel`). The mean and variance
+    are then those of the whole batch.
     """
+
+    processes: Processes | None = None
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         self.weight = Parameter(init.ones(channels))
@@ -230,8 +236,8 @@ class BatchNorm2d(Module):
         if not self.training:
             y, _ = ops.batch_norm(x, self.weight, self.bias, self.statistics(), self.eps, relu)
             return y
-        y, (mean, var) = ops.batch_norm(x, self.weight, self.bias, None, self.eps, relu)
-        m = x.size // len(mean)
+        y, (mean, var) = ops.batch_norm(x, self.weight, self.bias, None, self.eps, relu, self.processes)
+        m = values_per_channel(x.shape, self.processes)
         self._update_running(self.running_mean, mean)
         self._update_running(self.running_var, var, m / (m - 1))
         return y

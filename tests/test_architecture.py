@@ -19,6 +19,7 @@ ENGINE = {
     "minidl.backend": ["minidl.backend.*"],
     "minidl.backend.devices": ["minidl.cuda_on_cpu"],
     "minidl.backend.arrays": ["minidl.cuda_on_cpu.array"],
+    "minidl.backend.nccl": ["minidl.backend.arrays"],
     "minidl.backend.transfers": ["minidl.backend.arrays", "minidl.backend.devices"],
     "minidl.backend.graphs": ["minidl.backend.arrays", "minidl.cuda_on_cpu.graph"],
     "minidl.backend.precision": [],
@@ -58,6 +59,15 @@ ENGINE = {
     "minidl.ema": ["minidl.nn", "minidl.tables", "minidl.tensor", "minidl.implementation", "minidl.backend"],
     "minidl.graph": ["minidl.nn", "minidl.tables", "minidl.tensor", "minidl.backend"],
     "minidl.recompute": ["minidl.nn", "minidl.tensor", "minidl.backend"],
+    "minidl.parallel": [
+        "minidl.nn",
+        "minidl.tensor",
+        "minidl.threads",
+        "minidl.backend",
+        "minidl.backend.nccl",
+    ],
+    "minidl.connect": ["minidl.parallel"],
+    "minidl.launch": ["minidl.connect", "minidl.parallel"],
     "minidl.profiler": ["minidl.tensor", "minidl.backend"],
     "minidl.checkpoint": ["minidl.backend", "minidl.files", "minidl.npz"],
     "minidl.operations": [
@@ -240,6 +250,8 @@ def test_only_the_allowed_libraries_are_imported(module):
     allowed = LIBRARIES[module.partition(".")[0]] | set(LIBRARIES) | sys.stdlib_module_names
     if module.startswith("minidl.backend."):
         allowed = allowed | {"cupy", "cupy_backends"}
+    if module == "minidl.parallel":
+        allowed = allowed | {"mpi4py"}
     assert packages <= allowed
 
 

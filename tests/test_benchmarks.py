@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import agreement, blocks, cpu, instructions, networks, processes, report, sections
+from benchmarks import agreement, blocks, cpu, instructions, networks, processes, report, sections, shared
 from benchmarks.frameworks import OWN, import_dezero, installed
 from benchmarks.timing import Spread, exponent, interleave, ratios, spread
+from tests.mpi import require_mpi
 
 ROOT = Path(__file__).parents[1]
 
@@ -89,6 +90,16 @@ class TestProcesses:
         peaks = processes.compare_peaks(1, [OWN], "block", (8, 16, 64), repeats=1)
         assert filled[-1] == 1.0
         assert 2 * 2**20 < peaks["above_import"][OWN].median < peaks["absolute"][OWN].median < filled.nbytes
+
+    def test_two_processes_take_the_steps_of_one(self):
+        require_mpi()
+        own = networks.OwnNetwork(networks.draw(3, 16, np.random.default_rng(0)))
+        with shared.SharedNetwork(3, 16) as together:
+            losses = [together.step() for _ in range(3)]
+        assert losses == pytest.approx([own.step() for _ in range(3)], rel=1e-5)
+        for what in ("allreduce", "exchanges"):
+            assert all(0.0 < share < 1.0 for share in together.shares(what, last=3))
+        assert 0 < together.memory["imported"] < together.memory["peak"]
 
 
 class TestCommandLine:

@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from minidl import cuda_on_cpu
+from tests.mpi import require_mpi
 
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if page.exists()]
@@ -99,6 +100,8 @@ def test_code_of_the_page_prints_the_expected_output(page, tmp_path, monkeypatch
     if runs_kernels(text) and (problem := cuda_on_cpu.problem()):
         assert not os.environ.get("CI"), problem
         pytest.skip(problem)
+    if "find_mpiexec" in text:
+        require_mpi()
     run_page(text, str(page))
 
 

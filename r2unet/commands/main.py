@@ -29,7 +29,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from minidl.allocator import keep_freed_memory
 from minidl.backend import DeviceError, TooLargeError
+from minidl.connect import end_others, ending_others
 from minidl.ops.conv import convolution
+from minidl.parallel import ParallelError
 from minidl.threads import set_threads
 from r2unet import __version__
 from r2unet.commands import compare, evaluate, explain, export, predict, score, summary, train
@@ -52,13 +54,23 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    with ending_others():
+        code = _main(sys.argv[1:] if argv is None else argv)
+    if code:
+        end_others(code)
+    return code
+
+
+def _main(argv: Sequence[str]) -> int:
     try:
         _prepare_output()
         try:
-            return _run(build_parser().parse_args(argv))
+            options = build_parser().parse_args(argv)
+            options.words = list(argv)  # to start the same command in several processes
+            return _run(options)
         finally:
             print(end="", flush=True)  # flush here, where a full disk or a closed pipe can be handled
-    except (InputError, DeviceError, TooLargeError) as error:
+    except (InputError, DeviceError, ParallelError, TooLargeError) as error:
         return print_error(error)
     except MemoryError:
         return print_error("not enough memory; lower --size or --widths")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.connect import reports
 from minidl.tensor import Tensor
 from r2unet.data.classes import CLASSES
 from r2unet.errors import InputError
@@ -23,8 +24,9 @@ DISCLAIMER = "For learning and research; not a medical device."
 
 def print_error(error: object, code: int = 2) -> int:
     """Print an error on stderr in one line, even if a file name has a line break; return the exit code."""
-    with suppress(OSError):  # the terminal may be closed
-        print("r2unet: error:", visible(" ".join(str(error).splitlines())), file=sys.stderr)
+    if reports():  # one of several processes does
+        with suppress(OSError):  # the terminal may be closed
+            print("r2unet: error:", visible(" ".join(str(error).splitlines())), file=sys.stderr)
     return code
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minidl.backend import DEVICE_CHOICES
+from minidl.connect import reports
 from minidl.ops.conv import METHODS
 from r2unet.commands.messages import visible
 from r2unet.commands.values import number, processes, widths
@@ -24,6 +25,7 @@ from r2unet.training.feed import FEEDS
 from r2unet.training.settings import CHOICES, GRAPHS, LIMITS, Settings, as_text, flag
 
 MAX_THREADS = 64
+MAX_PROCESSES = 1024
 DATA = "a folder of ISIC 2016, 2017, 2018 or HAM10000, or with images/ and masks/; join several with ':'"
 LABELS = (
     "table of diagnoses with a row for each image, as in ISIC 2016 (benign or malignant), in ISIC 2017 or "
@@ -42,7 +44,8 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, visible(f"{self.prog}: error: {message}; see {self.prog} --help") + "\n")
+        text = visible(f"{self.prog}: error: {message}; see {self.prog} --help") + "\n"
+        self.exit(2, text if reports() else None)
 
 
 # Options of training settings
@@ -228,6 +231,21 @@ def add_processes(p: argparse.ArgumentParser) -> None:
         "(default %(default)s)"
     )
     p.add_argument("--processes", type=processes, default=1, metavar="N|auto", help=text)
+
+
+def add_shared_training(p: argparse.ArgumentParser) -> None:
+    """Add --processes, which share each batch."""
+    text = (
+        "processes on this machine that share each batch; auto: one for each core, but at most one for each "
+        "image of a batch; more than 1 need mpi4py: pip install -e '.[mpi]' (default: 1, or all that mpiexec "
+        "has started)"
+    )
+    p.add_argument("--processes", type=processes_or_auto, metavar="N|auto", help=text)
+
+
+def processes_or_auto(text: str) -> int | str:
+    """Convert a number of processes; "auto" stays, because it depends on the size of a batch, too."""
+    return text if text == "auto" else processes(text)
 
 
 def add_feed(p: argparse.ArgumentParser) -> None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import shlex
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from minidl.backend import cuda_problem, describe, resolve_device
+from minidl.connect import connect, processes_started
+from minidl.launch import launch, on_terminal
+from minidl.parallel import ParallelError, Processes, on_device
+from minidl.threads import physical_cores
+from r2unet import __version__
 from r2unet.commands.messages import (
     describe_tf32,
     explain_memory_error,
@@ -23,6 +31,7 @@ from r2unet.commands.options import (
     add_feed,
     add_graph,
     add_setting,
+    add_shared_training,
     add_training,
     resources_given,
     settings_given,
@@ -31,7 +40,8 @@ from r2unet.errors import InputError
 from r2unet.files import check_writable
 from r2unet.training.checkpoints import initial_weights
 from r2unet.training.lock import locked
-from r2unet.training.run_folder import BEST, load_datasets, start_or_resume
+from r2unet.training.run_folder import BEST, LAST, PATHS, load_datasets, start_or_resume
+from r2unet.training.settings import Settings
 
 HELP = "train a network on ISIC images or on generated lesions"
 DETAILS = "Ctrl-C saves the run; --resume with the same --out resumes it, bit for bit."
@@ -48,6 +58,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     add_device(p)
     add_feed(p)
     add_graph(p)
+    add_shared_training(p)
     add_cache(p)
     p.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for checkpoints and figures (default runs/DATE)"
@@ -65,28 +76,67 @@ def run(options: argparse.Namespace) -> int:
     if options.resume and options.out is None:
         raise InputError("--resume: needs the folder of the training run; give it with --out runs/NAME")
     out = options.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
-    if options.profile:  # writes nothing
-        return _train(options, out)
-    check_writable("--out", out)
-    with locked("--out", out):
-        return _train(options, out)
+    started = processes_started()
+    if options.processes not in (None, 1) and started == 1:
+        return _launch(options, out)
+    processes = connect()
+    if started > 1 and options.processes not in (None, "auto", started):
+        raise InputError(
+            f"--processes {options.processes}: mpiexec has started {started}; omit the option, or mpiexec"
+        )
+    with ExitStack() as stack:
+
+        def lock() -> None:
+            check_writable("--out", out)
+            stack.enter_context(locked("--out", out))
+
+        if not options.profile:  # which writes nothing
+            processes.from_first(lock)
+        return _train(options, out, processes)
 
 
-def _train(options: argparse.Namespace, out: Path) -> int:
+def _launch(options: argparse.Namespace, out: Path) -> int:
+    """Start this command in several processes, or run it in this one if "auto" finds a single core."""
+    count = options.processes
+    if count == "auto":
+        batch = getattr(options, "batch_size", Settings.batch_size)
+        count = min(physical_cores(), batch)
+    if count == 1:
+        options.processes = 1
+        return run(options)
+    command = [sys.executable, "-m", "r2unet", *options.words]
+    command += ["--processes", str(count), "--out", str(out)]  # the last value of an option counts
+    try:
+        return launch(count, command)
+    except ParallelError as error:
+        if not (out / LAST).exists():
+            raise
+        resources = resources_given(options, add_device, add_shared_training, add_cache)
+        command = f"r2unet train --resume --out {shlex.quote(str(out))} {resources}"
+        raise ParallelError(f"{error}; resume with: {command}") from None
+
+
+def _train(options: argparse.Namespace, out: Path, processes: Processes) -> int:
     from r2unet.training.interruption import Interrupted
     from r2unet.training.trainer import Trainer
 
-    settings, state = start_or_resume(out, settings_given(options), options.resume)
+    first = processes.rank == 0
+    given = settings_given(options)
+    must_agree(options, processes)
+    settings, state = processes.from_first(lambda: start_or_resume(out, given, options.resume))
+    settings.check_processes(processes.size, settings.batch_size)
+    settings = dataclasses.replace(settings, **{name: given[name] for name in PATHS if name in given})
     if settings.freeze_encoder and not (state or options.start):
         raise InputError(
             "--freeze-encoder: a new encoder has learned nothing; give trained weights: --from F"
         )
     device = resolve_device(options.device)
+    processes = on_device(processes, device)
     if options.cache:
         check_writable("--cache", options.cache)
 
-    progress_bar = sys.stderr.isatty()
-    log = line_printer(progress_bar)
+    progress_bar = first and on_terminal()
+    log = line_printer(progress_bar) if first else lambda line: None
     data = settings.data or "generated lesions"
     log(f"training on {data} on the {describe(device)}, {'to profile' if options.profile else f'into {out}'}")
     if settings.tf32:
@@ -98,8 +148,11 @@ def _train(options: argparse.Namespace, out: Path) -> int:
     option, remedy = f"--batch-size {settings.batch_size}", "lower it, or --size or --widths"
     try:
         with explain_memory_error(option, settings.batch_size, settings.size, device, remedy):
-            if device == "cpu":  # the estimate counts arrays on the CPU; a GPU's memory holds others
-                log(training_memory(settings))
+            if first and device == "cpu":  # the estimate counts arrays of the CPU; a GPU's memory has others
+                share = dataclasses.replace(settings, batch_size=-(-settings.batch_size // processes.size))
+                log(training_memory(share))
+            if processes.size > 1:
+                log(f"{processes.size} processes share each batch of {settings.batch_size} images")
             training, validation = load_datasets(settings, options.threads, options.cache, progress_bar)
             log(f"{len(training)} images for training, {len(validation)} for validation")
             start = None if state or not options.start else initial_weights(options.start, settings, log)
@@ -115,6 +168,7 @@ def _train(options: argparse.Namespace, out: Path) -> int:
                 start=start,
                 feed=options.feed,
                 graph=options.graph,
+                processes=processes,
             )
             if device != "cpu":
                 options.feed = trainer.feed.name  # a run resumes bit for bit only with the same feed
@@ -123,12 +177,28 @@ def _train(options: argparse.Namespace, out: Path) -> int:
                 done = trainer.state
                 log(f"resuming after {len(done.history)} epochs and {done.batches_done} batches")
             if options.profile:
-                print(trainer.profile())
+                table = trainer.profile()
+                if first:
+                    print(table)
+                processes.close()
                 return 0
-            print_scores(trainer.run())
+            scores = trainer.run()
+            if first:
+                print_scores(scores)
     except Interrupted as interrupted:
-        resources = resources_given(options, add_device, add_feed, add_graph, add_cache)
-        print(visible(f"{interrupted} {resources}".rstrip()), file=sys.stderr)
+        resources = resources_given(options, add_device, add_feed, add_graph, add_cache, add_shared_training)
+        if first:
+            print(visible(f"{interrupted} {resources}".rstrip()), file=sys.stderr)
+        processes.close()
         return 130
-    print(visible(f"the weights are in {out / BEST}"))
+    if first:
+        print(visible(f"the weights are in {out / BEST}"))
+    processes.close()
     return 0
+
+
+def must_agree(options: argparse.Namespace, processes: Processes) -> None:
+    """Raise ParallelError if the processes were started with other options; paths may differ."""
+    private = {*PATHS, "out", "cache", "words", "processes", "threads"}
+    given = sorted((name, str(value)) for name, value in vars(options).items() if name not in private)
+    processes.must_agree(f"options, or another version than {__version__},", __version__, given)

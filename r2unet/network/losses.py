@@ -15,6 +15,7 @@ with both tasks minimises the sum of the two losses, that of the diagnosis multi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from minidl import Tensor
 from minidl.ops import (
@@ -25,6 +26,17 @@ from minidl.ops import (
     tversky_loss,
 )
 from r2unet.network.model import Answer
+
+
+class Shares(NamedTuple):
+    """How much of what a loss averages over is in one part of a batch.
+
+    The losses of outlines are means over images of one size. That of the diagnosis is a weighted mean, and an
+    image's weight is the sum of its row of the targets.
+    """
+
+    outline: float  # images / images of the batch
+    diagnosis: float  # weights / weights of the batch; 0 if all are 0
 
 
 def bce_and_dice(logits: Tensor, masks: Tensor) -> Tensor:
@@ -51,14 +63,20 @@ def answer_loss(
     outline_loss: Callable[[Tensor, Tensor], Tensor],
     gamma: float = 0.0,
     weight: float = 1.0,
+    shares: Shares | None = None,
 ) -> Tensor:
     """Return the loss of everything that a network answers: outline + weight * diagnosis.
 
-    masks (N, 1, H, W), targets (N, K) of `softmax_cross_entropy`.
+    masks (N, 1, H, W), targets (N, K) of `softmax_cross_entropy`. With `shares`, these images are a part of
+    a batch, and each of the two losses is multiplied by its share: the sum over the parts is the loss of the
+    whole batch.
     """
-    if answer.diagnosis is None:
-        return outline_loss(answer.outline, masks)
-    diagnosis_loss = softmax_cross_entropy(answer.diagnosis, targets, gamma)
-    if answer.outline is None:
-        return diagnosis_loss
-    return outline_loss(answer.outline, masks) + diagnosis_loss * weight
+    terms = []
+    if answer.outline is not None:
+        loss = outline_loss(answer.outline, masks)
+        terms.append(loss * shares.outline if shares else loss)
+    if answer.diagnosis is not None:
+        loss = softmax_cross_entropy(answer.diagnosis, targets, gamma)
+        loss = loss * shares.diagnosis if shares else loss
+        terms.append(loss * weight if terms else loss)
+    return sum(terms[1:], start=terms[0])

@@ -8,7 +8,7 @@ losses of several steps are therefore read in one copy.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from minidl.backend import Array, to_floats
@@ -20,14 +20,19 @@ class Step(NamedTuple):
 
     loss: Array | float
     gradient_norm: Array | float  # before clipping
-    images: list[str]  # their names
+    names: list[str]  # of the images
+    images: int  # in the whole batch, which is more if other processes have a part of it
 
 
 class LossLog:
-    """The steps whose results have not been read yet."""
+    """The steps whose results have not been read yet.
 
-    def __init__(self) -> None:
+    `everyones` returns the names of the images in all processes, given those in this process.
+    """
+
+    def __init__(self, everyones: Callable[[list[str]], list[str]] = list) -> None:
         self.unread: list[Step] = []
+        self.everyones = everyones
 
     def append(self, step: Step) -> None:
         """Add a step, without waiting for its results."""
@@ -40,19 +45,20 @@ class LossLog:
         first loss or gradient norm that is not finite.
         """
         values = iter(to_floats([value for step in self.unread for value in (step.loss, step.gradient_norm)]))
-        steps = [Step(next(values), next(values), step.images) for step in self.unread]
+        steps = [Step(next(values), next(values), *step[2:]) for step in self.unread]
         for number, step in enumerate(steps, last_step - len(steps) + 1):
             where = f"epoch {epoch}, step {number}"
-            check_finite("loss", step.loss, where, step.images)
-            check_finite("gradient norm", step.gradient_norm, where, step.images)
+            for quantity, value in (("loss", step.loss), ("gradient norm", step.gradient_norm)):
+                if not math.isfinite(value):  # in all processes: they have added their losses and gradients
+                    check_finite(quantity, value, where, self.everyones(step.names))
         self.unread.clear()
         return steps
 
 
-def check_finite(quantity: str, value: float, where: str, images: Sequence[str]) -> None:
+def check_finite(quantity: str, value: float, where: str, names: Sequence[str]) -> None:
     """Raise InputError for NaN or infinity, from which no training recovers."""
     if not math.isfinite(value):
         raise InputError(
-            f"the {quantity} is {value} in {where}, on {', '.join(images)}; check these images, or train "
+            f"the {quantity} is {value} in {where}, on {', '.join(names)}; check these images, or train "
             "again with a lower --lr"
         )

@@ -152,6 +152,14 @@ class Settings:
                 f"--batch-size, or --size {2 * self.size}"
             )
 
+    def check_processes(self, count: int, images: int) -> None:
+        """Raise InputError if `count` processes share batches of fewer images: some would always be idle."""
+        if count > images:
+            raise InputError(
+                f"--processes {count}: more than the {images} images of a batch; start fewer processes, or "
+                "train with a larger --batch-size"
+            )
+
 
 def new_model(settings: Settings, rng: np.random.Generator) -> model.UShape:
     """Return the network that the settings describe, with newly initialised weights."""

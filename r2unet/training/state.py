@@ -26,6 +26,7 @@ import numpy as np
 from minidl.ema import EMA
 from minidl.nn import Buffer
 from minidl.optim import AdamW, CosineLR
+from minidl.parallel import Processes, share_batches
 from minidl.tensor import Parameter
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
@@ -50,6 +51,7 @@ class TrainingState:
 
     `training` is the training set. The state records a hash of its image names, to recognise it on resuming,
     and its mean mask, a baseline for the scores. `start` are initial weights by name, of another network.
+    With several `processes`, each has a state, and all states stay equal.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class TrainingState:
         training: Sequence[Sample],
         device: str,
         start: dict[str, np.ndarray] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.settings = settings
         weights_rng, self.batches_rng = np.random.default_rng(settings.seed).spawn(2)
         self.model = new_model(settings, weights_rng)
         if start:
             self.model.load_state_dict({**self.model.state_dict(), **start})
+        share_batches(self.model, processes or Processes())
         self.model.to(device)
         if settings.freeze_encoder:
             for parameter in self.model.encoder_parameters():

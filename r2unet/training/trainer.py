@@ -19,15 +19,21 @@ each kernel is launched by itself, with the same results.
 
 **Moving average.** With `ema`, validation and best.npz use a moving average of the weights (`minidl.ema`).
 The optimizer still updates the weights themselves.
+
+**Several processes** (`minidl.parallel`) share each batch of training and of validation. All have the same
+state after every step, and process 0 alone prints and writes files. They stop after the same step: a signal
+to one of them is known to all (`_stop_requested`).
 """
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
-from itertools import chain, count, tee
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +44,13 @@ from minidl.backend import GPU, Array, CaptureError, tf32, to_device
 from minidl.data import DataLoader, prefetched
 from minidl.graph import GraphedStep
 from minidl.optim import clip_grad_norm
+from minidl.parallel import GradientSum, Processes
 from r2unet.data.classes import CLASSES
 from r2unet.data.sample import Batch, Sample, collate
 from r2unet.data.targets import DiagnosisTargets, class_labels
-from r2unet.diagnosis.roc import mean_auc
 from r2unet.errors import InputError
+from r2unet.network.losses import Shares
 from r2unet.network.model import Answer
-from r2unet.prediction.predict import Correction
-from r2unet.scores.metrics import confusion, summarize
 from r2unet.training import cost
 from r2unet.training.calibrate import add_calibration
 from r2unet.training.feed import choose_feed, describe_feed
@@ -55,6 +60,7 @@ from r2unet.training.reporting import epoch_line, progress_bar, write_history, w
 from r2unet.training.run_folder import BEST, LAST, KeptFile
 from r2unet.training.settings import Settings, new_objective
 from r2unet.training.state import TrainingState
+from r2unet.training.validation import Validated, in_order, mean_scores
 
 SAVE_SECONDS = 60.0
 STEPS_PER_READ = 20  # of the losses, on a GPU; on the CPU reading costs nothing and follows every step
@@ -67,8 +73,9 @@ class Trainer:
     the number of each finished epoch, counted from 1, and its duration in seconds with validation, or None
     if the epoch was interrupted and resumed. `start` are initial weights by name, of another network. `feed`
     says where batches are augmented, one of `r2unet.training.feed.FEEDS`; `graph` is one of
-    `settings.GRAPHS`. Raises InputError if a batch is too small for batch norm, if a class of the diagnosis
-    has no image, for an impossible feed, and for graph "yes" on a device without graphs.
+    `settings.GRAPHS`; `processes` share each batch. Raises InputError if a batch is too small for batch norm
+    or for the processes, if a class of the diagnosis has no image, for an impossible feed, and for graph
+    "yes" where there are no graphs; ParallelError if the processes have other images.
     """
 
     def __init__(
@@ -85,22 +92,31 @@ class Trainer:
         start: dict[str, np.ndarray] | None = None,
         feed: str = "auto",
         graph: str = "auto",
+        processes: Processes | None = None,
     ) -> None:
+        self.processes = processes = processes or Processes()
         if graph == "yes" and device not in GPU:
             raise InputError(f"--graph yes: {device} launches no kernels; use --device cuda, or --graph auto")
+        if graph == "yes" and processes.size > 1:
+            raise InputError("--graph yes: processes exchange sums between kernels; use --graph auto")
         settings.check_batches(len(training))
+        settings.check_processes(processes.size, min(settings.batch_size, len(training)))
         self.settings, self.out, self.device = settings, out, device
         self.training, self.validation = training, validation
         self.log, self.bar, self.on_epoch_end = log, bar, on_epoch_end
         self.objective = new_objective(settings)
-        self.targets = None
+        self.targets, self.validation_labels = None, None
         if settings.task != "outline":
             classes = CLASSES[settings.classes]
             self.targets = DiagnosisTargets(
                 training, classes, settings.class_weights, settings.label_smoothing
             )
             self.validation_labels = class_labels(validation, classes)
-        self.state = TrainingState(settings, training, device, start)
+        self.state = TrainingState(settings, training, device, start, processes)
+        if processes.size > 1:
+            self.add_gradients = GradientSum(processes, self.state.optimizer.parameters)
+            names = (sample.name for sample in validation)
+            processes.must_agree("images", self.state.names_sha256, self.state.mean_mask.tobytes(), *names)
         new_feed, reason = choose_feed(feed, training, settings.augment, device)
         self.feed = new_feed(
             training,
@@ -112,12 +128,13 @@ class Trainer:
             rng=self.state.batches_rng,
             threads=threads,
             probabilities=self.targets.sampling() if settings.balanced else None,
+            part=processes.part,
         )
         if device != "cpu":
             log(describe_feed(self.feed, reason, threads))
         self.graph = graph
         self.step = self.new_step()
-        self.losses = LossLog()
+        self.losses = LossLog(lambda names: list(chain.from_iterable(self._everyones(names))))
         self.stop = StopSignal()
         self.best_file = KeptFile(out / BEST)
         self.last_save = time.monotonic()
@@ -128,33 +145,35 @@ class Trainer:
         self.step = self.new_step()  # a graph would read the arrays that were replaced
 
     def run(self) -> dict[str, Any]:
-        """Train to the last epoch and return the report on the best one. Raises Interrupted on Ctrl-C."""
+        """Train to the last epoch and return the report on the best one. Raises Interrupted on Ctrl-C.
+
+        Of several processes, only process 0 returns the report; the others return an empty one.
+        """
         state, epochs = self.state, self.settings.epochs
         bar = progress_bar(
             self.settings, len(self.training), len(state.history), state.batches_done, show=self.bar
         )
         # NumPy's warnings about overflow are off: the losses are checked, and the error names the images.
         precision = tf32(self.settings.tf32, self.device)
-        with self.stop, bar, precision, np.errstate(all="ignore"), self.best_file:
+        kept = self.best_file if self.first else nullcontext()
+        with self.stop, bar, precision, np.errstate(all="ignore"), kept:
             while not state.finished():
                 started, uninterrupted = time.monotonic(), state.batches_done == 0
                 train_loss = self.train_epoch(bar)
                 with state.averaged_weights():
                     scores = self.validate()
                 best = state.end_epoch(train_loss, scores)
-                # last.npz is saved last: a run that is killed before that repeats the end of the epoch.
-                if best:
-                    self.save(BEST)
-                write_history(self.out, state.history)
-                self.save(LAST)
-                seconds = time.monotonic() - started
-                self.log(epoch_line(state.history[-1], epochs, seconds, best))
-                self.on_epoch_end(len(state.history), seconds if uninterrupted else None)
-                if self.stop.requested and not state.finished():
+                if self.first:
+                    self.save_epoch(best)
+                    seconds = time.monotonic() - started
+                    self.log(epoch_line(state.history[-1], epochs, seconds, best))
+                    self.on_epoch_end(len(state.history), seconds if uninterrupted else None)
+                if not state.finished() and self._stop_requested():
                     self._interrupt()
+            if not self.first:
+                return {}
             if not (self.out / LAST).exists():  # killed in the last epoch, between best.npz and last.npz
-                write_history(self.out, state.history)
-                self.save(LAST)
+                self.save_epoch(best=False)
             self.restore_best()
         if len(state.history) < epochs:
             self.log(f"stopped early: no better validation Jaccard in {self.settings.patience} epochs")
@@ -163,24 +182,40 @@ class Trainer:
             add_calibration(self.out / BEST, self.training, self.device)
         return write_report(self.out, self.validation, state.mean_mask, self.device)
 
+    def save_epoch(self, best: bool) -> None:
+        """Write the files at the end of an epoch."""
+        # last.npz is saved last: a run that is killed before that repeats the end of the epoch.
+        if best:
+            self.save(BEST)
+        write_history(self.out, self.state.history)
+        self.save(LAST)
+
     def train_epoch(self, bar: Any) -> float:
         """Run the remaining batches of the epoch; return the mean loss over all its images."""
         state = self.state
         bar.set_description(f"epoch {len(state.history) + 1}/{self.settings.epochs}")
         state.train_mode()
         state.batches_rng.bit_generator.state = state.random
-        for batch in self.feed.batches(start=state.batches_done):
+        start = state.batches_done
+        for batch in self.divided(self.feed.batches(start), self.feed.loader, start):
             self.train_step(batch)
             state.batches_done += 1
             if self.device == "cpu" or len(self.losses.unread) == STEPS_PER_READ:
                 bar.set_postfix(loss=f"{self.read_losses():.3f}", refresh=False)
-            if self.stop.requested:  # before the bar, because the terminal may be closed
+            if self._stop_requested():  # before the bar, because the terminal may be closed
                 self._interrupt()
-            bar.update(len(batch.names))
-            if time.monotonic() - self.last_save > SAVE_SECONDS:
+            bar.update(self.processes.images)
+            if self.first and time.monotonic() - self.last_save > SAVE_SECONDS and self._may_save():
                 self.save(LAST)
         self.read_losses()
         return state.loss_sum / len(self.training)
+
+    def divided(self, batches: Iterator[Batch], loader: DataLoader, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of a loader, from number `start` on, and tell `processes` the size of each."""
+        images, size = len(loader.dataset), loader.batch_size
+        for number, batch in enumerate(batches, start):
+            self.processes.divide(min(size, images - number * size))
+            yield batch
 
     def train_step(self, batch: Batch) -> None:
         """Update the weights once, with the gradient of one batch."""
@@ -195,7 +230,8 @@ class Trainer:
             self._without_graph(str(error))
             loss, gradient_norm = self.step(*arrays)
         state.schedule.step()
-        self.losses.append(Step(loss, gradient_norm, batch.names))
+        images = len(batch.names) if self.processes.size == 1 else self.processes.images
+        self.losses.append(Step(loss, gradient_norm, batch.names, images))
 
     def launches(
         self, images: Array, masks: Array, targets: Array | None = None
@@ -205,13 +241,16 @@ class Trainer:
         state.optimizer.zero_grad()  # first, because the step may need the gradients' memory
         _, loss = self.answer_and_loss(images, masks, targets)
         loss.backward()
+        batch_loss = loss.data
+        if self.processes.size > 1:
+            batch_loss = self.add_gradients(batch_loss)
         gradient_norm = clip_grad_norm(state.optimizer.parameters, self.settings.clip)
         state.update()
-        return loss.data, gradient_norm
+        return batch_loss, gradient_norm
 
     def new_step(self) -> Callable[..., tuple[Array, Array | float]]:
         """Return `launches`, or a function that captures and replays it as a graph."""
-        if self.device not in GPU or self.graph == "no":
+        if self.device not in GPU or self.graph == "no" or self.processes.size > 1:
             return self.launches
         return GraphedStep(self.launches, self.state.leaves(), self.device)
 
@@ -223,40 +262,48 @@ class Trainer:
         self.step = self.launches
 
     def forward(self, batch: Batch) -> tuple[Answer, Tensor]:
-        """Return the network's answer to a batch, and its loss."""
+        """Return the network's answer to a batch, and its loss; for a part of a batch, its share of it."""
         arrays = (batch.images, batch.masks, batch.targets)
         return self.answer_and_loss(*(a if a is None else to_device(a, self.device) for a in arrays))
 
     def answer_and_loss(self, images: Array, masks: Array, targets: Array | None) -> tuple[Answer, Tensor]:
-        """Return the network's answer to images on the device, and its loss."""
+        """Return the network's answer to images on the device, and its loss, or its share of a batch's."""
         answer = self.state.model.answer(Tensor(images))
-        return answer, self.objective(answer, Tensor(masks), None if targets is None else Tensor(targets))
+        wanted = None if targets is None else Tensor(targets)
+        return answer, self.objective(answer, Tensor(masks), wanted, shares=self._shares(wanted))
+
+    def _shares(self, targets: Tensor | None) -> Shares | None:
+        """Return the share of this process in the batch; None for a single process, which has all of it."""
+        if self.processes.size == 1:
+            return None
+        weight, own = self.processes.weight, 0.0
+        if targets is not None:
+            own = float(targets.data.sum()) if weight else 0.0
+        everyones = self.processes.total(own)
+        return Shares(weight, own / everyones if everyones else 0.0)
 
     def validate(self) -> dict[str, float]:
         """Return the mean loss and the mean scores of the validation images, at the training size."""
         self.state.model.eval()
-        counts, diagnoses, loss_sum = [], [], 0.0
         loader = DataLoader(
-            self.validation, self.settings.batch_size, collate=partial(collate, targets=self.targets)
+            self.validation,
+            self.settings.batch_size,
+            collate=partial(collate, targets=self.targets),
+            part=self.processes.part,
         )
-        batches, to_prefetch = tee(loader)
-        for batch, on_device in zip(batches, prefetched(to_prefetch, self.device), strict=True):
+        results, loss_sum, where = [], 0.0, f"epoch {len(self.state.history) + 1}"
+        for batch in self.divided(prefetched(loader, self.device), loader):
             with no_grad():
-                answer, loss = self.forward(on_device)
-            check_finite("validation loss", loss.item(), f"epoch {len(self.state.history) + 1}", batch.names)
-            loss_sum += loss.item() * len(batch.names)
-            if answer.outline is not None:
-                predicted = answer.outline.numpy() > 0.0  # a logit above 0 is a probability above 0.5
-                counts += [confusion(*pair) for pair in zip(predicted, batch.masks > 0.5, strict=True)]
-            if answer.diagnosis is not None:
-                diagnoses.append(answer.diagnosis.numpy())
+                answer, loss = self.forward(batch)
+            loss = self.processes.total(loss.item())  # of the whole batch
+            if not math.isfinite(loss):
+                names = chain.from_iterable(self._everyones(batch.names))
+                check_finite("validation loss", loss, where, list(names))
+            loss_sum += loss * self.processes.images
+            results.append(Validated.of(answer, batch.masks) if self.processes.weight else Validated())
+        log_weights = self.targets.log_weights(self.settings.balanced) if self.targets else None
         means = {"loss": loss_sum / len(self.validation)}
-        if counts:
-            means |= summarize(counts, np.random.default_rng(0))["mean"]
-        if diagnoses:
-            without_weights = Correction(log_weights=self.targets.log_weights(self.settings.balanced))
-            probabilities = without_weights(np.concatenate(diagnoses).astype(np.float64))
-            means["auc"] = mean_auc(probabilities, self.validation_labels)
+        means |= mean_scores(in_order(self.processes.collect(results)), log_weights, self.validation_labels)
         return {f"validation_{name}": value for name, value in means.items()}
 
     def read_losses(self) -> float:
@@ -264,7 +311,7 @@ class Trainer:
         state = self.state
         steps = self.losses.read(len(state.history) + 1, last_step=state.batches_done)
         for step in steps:
-            state.loss_sum += step.loss * len(step.images)
+            state.loss_sum += step.loss * step.images
         return steps[-1].loss if steps else 0.0
 
     def save(self, name: str) -> None:
@@ -289,12 +336,31 @@ class Trainer:
         """Run a few steps without saving anything; return the table of their cost."""
         self.step = self.launches  # a graph cannot be divided into operations
         self.state.train_mode()
-        epochs = (self.feed.batches() for _ in count())
+        epochs = (self.divided(self.feed.batches(), self.feed.loader) for _ in count())
         with tf32(self.settings.tf32, self.device):
             return cost.profile(self.train_step, chain.from_iterable(epochs))
 
+    @property
+    def first(self) -> bool:
+        """Whether this is process 0, which prints and writes files."""
+        return self.processes.rank == 0
+
+    def _stop_requested(self) -> bool:
+        """Return whether any process has received a signal to stop; the same answer in all processes."""
+        return self.processes.total(self.stop.requested) > 0
+
+    def _may_save(self) -> bool:
+        """Return whether saving needs no other process: an unread loss that is not finite would."""
+        return self.processes.size == 1 or not self.losses.unread
+
+    def _everyones(self, names: list[str]) -> list[list[str]]:
+        return self.processes.collect(names if self.processes.weight else [])
+
     def _interrupt(self) -> None:
-        self.save(LAST)
+        self.read_losses()
+        if self.first:
+            self.save(LAST)
+        self.processes.wait()  # until it is saved
         raise Interrupted(
             f"stopped after {len(self.state.history)} epochs and {self.state.batches_done} of "
             f"{len(self.feed.loader)} batches; all progress is saved; resume with: "

@@ -55,22 +55,30 @@ class Norm(NamedTuple):
     relu: bool
 
 
+# dg and db of one process's share of a batch -> dg and db of the whole batch, and its m = N H W
+Sums = Callable[[Array, Array], tuple[Array, Array, int]]
+
+
 class FusedPasses:
     """Both passes of BatchNorm and BatchNormInference, built from three functions of each device."""
 
     moments: Callable  # x -> mean, var
     normalise: Callable  # x, norm -> y
-    gradients: Callable  # dy, x, norm, training -> dx, dg, db
+    gradients: Callable  # dy, x, norm, sums -> dx, dg, db
 
     def forward(self, x: Array, weight: Array, bias: Array) -> Array:
         self.x = contiguous(x)
         if self.training:
-            self.mean, self.var = self.moments(self.x)
+            self.mean, self.var = self.statistics(self.x)
         self.norm = Norm(weight, bias, self.mean, self.var, self.eps, self.relu)
         return self.normalise(self.x, self.norm)
 
     def backward(self, dy: Array) -> tuple[Array, Array, Array]:
-        return self.gradients(contiguous(dy), self.x, self.norm, self.training)
+        return self.gradients(contiguous(dy), self.x, self.norm, self.sums if self.training else None)
+
+    def sums(self, dg: Array, db: Array) -> tuple[Array, Array, int]:
+        """Return dg and db of the whole batch and m, on which dx depends in training."""
+        return *self.of_whole_batch(dg, db), self.m
 
 
 def has_several_values(shape: tuple[int, ...], groups: int) -> bool:

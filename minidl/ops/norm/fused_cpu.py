@@ -8,7 +8,7 @@ from minidl.allocator import short_buffers
 from minidl.backend import CPU, Array
 from minidl.implementation import implements
 from minidl.ops.norm.batch import BatchNorm, BatchNormInference
-from minidl.ops.norm.fused import FusedPasses, Norm
+from minidl.ops.norm.fused import FusedPasses, Norm, Sums
 from minidl.ops.norm.row_passes import (
     as_rows,
     gradient_sums,
@@ -53,18 +53,19 @@ def normalise(x: Array, norm: Norm) -> Array:
 
 
 @short_buffers()
-def gradients(dy: Array, x: Array, norm: Norm, training: bool) -> tuple[Array, Array, Array]:
-    """Return dx (N, C, H, W), dg and db (C,); in training the statistics depend on x."""
-    (N, C), m, (r, a) = x.shape[:2], x.size // x.shape[1], scale(norm)
+def gradients(dy: Array, x: Array, norm: Norm, sums: Sums | None) -> tuple[Array, Array, Array]:
+    """Return dx (N, C, H, W), dg and db (C,); in training the statistics depend on x, through `sums`."""
+    (N, C), (r, a) = x.shape[:2], scale(norm)
     dx = np.empty(x.shape, x.dtype)
     x_rows, dx_rows = as_rows(x), as_rows(dx)
     parameters = *line(norm, N), np.tile(norm.mean, N)
     dz, dg, db = gradient_sums(as_rows(dy), x_rows, dx_rows, *parameters, norm.relu)
     dg, db = over_images(dg, C) * r, over_images(db, C)
     rest = ()
-    if training:
-        B = -a * r * dg / m
-        rest = np.tile(B, N), np.tile(-a * db / m - B * norm.mean, N)
+    if sums:
+        all_dg, all_db, m = sums(dg, db)
+        B = -a * r * all_dg / m
+        rest = np.tile(B, N), np.tile(-a * all_db / m - B * norm.mean, N)
     write_input_gradient(dx_rows, dz, np.tile(a, N), x_rows, *rest)
     return dx, dg, db
 

@@ -6,10 +6,12 @@ over its pixels, then one block per channel sums over the blocks.
 
 from __future__ import annotations
 
+import math
+
 from minidl.backend import GPU, THREADS, Array, Kernels, array_module, cover
 from minidl.implementation import implements
 from minidl.ops.norm.batch import BatchNorm, BatchNormInference
-from minidl.ops.norm.fused import FusedPasses, Norm
+from minidl.ops.norm.fused import FusedPasses, Norm, Sums
 
 kernels = Kernels(__file__)
 
@@ -41,15 +43,16 @@ def normalise(x: Array, norm: Norm) -> Array:
     return y
 
 
-def gradients(dy: Array, x: Array, norm: Norm, training: bool) -> tuple[Array, Array, Array]:
-    """Return dx (N, C, H, W), dg and db (C,)."""
+def gradients(dy: Array, x: Array, norm: Norm, sums: Sums | None) -> tuple[Array, Array, Array]:
+    """Return dx (N, C, H, W), dg and db (C,); in training the statistics depend on x, through `sums`."""
     xp, (grid, block), (N, C, HW) = array_module(x), shares(x), sizes(x)
-    sums, dg, db = xp.empty((2, C, grid[0]), x.dtype), xp.empty(C, x.dtype), xp.empty(C, x.dtype)
+    partial, dg, db = xp.empty((2, C, grid[0]), x.dtype), xp.empty(C, x.dtype), xp.empty(C, x.dtype)
     dx = xp.empty_like(x)
-    share = 1.0 / (N * HW) if training else 0.0  # the weight of one pixel in a mean over the channel
-    kernels.launch("gradient_sums", grid, block, dy, x, *norm, sums, N, C, HW)
-    kernels.launch("gradient_totals", (C,), block, sums, dg, db, grid[0], C)
-    kernels.launch("input_gradient", grid, block, dy, x, *norm, dg, db, dx, share, N, C, HW)
+    kernels.launch("gradient_sums", grid, block, dy, x, *norm, partial, N, C, HW)
+    kernels.launch("gradient_totals", (C,), block, partial, dg, db, grid[0], C)
+    all_dg, all_db, m = sums(dg, db) if sums else (dg, db, math.inf)
+    share = 1.0 / m  # the weight of one pixel in a mean over the channel; 0 in evaluation
+    kernels.launch("input_gradient", grid, block, dy, x, *norm, all_dg, all_db, dx, share, N, C, HW)
     return dx, dg, db
 
 

@@ -25,6 +25,7 @@ class TestParsed:
             "conv": "auto",
             "threads": 1,
             "graph": "auto",
+            "processes": None,
             "cache": None,
             "feed": "auto",
             "out": None,
@@ -41,6 +42,10 @@ class TestParsed:
         assert (options.data, options.size, options.widths, options.steps) == ("DIR", 128, (8, 16, 32, 64), 2)
         assert (options.epochs, options.batch_size, options.lr, options.seed) == (3, 8, 1e-3, 0)
         assert (options.device, options.out, options.resume) == ("cpu", Path("runs/NAME"), True)
+
+    def test_the_number_of_processes(self):
+        assert parse("train --processes 2").processes == 2
+        assert parse("train --processes auto").processes == "auto"
 
     def test_labels_go_with_data(self):
         for command in ("train", "compare variants --out DIR", "evaluate"):
@@ -162,6 +167,7 @@ class TestRefused:
             ("train --seed -1", "--seed"),
             ("train --threads 0", "--threads: must be a whole number from 1 to 64"),
             ("train --threads 1000", "--threads"),
+            ("train --processes 0", "--processes: must be a whole number from 1 to 1024"),
             (
                 "train --model u-net",
                 "--model: must be one of unet, resunet, recurrent-unet, r2unet, attention",

@@ -13,13 +13,20 @@ def filled(*steps: tuple[float, float]) -> LossLog:
     """Return a log with steps of the given losses and gradient norms."""
     log = LossLog()
     for number, (loss, gradient_norm) in enumerate(steps):
-        log.append(Step(np.float32(loss), gradient_norm, [f"image {number}"]))
+        log.append(Step(np.float32(loss), gradient_norm, [f"image {number}"], 1))
     return log
+
+
+def test_the_images_of_all_processes_are_reported():
+    log = LossLog(lambda names: ["image of process 0", *names])
+    log.append(Step(math.nan, 1.0, ["mine"], 2))
+    with pytest.raises(InputError, match="the loss is nan in epoch 1, step 1, on image of process 0, mine;"):
+        log.read(epoch=1, last_step=1)
 
 
 def test_reading_returns_the_steps_in_order_and_empties_the_log():
     log = filled((0.5, 2.0), (0.25, 1.0))
-    assert log.read(epoch=1, last_step=2) == [(0.5, 2.0, ["image 0"]), (0.25, 1.0, ["image 1"])]
+    assert log.read(epoch=1, last_step=2) == [(0.5, 2.0, ["image 0"], 1), (0.25, 1.0, ["image 1"], 1)]
     assert log.unread == [] == log.read(epoch=1, last_step=2)
 
 

@@ -44,8 +44,8 @@ class TestStep:
     def test_leaves_its_loss_on_the_device(self, new_trainer, tmp_path, device):
         run = new_trainer(tmp_path, device=device)
         run.train_step(next(run.feed.batches()))
-        loss, gradient_norm, names = run.losses.unread[0]
-        assert device_of(loss) == device and len(names) == 4
+        loss, gradient_norm, names, images = run.losses.unread[0]
+        assert device_of(loss) == device and len(names) == images == 4
         assert device == "cpu" or device_of(gradient_norm) == device
 
     def test_refuses_images_of_another_dtype_in_one_sentence(self, new_trainer, tmp_path, device):
