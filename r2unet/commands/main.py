@@ -33,7 +33,7 @@ from minidl.backend import DeviceError, TooLargeError
 from minidl.ops.conv import convolution
 from minidl.threads import set_threads
 from r2unet import __version__
-from r2unet.commands import compare, evaluate, explain, export, predict, score, summary, train
+from r2unet.commands import compare, evaluate, explain, export, predict, report, score, summary, train
 from r2unet.commands.messages import DISCLAIMER, print_error
 from r2unet.commands.options import Parser
 from r2unet.errors import InputError
@@ -42,6 +42,7 @@ COMMANDS = {
     "train": train,
     "compare": compare,
     "evaluate": evaluate,
+    "report": report,
     "predict": predict,
     "score": score,
     "explain": explain,
