@@ -2,7 +2,9 @@
 # make test        create the environment, install, and run the whole test suite, on all cores
 # make lint        check style and formatting
 # make gradcheck   check every derivative against finite differences
+# make docs        build the site of the chapters and the API reference in build/site
 # make clean       remove the environment
+# make notebook    write docs/annotated-r2unet.ipynb, the chapters as one Jupyter notebook
 #
 # make gpu-check            on a CUDA GPU: tests, gradients, training and speed; uses the installed packages
 # make gpu-check OUT=dir    write the results to dir instead of docs/gpu
@@ -10,7 +12,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: train test lint gradcheck gpu-check clean
+.PHONY: train test lint gradcheck docs notebook gpu-check clean
 
 train: .venv/installed
 	$(BIN)/r2unet train --size 64 --images 360 --epochs 6 --lr 3e-3 --augment 0.25 --out runs/generated --resume
@@ -24,6 +26,12 @@ lint: .venv/installed-test
 
 gradcheck: .venv/installed
 	$(BIN)/python -m minidl.gradcheck
+
+docs: .venv/installed-docs
+	$(BIN)/python docs/site/build.py --out build/site
+
+notebook: .venv/installed
+	$(BIN)/python docs/site/notebook.py
 
 gpu-check:
 	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu_check --out $(or $(OUT),docs/gpu)
@@ -41,4 +49,8 @@ clean:
 
 .venv/installed-test: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@ .venv/installed
+
+.venv/installed-docs: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	touch $@ .venv/installed

@@ -34,7 +34,7 @@ from minidl.ops.conv import convolution
 from minidl.parallel import ParallelError
 from minidl.threads import set_threads
 from r2unet import __version__
-from r2unet.commands import compare, evaluate, explain, export, predict, score, summary, train
+from r2unet.commands import compare, evaluate, explain, export, predict, report, score, summary, train
 from r2unet.commands.messages import DISCLAIMER, print_error
 from r2unet.commands.options import Parser
 from r2unet.commands.workers import ignore_warnings_of_pillow
@@ -44,6 +44,7 @@ COMMANDS = {
     "train": train,
     "compare": compare,
     "evaluate": evaluate,
+    "report": report,
     "predict": predict,
     "score": score,
     "explain": explain,

@@ -166,12 +166,21 @@ def collect(out: Path, plan: Plan, scores: str = FINISHED, modes: str | None = N
             interval = bootstrap_interval(_by_image([run.jaccards for run in runs], same_images), _rng())
             difference = compare_runs(runs, first_runs, same_images) if first_runs else None
             first_runs = first_runs or runs
-        findings.append(Finding(row, _parameters(row.settings), runs, interval, difference))
+        findings.append(Finding(row, count_parameters(row.settings), runs, interval, difference))
     return findings
 
 
-def read_run(folder: Path, seed: int, scores: str = FINISHED, modes: str | None = None) -> Run:
-    """Read the files of a finished run. Raises InputError for an invalid file."""
+def read_run(
+    folder: Path,
+    seed: int,
+    scores: str = FINISHED,
+    modes: str | None = None,
+    again: str = "run the command again",
+) -> Run:
+    """Read the files of a finished run. Raises InputError for an invalid file.
+
+    `again` says how a deleted file is written again.
+    """
     path = folder / scores
     try:
         report = read_report(path)
@@ -187,8 +196,7 @@ def read_run(folder: Path, seed: int, scores: str = FINISHED, modes: str | None 
             run.jaccards  # noqa: B018
     except (OSError, *CONTENT_ERRORS) as error:
         raise InputError(
-            f"{path}: is invalid ({short_reason(error)}); delete {folder / FINISHED} and run the command "
-            "again"
+            f"{path}: is invalid ({short_reason(error)}); delete {folder / FINISHED} and {again}"
         ) from None
     return run
 
@@ -261,8 +269,8 @@ def _by_image(by_seed: list[dict[str, float]], same_images: bool) -> np.ndarray:
     return values.mean(axis=0) if same_images else values.ravel()
 
 
-def _parameters(settings: Settings) -> int:
-    """Count the parameters of a row's network, without memory for them."""
+def count_parameters(settings: Settings) -> int:
+    """Count the parameters of the network that the settings describe, without memory for them."""
     with shapes_only():
         return sum(p.data.size for p in new_model(settings, np.random.default_rng(0)).parameters())
 

@@ -34,14 +34,15 @@ from r2unet.errors import InputError
 from r2unet.files import write_text
 from r2unet.scores import evaluate
 from r2unet.scores.compare_modes import compare_modes
-from r2unet.scores.overlays import OverlayRow, shrink
-from r2unet.scores.predictions import predict_originals, predict_samples
+from r2unet.scores.overlays import OverlayRow
+from r2unet.scores.predictions import predict_originals
 from r2unet.scores.ranking import best_to_worst
 from r2unet.study import plots
 from r2unet.study.diagnosis_findings import diagnosed
 from r2unet.study.findings import Finding, Run, baselines, collect
 from r2unet.study.plan import FINISHED, Plan
 from r2unet.study.results import as_json
+from r2unet.study.run_pictures import overlay_rows
 from r2unet.study.tables import as_csv, as_markdown
 from r2unet.study.train_study import Resources
 from r2unet.training.checkpoints import load_model
@@ -144,26 +145,9 @@ def _overlays(
         return {}
     names = best_to_worst(by_seed[0][common[0]].jaccards, images)
     return {
-        finding.row.label: _overlay_rows(runs[common[0]], names, plan, resources)
+        finding.row.label: overlay_rows(runs[common[0]], names, plan.shared.data, resources.device)
         for finding, runs in zip(findings, by_seed, strict=True)
     }
-
-
-def _overlay_rows(run: Run, names: list[str], plan: Plan, resources: Resources) -> list[OverlayRow]:
-    """Predict the validation images with these names, at the original size."""
-    model, settings, _ = load_model(run.folder / BEST)
-    model.to(resources.device)
-    if plan.shared.data is None:
-        lesions = [sample for sample in load_datasets(settings)[1] if sample.name in names]
-        predictions = predict_samples(model, lesions, settings.batch_size, resources.device)
-    else:
-        pairs = [pair for pair in find_files(_with_paths(settings, plan), "validation") if pair.name in names]
-        predictions = predict_originals(model, pairs, settings.size, resources.device)
-    rows = {
-        s.name: shrink(OverlayRow(s.image, s.mask, probability, s.name, run.jaccards[s.name]))
-        for s, probability in predictions
-    }
-    return [rows[name] for name in names]
 
 
 def factor_panels(plan: Plan, findings: list[Finding]) -> dict[str, list[plots.Point]]:

@@ -187,3 +187,16 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def as_options(settings: Settings) -> list[str]:
+    """Return the options of `r2unet train` that give these settings, without those that are the default."""
+    words = []
+    for field in dataclasses.fields(Settings):
+        value = getattr(settings, field.name)
+        if value != field.default:
+            text = as_text(value)
+            # argparse takes a value that starts with "-" for an option, unless it is joined to its own
+            option = flag(field.name)
+            words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return words

@@ -145,7 +145,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         "line, words",
         [
-            ("", "train|compare|evaluate|predict|score|explain|export|summary"),
+            ("", "train|compare|evaluate|report|predict|score|explain|export|summary"),
             ("trian", "trian"),
             ("train --batchsize 8", "--batchsize"),
             ("train --size big", "--size: must be a whole number from 1 to 4096, got 'big'"),

@@ -5,9 +5,11 @@ import inspect
 
 import pytest
 
+from r2unet.commands.main import build_parser
+from r2unet.commands.options import settings_given
 from r2unet.network import model
 from r2unet.network.model import RECURRENCE, UShape
-from r2unet.training.settings import CHOICES, LIMITS, Settings, as_text, flag
+from r2unet.training.settings import CHOICES, LIMITS, Settings, as_options, as_text, flag
 from tests.r2unet.refusal import refusal
 
 
@@ -112,3 +114,12 @@ def test_group_norm_accepts_one_value_per_channel():
 def test_values_are_written_as_on_the_command_line():
     values = [(8, 16), True, False, "concat", 3, 1e-3]
     assert [as_text(v) for v in values] == ["8,16", "yes", "no", "concat", "3", "0.001"]
+
+
+def test_as_options_are_the_options_of_train_without_the_defaults():
+    assert as_options(Settings()) == []
+    settings = Settings(data="-odd", widths=(2, 4), share_weights=False, lr=1e-4)
+    words = as_options(settings)
+    assert words == ["--data=-odd", "--widths", "2,4", "--share-weights", "no", "--lr", "0.0001"]
+    options = build_parser().parse_args(["train", *words])
+    assert Settings(**settings_given(options)) == settings

@@ -1,0 +1,153 @@
+"""Outlines of several runs on the same images, from the best to the worst, with a slider between the runs.
+
+An image is embedded once, as JPEG. The outlines are vector graphics above it, one layer for each run, and the
+slider decides which parts of which layers are visible: at 1.3 the left 30 % of the image show run 2 and the
+rest shows run 1 (`run_page.js`). So a page with many runs is hardly larger than with one.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from r2unet.data.classes import CLASSES
+from r2unet.data.folders import find_pairs
+from r2unet.diagnosis.plots import readable
+from r2unet.errors import InputError
+from r2unet.figures import new_figure
+from r2unet.scores.overlays import OverlayRow, shrink
+from r2unet.scores.predictions import predict_originals, predict_samples
+from r2unet.scores.ranking import best_to_worst
+from r2unet.study.findings import Run
+from r2unet.study.run_charts import sample, text
+from r2unet.study.run_comparison import ComparedRun
+from r2unet.training.checkpoints import load_model
+from r2unet.training.run_folder import BEST, load_datasets
+
+
+def overlay_rows(run: Run, names: Sequence[str], data: str | None, device: str) -> list[OverlayRow]:
+    """Predict the validation images with these names, at the original size, with the Jaccard of the report.
+
+    `data` is the folder of the images, None for generated lesions. Raises InputError if an image is missing.
+    """
+    model, settings, _ = load_model(run.folder / BEST)
+    model.to(device)
+    if data is None:
+        lesions = load_datasets(dataclasses.replace(settings, data=None, labels=None))[1]
+        chosen = [sample for sample in lesions if sample.name in names]
+        predictions = predict_samples(model, chosen, settings.batch_size, device)
+    else:
+        pairs = [pair for pair in find_pairs(data, "validation") if pair.name in names]
+        predictions = predict_originals(model, pairs, settings.size, device)
+    rows = {
+        s.name: shrink(OverlayRow(s.image, s.mask, probability, s.name, run.jaccards[s.name]))
+        for s, probability in predictions
+    }
+    if missing := [name for name in names if name not in rows]:
+        raise InputError(
+            f"--data {data}: has no validation image {missing[0]}, on which {run.folder} was scored"
+        )
+    return [rows[name] for name in names]
+
+
+def gallery(runs: Sequence[ComparedRun], count: int, data: str | None, device: str) -> str:
+    """Draw `count` images with the outlines of these runs, which were scored on the same images.
+
+    The images are at equal distances of rank, by the Jaccard of the first run. `data` is where the images are
+    now; without it they are where the run found them.
+    """
+    names = best_to_worst(runs[0].run.jaccards, count)
+    columns = []
+    for each in runs:
+        try:
+            folder = each.settings.data and (data or each.settings.data)
+            columns.append(overlay_rows(each.run, names, folder, device))
+        except InputError as error:
+            remedy = "" if data else "; if the images have moved, give --data DIR, or omit them: --pictures 0"
+            raise InputError(f"{error}{remedy}") from None
+    figures = [_figure(runs, rows) for rows in zip(*columns, strict=True)]
+    return f'<div class="gallery">{_slider(runs)}<div class="grid">{"".join(figures)}</div></div>'
+
+
+def _slider(runs: Sequence[ComparedRun]) -> str:
+    """Return the slider and a button for each run; nothing for a single run. Both need JavaScript."""
+    if len(runs) == 1:
+        return ""
+    buttons = "".join(
+        f'<button type="button" value="{i}">{sample(each.number)} {text(each.label)}</button>'
+        for i, each in enumerate(runs)
+    )
+    return (
+        '<div class="slider"><label>From one run to the next: '
+        f'<input type="range" min="0" max="{len(runs) - 1}" step="0.02" value="0.5"></label>'
+        f'<div class="buttons">{buttons}</div></div>'
+    )
+
+
+def _figure(runs: Sequence[ComparedRun], rows: Sequence[OverlayRow]) -> str:
+    """Return one image with the truth, the outline of each run, and their Jaccards."""
+    first = rows[0]
+    height, width = first.image.shape[:2]
+    layers = "".join(
+        f'<svg class="layer" viewBox="0 0 {width} {height}" aria-hidden="true">'
+        f'<path class="prediction" d="{contour(row.probability)}"/></svg>'
+        for row in rows
+    )
+    scores = "".join(
+        f"<li>{sample(each.number)} {text(each.label)}: {row.jaccard:.2f}{_answer(each, row.name)}</li>"
+        for each, row in zip(runs, rows, strict=True)
+    )
+    alternative = f"{first.name} with its true and its predicted outline"
+    return (
+        f'<figure class="overlay"><div class="stack">'
+        f'<img src="{embedded(first.image)}" width="{width}" height="{height}" alt="{text(alternative)}">'
+        f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">'
+        f'<path class="truth" d="{contour(first.truth)}"/></svg>{layers}<div class="edge"></div></div>'
+        f"<figcaption>{text(first.name)}{_true_class(runs, first.name)}<ul>{scores}</ul></figcaption>"
+        "</figure>"
+    )
+
+
+def _true_class(runs: Sequence[ComparedRun], name: str) -> str:
+    """Return the true diagnosis of an image, if a run was scored on it."""
+    for each in runs:
+        if entry := (each.run.diagnosis or {}).get("by_image", {}).get(name):
+            return f": {text(readable(entry['class']))}"
+    return ""
+
+
+def _answer(each: ComparedRun, name: str) -> str:
+    """Return the most probable class that a run gave an image, if it gave any."""
+    entry = (each.run.diagnosis or {}).get("by_image", {}).get(name)
+    if not entry:
+        return ""
+    best = int(np.argmax(entry["probabilities"]))
+    answer = readable(CLASSES[each.settings.classes][best])
+    return f", {text(answer)} {entry['probabilities'][best]:.0%}"
+
+
+def contour(values: np.ndarray) -> str:
+    """Return the lines where `values` (H, W) cross 1/2, as an SVG path in pixels from the upper left corner.
+
+    Outside of the image the values count as 0, so a lesion that is cut off has a closed outline.
+    """
+    padded = np.pad(np.asarray(values, dtype=np.float64), 1)  # (H, W) -> (H + 2, W + 2)
+    if padded.max() <= 0.5:
+        return ""
+    axes = new_figure(1, 1).add_subplot()
+    (lines,) = axes.contour(padded, levels=[0.5]).allsegs
+    # Pixel (0, 0) has its middle at (0.5, 0.5) of the picture and is at (1, 1) of the padded array.
+    return "".join("M" + "L".join(f"{x - 0.5:.1f} {y - 0.5:.1f}" for x, y in line) + "Z" for line in lines)
+
+
+def embedded(image: np.ndarray) -> str:
+    """Return an image (H, W, 3) uint8 as the address of a JPEG that contains all of it."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
