@@ -2,6 +2,7 @@
 # make test        create the environment, install, and run the whole test suite
 # make lint        check style and formatting
 # make gradcheck   check every derivative against finite differences
+# make assault SECONDS=3600 SEED=0    attack the program with damaged files, kills and second processes
 # make clean       remove the environment
 #
 # make gpu-check            on a CUDA GPU: tests, gradients, training and speed; uses the installed packages
@@ -10,7 +11,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: train test lint gradcheck gpu-check clean
+.PHONY: train test lint gradcheck assault gpu-check clean
 
 train: .venv/installed
 	$(BIN)/r2unet train --size 64 --images 360 --epochs 6 --lr 3e-3 --augment 0.25 --out runs/generated --resume
@@ -24,6 +25,9 @@ lint: .venv/installed-test
 
 gradcheck: .venv/installed
 	$(BIN)/python -m minidl.gradcheck
+
+assault: .venv/installed-test
+	$(BIN)/python -m tests.assault --seconds $(or $(SECONDS),600) --seed $(or $(SEED),0)
 
 gpu-check:
 	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu_check --out $(or $(OUT),docs/gpu)
