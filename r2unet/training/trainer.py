@@ -106,7 +106,8 @@ class Trainer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Resume from the content of a checkpoint. Raises InputError if it belongs to another run."""
-        self.state.load_state_dict(state, self.out / LAST)
+        newest = next((name for name in (LAST, BEST) if (self.out / name).exists()), LAST)
+        self.state.load_state_dict(state, self.out / newest)
 
     def run(self) -> dict[str, Any]:
         """Train to the last epoch and return the report on the best one. Raises Interrupted on Ctrl-C."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from r2unet.data.images import FORMATS
 from tests.assault import mutations
-from tests.assault.honest import DATA, NETWORKS, STUDY
+from tests.assault.honest import DATA, NETWORKS, OUTLINE, STUDY
 from tests.assault.jail import Outcome
 from tests.assault.mutations import NUMBERS, TEXTS, VALUES, Rng, Values, damage
 from tests.assault.trial import Files, Trial
@@ -225,7 +225,7 @@ def resumed(a: Attacks, folder: Path) -> Trial:
         path.write_bytes(damage(content, a.rng, content[::-1])[0])
         kept = ("best.npz", "history.csv", "report.json")
         expected = {f"outline/{name}": (folder / "outline" / name).read_bytes() for name in kept}
-    words = ["train", "--resume", "--out=outline"]
+    words = ["train", "--resume", "--out=outline", *OUTLINE]  # other settings would start long work
     return Trial(
         "resume", "checkpoints", folder, words, 1, expected, may_change=("outline/",), decoded=lambda: len(content)
     )

@@ -98,7 +98,7 @@ def wait_for(pid: int) -> int | None:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             return None
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def _run_until_death(calls: Sequence[Call], captured: Path) -> list[Outcome]:
