@@ -71,9 +71,7 @@ def _train(options: argparse.Namespace, out: Path) -> int:
     from r2unet.training.interruption import Interrupted
     from r2unet.training.trainer import Trainer
 
-    settings, state = start_or_resume(
-        out, settings_given(options), options.resume, write=not options.profile
-    )
+    settings, state = start_or_resume(out, settings_given(options), options.resume, write=not options.profile)
     device = resolve_device(options.device)
     if options.cache:
         check_writable("--cache", options.cache)

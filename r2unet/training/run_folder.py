@@ -37,6 +37,7 @@ from r2unet.training.checkpoints import check_network, checkpoint_errors, read_s
 from r2unet.training.settings import Settings, as_text, flag
 
 LAST, BEST = "last.npz", "best.npz"
+HISTORY, REPORT = "history.csv", "report.json"
 PATHS = ("data", "labels")  # the files may have moved since a run was started
 RESUME_MAY_CHANGE = (*PATHS, "checkpoint_blocks")  # and memory may be short
 TRAINING_PER_VALIDATION = 5  # generated lesions for training per generated lesion for validation
@@ -160,7 +161,7 @@ def _read_run(path: Path) -> tuple[Settings, dict[str, Any]]:
 
 
 def _read_instead(out: Path, fault: str) -> tuple[Settings, dict[str, Any]]:
-    """Read best.npz, because last.npz has a fault. Raises InputError if that is not damage, or if both are."""
+    """Read best.npz instead of a damaged last.npz. Raises InputError if it is not damaged, or if both are."""
     try:
         open_input(out / LAST).close()
     except OSError:  # no permission, or not a regular file: the content may be in order

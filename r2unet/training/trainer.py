@@ -46,7 +46,7 @@ from r2unet.training.calibrate import add_calibration
 from r2unet.training.interruption import Interrupted, StopSignal
 from r2unet.training.loss_log import LossLog, Step, check_finite
 from r2unet.training.reporting import epoch_line, progress_bar, write_history, write_report
-from r2unet.training.run_folder import BEST, LAST, KeptFile
+from r2unet.training.run_folder import BEST, HISTORY, LAST, KeptFile
 from r2unet.training.settings import Settings, new_objective
 from r2unet.training.state import TrainingState
 
@@ -133,7 +133,8 @@ class Trainer:
                 self.on_epoch_end(len(state.history), seconds if uninterrupted else None)
                 if self.stop.requested and not state.finished():
                     self._interrupt()
-            if not (self.out / LAST).exists():  # killed in the last epoch, between best.npz and last.npz
+            # Killed in the last epoch, between best.npz and last.npz; or deleted because it was damaged.
+            if not all((self.out / name).exists() for name in (LAST, HISTORY)):
                 write_history(self.out, state.history)
                 self.save(LAST)
             self.restore_best()

@@ -1,8 +1,8 @@
 """`make assault`, or `python -m tests.assault --seconds 3600 --seed 0 --out runs/assault`.
 
-Attacks this program for a time with damaged files, odd options, kills and second processes, and prints a table
-of counts. Every failing input is kept in a folder of its own below --out, and its FAILURE.txt has the command
-that repeats it. The exit code is 1 if anything failed. It needs Linux.
+Attacks this program for a time with damaged files, odd options, kills and second processes, and prints a
+table of counts. Every failing input is kept in a folder of its own below --out, and its FAILURE.txt has the
+command that repeats it. The exit code is 1 if anything failed. It needs Linux.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ matplotlib.use("Agg")
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.assault", description=__doc__.split("\n\n")[1])
-    parser.add_argument("--seconds", type=float, default=600.0, help="how long to attack (default %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=600.0, help="how long to attack (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of all random choices")
     parser.add_argument("--out", type=Path, default=Path("runs/assault"), help="folder of the results")
     options = parser.parse_args()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +165,9 @@ def masks(a: Attacks, folder: Path) -> Trial:
     expected = None
     if not resealed:
         names = ("masks", "predictions")
-        a.honest.joinpath("predictions").exists() or shutil.copytree(a.honest / "masks", a.honest / "predictions")
+        a.honest.joinpath("predictions").exists() or shutil.copytree(
+            a.honest / "masks", a.honest / "predictions"
+        )
         expected = a.results(words, names, folder.with_name("honest-masks"))
     return Trial(
         "masks", "images", folder, words, 1, expected, decoded=lambda: decoded_size(path), writes="out"
@@ -180,7 +181,7 @@ def data_images(a: Attacks, folder: Path) -> Trial:
     content = path.read_bytes()
     damaged, how = damage(content, a.rng, content[::-1])
     path.write_bytes(damaged)
-    words = "evaluate --data=data --split=all --checkpoint=both.npz --json=out.json".split()
+    words = ["evaluate", "--data=data", "--split=all", "--checkpoint=both.npz", "--json=out.json"]
     expected = None
     if how == "cut" or path.suffix == ".png":
         expected = a.results(words, ("data", "both.npz"), folder.with_name("honest-data"))
@@ -209,9 +210,7 @@ def checkpoints(a: Attacks, folder: Path) -> Trial:
         names = (name, "pictures/png0-rgb.png")
         expected = a.results(words, names, folder.with_name("honest-checkpoint"))
     (folder / name).write_bytes(damaged)
-    return Trial(
-        "checkpoints", "checkpoints", folder, words, 1, expected, decoded=lambda: len(content)
-    )
+    return Trial("checkpoints", "checkpoints", folder, words, 1, expected, decoded=lambda: len(content))
 
 
 def resumed(a: Attacks, folder: Path) -> Trial:
@@ -227,7 +226,14 @@ def resumed(a: Attacks, folder: Path) -> Trial:
         expected = {f"outline/{name}": (folder / "outline" / name).read_bytes() for name in kept}
     words = ["train", "--resume", "--out=outline", *OUTLINE]  # other settings would start long work
     return Trial(
-        "resume", "checkpoints", folder, words, 1, expected, may_change=("outline/",), decoded=lambda: len(content)
+        "resume",
+        "checkpoints",
+        folder,
+        words,
+        1,
+        expected,
+        may_change=("outline/",),
+        decoded=lambda: len(content),
     )
 
 
@@ -318,9 +324,7 @@ def caches(a: Attacks, folder: Path) -> Trial:
         return 0
 
     expected = {f"cache/{path.name}": content}
-    return Trial(
-        "caches", "others", folder, ["(LesionImages)"], 1, expected, ("cache/",), run=run
-    )
+    return Trial("caches", "others", folder, ["(LesionImages)"], 1, expected, ("cache/",), run=run)
 
 
 def studies(a: Attacks, folder: Path) -> Trial:
@@ -343,11 +347,35 @@ def studies(a: Attacks, folder: Path) -> Trial:
     )
 
 
+def checks(a: Attacks, folder: Path) -> Trial:
+    """Check a damaged file of any kind with `r2unet check`."""
+    other = a.one_of("checkpoints", "pytorch", "studies", "resumed", "masks", "caches")
+    prepared = {"checkpoints": checkpoints, "pytorch": pytorch, "studies": studies, "resumed": resumed}
+    prepared |= {"masks": masks, "caches": caches}
+    trial = prepared[other](a, folder)
+    names = [path.name for path in sorted(folder.iterdir())]
+    sealed = other not in ("studies", "masks") and trial.expected is not None
+
+    def check(trial: Trial, outcome: Outcome, new: Files) -> str:
+        return "damage is called whole" if sealed and outcome.code == 0 and _matters(trial, a) else ""
+
+    return Trial("checks", "others", folder, ["check", *names], decoded=trial.decoded, check=check)
+
+
+def _matters(trial: Trial, a: Attacks) -> bool:
+    """Return whether damage changed the content of a .npz file, and not only its unused bytes."""
+    for name, content in trial.before.items():
+        honest = a.honest / name
+        if honest.suffix == ".npz" and honest.read_bytes() != content:
+            return mutations.npz_arrays(content) != mutations.npz_arrays(honest.read_bytes())
+    return False
+
+
 # Not files at all
 
 
 def special_files(a: Attacks, folder: Path) -> Trial:
-    """Give a pipe, a device, a folder, a loop of links, an empty or a missing file as an input or an output."""
+    """Give a pipe, a device, a folder, a loop of links, an empty or a missing file as an input."""
     a.copy(folder, "both.npz", "pictures/png0-rgb.png", "U_Net.npz", "truth.csv", "masks")
     odd = a.one_of("pipe", "zero", "null", "folder", "loop", "empty", "missing", "dangling", "closed", "text")
     name = a.one_of("odd", "odd.png", "odd.npz", "odd.safetensors", "odd.csv", "odd.json")
@@ -376,20 +404,4 @@ def special_files(a: Attacks, folder: Path) -> Trial:
         ["compare", "own", f"--out={name}", "--only-report"],
         ["train", "--size=16", f"--from={name}", "--widths=2,4", "--images=4", "--out=out"],
     ][words]
-    return Trial(f"special files", "others", folder, words, partial=False)
-
-
-FILES: dict[Callable[[Attacks, Path], Trial], float] = {
-    pictures: 1.0,
-    masks: 1.0,
-    data_images: 0.3,
-    checkpoints: 4.0,
-    resumed: 1.0,
-    pytorch: 2.0,
-    labels: 1.0,
-    challenge_tables: 2.0,
-    metadata: 1.0,
-    caches: 1.0,
-    studies: 1.0,
-    special_files: 1.0,
-}
+    return Trial("special files", "others", folder, words, partial=False)

@@ -1,23 +1,26 @@
-"""The undamaged files that the assault damages: small networks, images of every format, tables and a study."""
+"""The undamaged files that the assault damages: networks, images of every format, tables and a study."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from r2unet.commands.main import main
 from r2unet.data.synthetic import make_lesion
+from tests.assault.jail import save_nothing
 
-TRAINING = "--size=16 --widths=2,4 --batch-size=4 --device=cpu".split()
+TRAINING = ["--size=16", "--widths=2,4", "--batch-size=4", "--device=cpu"]
 OUTLINE = [*TRAINING, "--images=10", "--epochs=2"]
 BOTH = [*TRAINING, "--images=40", "--batch-size=20", "--epochs=1", "--norm=group", "--task=both"]
 DATA = [*TRAINING, "--data=data", "--epochs=1", "--norm=group"]
-STUDY = "compare own --seeds=0 --images=10 --epochs=1".split() + TRAINING
+STUDY = ["compare", "own", "--seeds=0", "--images=10", "--epochs=1"] + TRAINING
 VARIANTS = "--variant", "a: steps=1", "--variant", "b: steps=2"
 NETWORKS = "U_Net", "R2U_Net", "AttU_Net", "R2AttU_Net"
 STORED = Path(__file__).parents[1] / "lee_reference.npz"
@@ -25,14 +28,25 @@ STORED = Path(__file__).parents[1] / "lee_reference.npz"
 
 def r2unet(*words: str) -> None:
     """Run a command that must succeed; it prints nothing."""
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         code = main(list(words))
     assert code == 0, words
 
 
 def make_honest(folder: Path) -> None:
-    """Make all files in an empty folder, which becomes the current directory."""
+    """Make all files in an empty folder. Figures are empty files (see `jail`)."""
+    draw, Figure.savefig = Figure.savefig, save_nothing
+    here = os.getcwd()
     os.chdir(folder)
+    try:
+        make_files()
+    finally:
+        Figure.savefig = draw
+        os.chdir(here)
+
+
+def make_files() -> None:
+    """Make all files in the current directory."""
     make_pictures(Path("pictures"))
     make_data(Path("data"))
     make_weights()
@@ -56,7 +70,7 @@ def make_pictures(folder: Path) -> None:
     folder.mkdir()
     rgb, _ = make_lesion(40, np.random.default_rng(0))
     image = Image.fromarray(rgb[:30])
-    deep = Image.fromarray((np.asarray(image.convert("L")).astype(np.uint16) * 257))
+    deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     exif = Image.Exif()
     exif[0x0112] = 6  # rotated
     modes = {
@@ -104,8 +118,6 @@ def make_data(root: Path) -> None:
             Image.fromarray(array[4:28]).save(path)
         rows.append(f"{name},{number % 3 == 1:d}.0,{number % 3 == 2:d}.0")
     (root / "labels.csv").write_text("\n".join(rows) + "\n")
-    (root / "HAM10000_images").mkdir()
-    (root / "HAM10000_images").rmdir()
 
 
 def make_weights() -> None:
@@ -120,8 +132,6 @@ def make_weights() -> None:
 
 def as_safetensors(state: dict[str, np.ndarray]) -> bytes:
     """Return arrays in the format safetensors: the length of a header, the header in JSON, the numbers."""
-    import json
-
     header, parts, end = {"__metadata__": {"format": "pt"}}, [], 0
     for name, array in state.items():
         array = np.ascontiguousarray(array, np.int64 if array.dtype.kind == "i" else np.float32)
@@ -151,7 +161,7 @@ def make_tables() -> None:
             folder, suffix = ("images", ".jpg") if kind == "images" else ("masks", ".png")
             source = Path("data") / folder / f"ISIC_{number:07}{suffix}"
             (ham / f"HAM10000_{kind}" / f"ISIC_{number:07}{ending}").write_bytes(source.read_bytes())
-    types = "mel nv bcc akiec bkl df vasc".split()
+    types = ["mel", "nv", "bcc", "akiec", "bkl", "df", "vasc"]
     rows = ["lesion_id,image_id,dx,dx_type,age,sex,localization"]
     rows += [f"HAM_{n:07},ISIC_{n:07},{types[n % 7]},histo,{40 + n}.0,male,back" for n in range(12)]
     (ham / "HAM10000_metadata.csv").write_text("\n".join(rows) + "\n")

@@ -1,13 +1,17 @@
 """Runs hostile commands in a forked process with limits, and observes each of them.
 
-The parent has imported everything and never runs a command. A forked child runs a batch of commands, one after
-the other, and reports each through a pipe. So a command costs milliseconds instead of the second that Python
-needs to start, and a child that dies or never ends costs one command: the next child continues after it.
+The parent has imported everything and never runs a command. A forked child runs a batch of commands, one
+after the other, and reports each through a pipe. So a command costs milliseconds instead of the second that
+Python needs to start, and a child that dies or never ends costs one command: the next child continues after
+it.
 
-* **Hang.** More than 20 s of processor time, or 20 s of sleep. Waiting for the processor does not count: the
-  machine may be busy.
-* **Memory.** The kernel's peak of resident memory (VmHWM in /proc) above what the process had before. The peak
-  is reset before each command. Address space is limited, so that a command cannot take down the machine.
+* **Hang.** More than 20 s of processor time, or 20 s of sleep. Waiting for the processor does not count,
+  because the machine may be busy.
+* **Memory.** The kernel's peak of resident memory (VmHWM in /proc) above what the process had before. The
+  peak is reset before each command. Address space is limited, so that a command cannot take down the machine.
+
+Figures are saved as empty files, because drawing takes most of the time of a training, and no attack is about
+it. A program of its own (`program`) draws them.
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+from matplotlib.figure import Figure
 
 SECONDS = 20.0
 ADDRESS_SPACE = 2**30  # above what the process has; memory beyond it raises MemoryError
@@ -66,6 +72,7 @@ def start(call: Call, output: Path, prepare: Callable[[], Any] = int) -> int:
     try:
         _redirect(output, output)
         os.chdir(call.folder)
+        Figure.savefig = save_nothing
         prepare()
         code = _exit_code(call)
     except BaseException:
@@ -166,6 +173,7 @@ def _serve(calls: Sequence[Call], captured: Path, writer: int) -> None:
     try:
         limit = _kilobytes("VmSize") * 1024 + ADDRESS_SPACE
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        Figure.savefig = save_nothing
         for call in calls:
             _redirect(captured / "stdout", captured / "stderr")
             os.chdir(call.folder)
@@ -174,6 +182,11 @@ def _serve(calls: Sequence[Call], captured: Path, writer: int) -> None:
         traceback.print_exc()
         os._exit(119)
     os._exit(0)
+
+
+def save_nothing(figure: Figure, file: BinaryIO, **options: Any) -> None:
+    """Replace matplotlib's Figure.savefig."""
+    file.write(b"")
 
 
 def _observe(call: Call, captured: Path) -> Outcome:

@@ -1,8 +1,9 @@
 """Kills commands at random moments, and starts two at a time on the same files.
 
 A command is killed with SIGKILL, either after a random time or at a random file operation (Python's audit
-events: a file is opened, renamed, removed; a folder is made). Then the same command is run to its end. Nothing
-may be lost: the files must be those of a run that was never killed, and no temporary file may be left.
+events: a file is opened, renamed, removed; a folder is made). Then the same command is run to its end.
+Nothing may be lost: the files must be those of a run that was never killed, and no temporary file may be
+left.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Command(NamedTuple):
 
 
 def _runs(files: Files) -> Files:
-    """Return the files of training runs that contain no times."""
+    """Return the files of training runs that contain no times, and are no figures."""
     names = ("last.npz", "best.npz", "history.csv", "report.json")
     return {name: content for name, content in files.items() if Path(name).name in names}
 
@@ -122,9 +123,7 @@ class Kills:
             started = time.monotonic()
             code = wait_for(self.start(command.words, folder))
             assert code == 0, f"{command.name}: {code} {self.output(0)}"
-            self.honest[command.name] = Honest(
-                command.result(files_in(folder)), time.monotonic() - started
-            )
+            self.honest[command.name] = Honest(command.result(files_in(folder)), time.monotonic() - started)
         return self.honest[command.name]
 
     def start(self, words: Sequence[str], folder: Path, number: int = 0, prepare=int) -> int:

@@ -197,6 +197,15 @@ def damage_npz(content: bytes, rng: Rng, values: Values) -> bytes:
     return file.getvalue()
 
 
+def npz_arrays(content: bytes) -> dict[str, tuple]:
+    """Return what each array of a .npz file is, {} for a damaged file."""
+    try:
+        with np.load(io.BytesIO(content)) as file:
+            return {name: (array.dtype, array.shape, array.tobytes()) for name, array in file.items()}
+    except Exception:
+        return {}
+
+
 def damage_array(array: np.ndarray, rng: Rng) -> np.ndarray:
     """Return an array with another dtype, another shape, or impossible numbers."""
     how = rng.integers(4)

@@ -30,6 +30,7 @@ INPUTS: dict[Callable[[Attacks, Path], Trial], int] = {
     attacks.metadata: 600,
     attacks.caches: 600,
     attacks.studies: 300,
+    attacks.checks: 400,
     attacks.special_files: 500,
     options: 1_500,
 }
@@ -99,7 +100,9 @@ class Assault:
                 alone = trial.single()
                 faults = [
                     (one, each, one.judge(each))
-                    for one, each in zip(alone, jail.run_all([t.call() for t in alone], self.scratch), strict=True)
+                    for one, each in zip(
+                        alone, jail.run_all([t.call() for t in alone], self.scratch), strict=True
+                    )
                 ]
                 if any(found for *_, found in faults):
                     for one, each, found in faults:

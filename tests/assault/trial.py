@@ -1,4 +1,4 @@
-"""A trial: a damaged input in a folder of its own, the command that reads it, and what must hold afterwards."""
+"""A trial: a damaged input in a folder of its own, the command that reads it, and what must hold then."""
 
 from __future__ import annotations
 
@@ -70,7 +70,11 @@ class Trial:
             return f"an input was changed: {changed[0]}"
         if strange := [name for name in new if not self._is_output(name)]:
             return f"wrote {strange[0]}"
-        if outcome.code and not self.partial and [n for n in new if not n.startswith(self.may_change or ("\0",))]:
+        if (
+            outcome.code
+            and not self.partial
+            and [n for n in new if not n.startswith(self.may_change or ("\0",))]
+        ):
             return f"exit code {outcome.code}, but it wrote {min(new)}"
         if outcome.code == 0 and self.expected is not None:
             for name, content in self.expected.items():

@@ -9,7 +9,7 @@ import pytest
 
 from r2unet.scores.metrics import METRICS
 from r2unet.study.findings import read_run
-from r2unet.study.run_files import read_history, read_modes, read_report
+from r2unet.training.run_files import read_history, read_modes, read_report
 from tests.r2unet.refusal import refusal
 
 SCORES = {"images": 2, "mean": dict.fromkeys(METRICS, 0.5), "pooled": {"jaccard": 0.5}}
