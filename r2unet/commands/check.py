@@ -6,10 +6,9 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from r2unet.commands.messages import visible
 from r2unet.data.check import CACHE_SUFFIX, Finding, check_cache, check_image, check_images
 from r2unet.data.images import SUFFIXES
-from r2unet.errors import InputError
+from r2unet.errors import InputError, visible
 from r2unet.files import open_input, visible_files
 
 HELP = "check that checkpoints, caches, runs, studies and masks are whole"

@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 
 from minidl.backend import DEVICE_CHOICES
 from minidl.ops.conv import METHODS
-from r2unet.commands.messages import visible
 from r2unet.commands.values import number, widths
+from r2unet.errors import visible
 from r2unet.training.checkpoints import ABOUT_WEIGHTS, POST_PROCESSING, PRETRAINED
 from r2unet.training.settings import CHOICES, LIMITS, Settings, as_text, flag
 

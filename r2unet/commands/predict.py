@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidl.backend import resolve_device
-from r2unet.commands.messages import DISCLAIMER, explain_memory_error, print_error, print_licence, visible
+from r2unet.commands.messages import DISCLAIMER, explain_memory_error, print_error, print_licence
 from r2unet.commands.options import add_checkpoint, add_device, add_post_processing, post_processing
 from r2unet.commands.values import number
 from r2unet.data.classes import CLASSES, COLUMNS, malignant_classes
-from r2unet.errors import InputError
+from r2unet.errors import InputError, visible
 from r2unet.files import check_outputs, check_writable, write_text
 from r2unet.network.fold import fold_all
 from r2unet.training.calibrate import correction

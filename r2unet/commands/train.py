@@ -8,13 +8,7 @@ import time
 from pathlib import Path
 
 from minidl.backend import cuda_problem, describe, resolve_device
-from r2unet.commands.messages import (
-    explain_memory_error,
-    line_printer,
-    print_scores,
-    training_memory,
-    visible,
-)
+from r2unet.commands.messages import explain_memory_error, line_printer, print_scores, training_memory
 from r2unet.commands.options import (
     add_cache,
     add_data,
@@ -24,7 +18,7 @@ from r2unet.commands.options import (
     resources_given,
     settings_given,
 )
-from r2unet.errors import InputError
+from r2unet.errors import InputError, visible
 from r2unet.files import check_writable
 from r2unet.training.checkpoints import initial_weights
 from r2unet.training.lock import locked

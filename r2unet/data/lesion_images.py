@@ -30,7 +30,7 @@ import numpy as np
 from r2unet.data.images import image_size, read_image, read_mask
 from r2unet.data.pairs import Pair
 from r2unet.data.sample import Sample
-from r2unet.errors import InputError
+from r2unet.errors import InputError, warn
 from r2unet.files import open_input, output_file
 
 CACHE_VERSION = 2  # increase it when the same files should give different bytes
@@ -87,7 +87,7 @@ class LesionImages:
             path = Path(cache) / f"isic-{size}-{_fingerprint(self.pairs, size)}.npy"
             if (fault := _fault(path, shape)) is not None:
                 if fault:
-                    print(f"{path}: the cache {fault}; reading the images again", file=sys.stderr)
+                    warn(f"{path}: the cache {fault}; reading the images again")
                 _write_cache(path, shape, rows)
             offset = len(_header(shape))
             self._pixels = np.memmap(path, np.uint8, "r", offset, shape)  # (N, size, size, RGB and mask)

@@ -20,7 +20,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -31,7 +30,7 @@ from r2unet.data.lesion_images import LesionImages
 from r2unet.data.pairs import Pair
 from r2unet.data.sample import Sample
 from r2unet.data.synthetic import SyntheticLesions
-from r2unet.errors import InputError
+from r2unet.errors import InputError, warn
 from r2unet.files import open_input, output_file, write_error
 from r2unet.training.checkpoints import check_network, checkpoint_errors, read_settings, read_state
 from r2unet.training.settings import Settings, as_text, flag
@@ -66,7 +65,7 @@ class KeptFile:
         if self._file:
             self._file.close()
         if os.name == "posix":  # Windows can neither delete nor replace an open file
-            self._file = open(self.path, "rb")  # noqa: SIM115
+            self._file = open_input(self.path)
 
     def restore(self) -> bool:
         """Write the file again if it was deleted. Return whether it was written."""
@@ -176,10 +175,9 @@ def _read_instead(out: Path, fault: str) -> tuple[Settings, dict[str, Any]]:
 def _move_aside(path: Path, fault: str) -> None:
     """Rename a damaged last.npz to a new name, after saying so: nothing is deleted."""
     aside = next(name for name in _names_aside(path) if not os.path.lexists(name))
-    print(
+    warn(
         f"{fault}; renaming it to {aside.name} and resuming from {BEST}, which repeats the epochs since then "
-        "and gives the same result",
-        file=sys.stderr,
+        "and gives the same result"
     )
     try:
         os.rename(path, aside)

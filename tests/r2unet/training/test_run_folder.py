@@ -1,5 +1,6 @@
 """The folder of a run: data sets, starting and resuming; invalid input is refused."""
 
+import os
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from minidl import checkpoint
 from r2unet.training.checkpoints import read_state
-from r2unet.training.run_folder import load_datasets, start_or_resume
+from r2unet.training.run_folder import KeptFile, load_datasets, start_or_resume
 from r2unet.training.settings import Settings
 from tests.r2unet.refusal import refusal
 
@@ -61,6 +62,13 @@ class TestLabels:
         )
         training, validation = load_datasets(Settings(**given, task="diagnosis"))
         assert not training[0].mask.any() and validation[0].mask.any()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_named_like_the_best_state_is_an_error(tmp_path):
+    os.mkfifo(tmp_path / "best.npz")
+    with pytest.raises(OSError, match="not a regular file"), KeptFile(tmp_path / "best.npz"):
+        pass
 
 
 class TestStartOrResume:
