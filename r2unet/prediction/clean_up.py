@@ -69,7 +69,8 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 def find_runs(mask: np.ndarray) -> Runs:
     """Find the runs of a mask (H, W)."""
     rows = np.pad(mask.astype(np.int8), ((0, 0), (0, 1)))  # (H, W) -> (H, W + 1)
-    steps = np.diff(rows.ravel(), prepend=0)  # 1 where a run starts, -1 after its end
+    # 1 where a run starts, -1 after its end; int8 throughout, because an image may have many pixels
+    steps = np.diff(rows.ravel(), prepend=np.int8(0))
     return Runs(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1))
 
 

@@ -17,7 +17,7 @@ from r2unet.prediction import clean_up as cleanup
 from r2unet.prediction.diagnosis_picture import DiagnosedImage, plot_diagnosis
 from r2unet.prediction.heat_map import heat_map
 from r2unet.prediction.outline import overlay_image
-from r2unet.prediction.predict import NO_CORRECTION, THRESHOLD, Correction, Prediction, predict_lesion
+from r2unet.prediction.predict import NO_CORRECTION, THRESHOLD, Correction, predict_lesion
 
 MASK_SUFFIX = "_segmentation_prediction.png"
 OVERLAY_SUFFIX = "_overlay.png"
@@ -107,11 +107,8 @@ def predict_files(
     files are still predicted. Raises InputError if `out` cannot be written.
     """
 
-    def write(file: Path, image: np.ndarray, prediction: Prediction) -> Result:
-        outline, diagnosis = prediction
-        mask = None
-        if outline is not None:
-            mask = (outline > THRESHOLD).astype(np.uint8)
+    def write(file: Path, image: np.ndarray, mask: np.ndarray | None, diagnosis: np.ndarray | None) -> Result:
+        if mask is not None:
             mask = cleanup.clean_up(mask) if clean_up else mask
             write_mask(out / f"{file.stem}{MASK_SUFFIX}", mask)
             if overlay:
@@ -130,12 +127,14 @@ def predict_files(
             yield file, error
             continue
         try:
-            prediction = predict_lesion(model, image, size, device, tta, correction)
+            answer = predict_lesion(model, image, size, device, tta, correction)
         except InputError as error:
             yield file, InputError(f"{file}: {error}")
             continue
+        mask = None if answer.outline is None else (answer.outline > THRESHOLD).astype(np.uint8)
+        answer = answer._replace(outline=None)  # it takes four times the memory of the mask
         try:
-            result = write(file, image, prediction)
+            result = write(file, image, mask, answer.diagnosis)
         except NameTooLongError as error:  # any other error in writing would stop the other files, too
             result = error
         yield file, result

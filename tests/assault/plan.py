@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.assault import attacks, jail
+from tests.assault import image_attacks, jail, special_attacks, table_attacks, weight_attacks
 from tests.assault.attacks import Attacks
 from tests.assault.kills import COMMANDS, Kills
 from tests.assault.options import options
@@ -19,19 +19,22 @@ from tests.assault.trial import Trial, judge_process
 
 # How many damaged inputs a long run aims at. Each attack gets time until it has its share.
 INPUTS: dict[Callable[[Attacks, Path], Trial], int] = {
-    attacks.pictures: 29_000,
-    attacks.masks: 800,
-    attacks.data_images: 200,
-    attacks.checkpoints: 4_600,
-    attacks.resumed: 400,
-    attacks.pytorch: 2_000,
-    attacks.challenge_tables: 2_400,
-    attacks.labels: 600,
-    attacks.metadata: 600,
-    attacks.caches: 600,
-    attacks.studies: 300,
-    attacks.checks: 400,
-    attacks.special_files: 500,
+    image_attacks.pictures: 29_000,
+    image_attacks.masks: 800,
+    image_attacks.data_images: 200,
+    weight_attacks.checkpoints: 4_600,
+    weight_attacks.resumed: 400,
+    weight_attacks.pytorch: 2_000,
+    table_attacks.challenge_tables: 2_400,
+    table_attacks.labels: 600,
+    table_attacks.metadata: 600,
+    table_attacks.caches: 600,
+    table_attacks.studies: 300,
+    table_attacks.checks: 400,
+    image_attacks.sizes: 300,
+    special_attacks.full_disks: 400,
+    special_attacks.special_folders: 400,
+    special_attacks.special_files: 500,
     options: 1_500,
 }
 KILLS = {"train": 130, "compare": 60, "predict": 120, "export": 90, "cache": 100}

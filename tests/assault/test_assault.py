@@ -11,11 +11,12 @@ import pytest
 if not sys.platform.startswith("linux"):
     pytest.skip("the assault needs Linux", allow_module_level=True)
 
-from tests.assault.attacks import challenge_tables, pictures
 from tests.assault.honest import make_honest
+from tests.assault.image_attacks import pictures
 from tests.assault.jail import Call, run_all, start, wait_for
 from tests.assault.options import options
 from tests.assault.plan import INPUTS, Assault
+from tests.assault.table_attacks import challenge_tables
 from tests.assault.trial import Trial, files_in
 
 SEED = 1

@@ -115,9 +115,8 @@ def judge_process(outcome: Outcome) -> str:
         return "not enough memory"
     if outcome.code == 2 and "error: " not in outcome.err:
         return "exit code 2 without an error"
-    lines = [line for line in outcome.err.split("\n") if "error: " in line]
-    if not all(line.isprintable() for line in lines):
-        return "an error that is not printable"
+    if not all(line.isprintable() for line in (outcome.out + outcome.err).split("\n")):
+        return "a line that is not printable"
     if outcome.code == 0 and NOT_FINITE.search(outcome.out):
         return "a result that is not finite"
     if outcome.memory > MEMORY + FACTOR * outcome.decoded:
