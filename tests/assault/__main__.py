@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of all random choices")
     parser.add_argument("--out", type=Path, default=Path("runs/assault"), help="folder of the results")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     out, started = options.out.resolve(), time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     memory = Path("/dev/shm")  # a file system in memory: thousands of small files do not wear a disk

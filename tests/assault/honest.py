@@ -51,10 +51,10 @@ def make_files() -> None:
     make_data(Path("data"))
     make_weights()
     make_tables()
-    r2unet("train", *OUTLINE, "--out=outline")
+    r2unet("train", *OUTLINE, "--out=plain")
     r2unet("train", *BOTH, "--out=both")
     r2unet("train", *DATA, "--out=from-data", "--cache=cache")
-    for name in ("outline", "both"):
+    for name in ("plain", "both"):
         r2unet("export", f"{name}/best.npz", f"--out={name}.npz")
     r2unet("export", "both.npz", "--half", "--tta", "--licence=CC0", "--out=half.npz")
     r2unet(*STUDY, *VARIANTS, "--out=study")

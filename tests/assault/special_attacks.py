@@ -59,8 +59,8 @@ def _all_whole(trial: Trial, outcome: Outcome, new: Files) -> str:
 def special_folders(a: Attacks, folder: Path) -> Trial:
     """Put what is no regular file in the place of a file of a run, a study or a data set."""
     name, words = [
-        ("outline", ["train", "--resume", "--out=outline", *OUTLINE]),
-        ("outline", ["check", "outline"]),
+        ("plain", ["train", "--resume", "--out=plain", *OUTLINE]),
+        ("plain", ["check", "plain"]),
         ("study", [*STUDY, "--out=study"]),
         ("study", [*STUDY[:2], "--only-report", "--out=study"]),
         ("study", [*STUDY, *VARIANTS, "--reuse=study", "--out=out"]),
@@ -82,7 +82,7 @@ def special_folders(a: Attacks, folder: Path) -> Trial:
         folder,
         words,
         partial=True,
-        may_change=("outline/", "study/", "cache/"),
+        may_change=("plain/", "study/", "cache/"),
         decoded=lambda: 1 << 20,
     )
 

@@ -13,7 +13,7 @@ from tests.assault.trial import Trial
 
 def checkpoints(a: Attacks, folder: Path) -> Trial:
     """Predict, export or evaluate with a damaged checkpoint."""
-    name = a.one_of("both.npz", "half.npz", "outline.npz", "outline/best.npz", "both/best.npz")
+    name = a.one_of("both.npz", "half.npz", "plain.npz", "plain/best.npz", "both/best.npz")
     a.copy(folder, name, "pictures/png0-rgb.png")
     words = {
         "predict": ["predict", "pictures/png0-rgb.png", f"--checkpoint={name}", "--out=out"],
@@ -33,16 +33,16 @@ def checkpoints(a: Attacks, folder: Path) -> Trial:
 
 def resumed(a: Attacks, folder: Path) -> Trial:
     """Resume a training run whose newest state is damaged."""
-    a.copy(folder, "outline")
-    path = folder / "outline" / "last.npz"
+    a.copy(folder, "plain")
+    path = folder / "plain" / "last.npz"
     content, expected = path.read_bytes(), None
     if a.rng.random() < 0.6:
         path.write_bytes(mutations.damage_npz(content, a.rng, a.values))
     else:
         path.write_bytes(damage(content, a.rng, content[::-1])[0])
         kept = ("best.npz", "history.csv", "report.json")
-        expected = {f"outline/{name}": (folder / "outline" / name).read_bytes() for name in kept}
-    words = ["train", "--resume", "--out=outline", *OUTLINE]  # other settings would start long work
+        expected = {f"plain/{name}": (folder / "plain" / name).read_bytes() for name in kept}
+    words = ["train", "--resume", "--out=plain", *OUTLINE]  # other settings would start long work
     return Trial(
         "resume",
         "checkpoints",
@@ -50,7 +50,7 @@ def resumed(a: Attacks, folder: Path) -> Trial:
         words,
         1,
         expected,
-        may_change=("outline/",),
+        may_change=("plain/",),
         decoded=lambda: len(content),
     )
 
