@@ -1,4 +1,4 @@
-"""Files that commands read and write: texts of bounded size, folders, and atomic writing."""
+"""Files that commands read and write: texts, tables and JSON of bounded size, folders, and atomic writing."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from minidl.files import sync_folder
 from r2unet.data.folders import find_pairs
 from r2unet.data.lesion_images import LesionImages
 from r2unet.data.pairs import Pair
@@ -181,6 +182,7 @@ def _move_aside(path: Path, fault: str) -> None:
     )
     try:
         os.rename(path, aside)
+        sync_folder(path.parent)
     except OSError as error:
         raise write_error(aside, error, "--out") from None
 

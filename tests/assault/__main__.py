@@ -56,6 +56,7 @@ def main() -> int:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     print(assault.table())
+    print(f"\n{time.monotonic() - started:.0f} s, {sum(os.times()[:4]):.0f} s of processor time")
     if assault.failed:
         print(f"\nthe failing inputs are in {out / 'failures'}")
     return 1 if assault.failed else 0

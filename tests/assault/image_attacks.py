@@ -72,7 +72,6 @@ def _picture_trial(
 
     return Trial(
         "pictures",
-        "images",
         folder,
         words,
         len(sources),
@@ -115,9 +114,7 @@ def masks(a: Attacks, folder: Path) -> Trial:
             a.honest / "masks", a.honest / "predictions"
         )
         expected = a.results(words, names, folder.with_name("honest-masks"))
-    return Trial(
-        "masks", "images", folder, words, 1, expected, decoded=lambda: decoded_size(path), writes="out"
-    )
+    return Trial("masks", folder, words, 1, expected, decoded=lambda: decoded_size(path), writes="out")
 
 
 def data_images(a: Attacks, folder: Path) -> Trial:
@@ -131,9 +128,7 @@ def data_images(a: Attacks, folder: Path) -> Trial:
     expected = None
     if how == "cut" or path.suffix == ".png":
         expected = a.results(words, ("data", "both.npz"), folder.with_name("honest-data"))
-    return Trial(
-        "data images", "images", folder, words, 1, expected, decoded=lambda: decoded_size(path), writes="out"
-    )
+    return Trial("data images", folder, words, 1, expected, decoded=lambda: decoded_size(path), writes="out")
 
 
 def sizes(a: Attacks, folder: Path) -> Trial:
@@ -156,7 +151,7 @@ def sizes(a: Attacks, folder: Path) -> Trial:
     image.save(path)
     options = [word for word in ("--overlay", "--clean-up", "--tta") if a.rng.random() < 0.3]
     words = ["predict", path.name, "--checkpoint=both.npz", "--out=out", *options]
-    return Trial("sizes", "images", folder, words, decoded=lambda: size[0] * size[1] * 4)
+    return Trial("sizes", folder, words, decoded=lambda: size[0] * size[1] * 4)
 
 
 def decoded_size(path: Path) -> int:

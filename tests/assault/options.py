@@ -72,4 +72,4 @@ def options(a: Attacks, folder: Path) -> Trial:
     """Run a command with odd options."""
     if not hasattr(a, "lines"):
         a.lines = Values(option_values(), a.rng)
-    return Trial("options", "others", folder, a.lines(), writes="")
+    return Trial("options", folder, a.lines(), writes="")

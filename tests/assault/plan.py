@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -165,6 +166,7 @@ class Assault:
         """Write the counts to a file in JSON."""
         content = {
             "seconds": round(seconds),
+            "processor seconds": round(sum(os.times()[:4])),
             "counts": {" ".join(key): count for key, count in self.counts.items()},
             "failed": {" ".join(key): count for key, count in self.failed.items()},
             "faults": self.faults,

@@ -36,7 +36,6 @@ def full_disks(a: Attacks, folder: Path) -> Trial:
 
     return Trial(
         "full disks",
-        "others",
         folder,
         words,
         partial=True,
@@ -78,7 +77,6 @@ def special_folders(a: Attacks, folder: Path) -> Trial:
     _put(path, a.one_of("pipe", "zero", "null", "folder", "loop", "dangling", "empty", "missing"))
     return Trial(
         "special folders",
-        "others",
         folder,
         words,
         partial=True,
@@ -108,7 +106,7 @@ def special_files(a: Attacks, folder: Path) -> Trial:
         ["compare", "own", f"--out={name}", "--only-report"],
         ["train", "--size=16", f"--from={name}", "--widths=2,4", "--images=4", "--out=out"],
     ][words]
-    return Trial("special files", "others", folder, words, partial=False)
+    return Trial("special files", folder, words)
 
 
 def _put(path: Path, odd: str) -> None:

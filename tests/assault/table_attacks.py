@@ -25,7 +25,7 @@ def labels(a: Attacks, folder: Path) -> Trial:
     path = folder / root / table
     path.write_bytes(_damaged_table(a, path))
     words = f"evaluate --data={root} --split=all --checkpoint=both.npz --json=out.json".split()
-    return Trial("labels", "others", folder, words, decoded=lambda: 100_000)
+    return Trial("labels", folder, words, decoded=lambda: 100_000)
 
 
 def challenge_tables(a: Attacks, folder: Path) -> Trial:
@@ -34,7 +34,7 @@ def challenge_tables(a: Attacks, folder: Path) -> Trial:
     path = folder / a.one_of("truth.csv", "predictions.csv")
     path.write_bytes(_damaged_table(a, path))
     words = ["score", "truth.csv", "predictions.csv", "--json=out.json"]
-    return Trial("challenge tables", "others", folder, words)
+    return Trial("challenge tables", folder, words)
 
 
 def metadata(a: Attacks, folder: Path) -> Trial:
@@ -54,7 +54,7 @@ def metadata(a: Attacks, folder: Path) -> Trial:
             return print_error(error)
         return 0 if len(patients) == 12 else 3
 
-    return Trial("metadata", "others", folder, ["(read_patients)"], run=run)
+    return Trial("metadata", folder, ["(read_patients)"], run=run)
 
 
 def _damaged_table(a: Attacks, path: Path) -> bytes:
@@ -86,7 +86,7 @@ def caches(a: Attacks, folder: Path) -> Trial:
         return 0
 
     expected = {f"cache/{path.name}": content}
-    return Trial("caches", "others", folder, ["(LesionImages)"], 1, expected, ("cache/",), run=run)
+    return Trial("caches", folder, ["(LesionImages)"], 1, expected, ("cache/",), run=run)
 
 
 def studies(a: Attacks, folder: Path) -> Trial:
@@ -102,9 +102,7 @@ def studies(a: Attacks, folder: Path) -> Trial:
         path.write_bytes(mutations.damage_table(content.decode(), a.rng, a.cells))
     else:
         path.write_bytes(damage(content, a.rng, content[::-1])[0])
-    return Trial(
-        "studies", "others", folder, [*STUDY[:2], "--only-report", "--out=study"], 1, None, ("study/",)
-    )
+    return Trial("studies", folder, [*STUDY[:2], "--only-report", "--out=study"], 1, None, ("study/",))
 
 
 def checks(a: Attacks, folder: Path) -> Trial:
@@ -119,7 +117,7 @@ def checks(a: Attacks, folder: Path) -> Trial:
     def check(trial: Trial, outcome: Outcome, new: Files) -> str:
         return "damage is called whole" if sealed and outcome.code == 0 and _matters(trial, a) else ""
 
-    return Trial("checks", "others", folder, ["check", *names], decoded=trial.decoded, check=check)
+    return Trial("checks", folder, ["check", *names], decoded=trial.decoded, check=check)
 
 
 def _matters(trial: Trial, a: Attacks) -> bool:

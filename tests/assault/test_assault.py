@@ -63,7 +63,7 @@ class TestTheAssaultItself:
 
     def fault(self, folder: Path, run, **more) -> str:
         folder.mkdir()
-        trial = Trial("test", "others", folder, [], run=run, **more)
+        trial = Trial("test", folder, [], run=run, **more)
         return trial.judge(run_all([trial.call()], folder.parent)[0])
 
     def test_notices_a_traceback(self, tmp_path):

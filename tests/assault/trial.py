@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,7 +34,6 @@ class Trial:
     """A command in a folder, and what is known about its result."""
 
     attack: str
-    kind: str  # what is counted: images, checkpoints, ...
     folder: Path
     words: list[str]
     count: int = 1  # how many inputs are damaged
@@ -70,12 +70,9 @@ class Trial:
             return f"an input was changed: {changed[0]}"
         if strange := [name for name in new if not self._is_output(name)]:
             return f"wrote {strange[0]}"
-        if (
-            outcome.code
-            and not self.partial
-            and [n for n in new if not n.startswith(self.may_change or ("\0",))]
-        ):
-            return f"exit code {outcome.code}, but it wrote {min(new)}"
+        written = [name for name in new if not name.startswith(self.may_change)]
+        if outcome.code and written and not self.partial:
+            return f"exit code {outcome.code}, but it wrote {written[0]}"
         if outcome.code == 0 and self.expected is not None:
             for name, content in self.expected.items():
                 if after.get(name) != content:
@@ -92,9 +89,7 @@ class Trial:
             (place / name).write_bytes(content)
         for name in set(files_in(place)) - set(self.before):
             (place / name).unlink()
-        import shlex
-
-        command = shlex.join(["python", "-m", "r2unet", *self.words]) if not self.run else "see attack"
+        command = shlex.join(["python", "-m", "r2unet", *self.words]) if not self.run else "(see the attack)"
         (place / "FAILURE.txt").write_text(
             f"attack: {self.attack}\nfault: {fault}\nrepeat: cd {place} && {command}\n"
             f"exit code: {outcome.code}, memory {outcome.memory}, decoded {outcome.decoded}\n"

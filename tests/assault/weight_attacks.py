@@ -28,7 +28,7 @@ def checkpoints(a: Attacks, folder: Path) -> Trial:
         names = (name, "pictures/png0-rgb.png")
         expected = a.results(words, names, folder.with_name("honest-checkpoint"))
     (folder / name).write_bytes(damaged)
-    return Trial("checkpoints", "checkpoints", folder, words, 1, expected, decoded=lambda: len(content))
+    return Trial("checkpoints", folder, words, 1, expected, decoded=lambda: len(content))
 
 
 def resumed(a: Attacks, folder: Path) -> Trial:
@@ -45,7 +45,6 @@ def resumed(a: Attacks, folder: Path) -> Trial:
     words = ["train", "--resume", "--out=plain", *OUTLINE]  # other settings would start long work
     return Trial(
         "resume",
-        "checkpoints",
         folder,
         words,
         1,
@@ -68,4 +67,4 @@ def pytorch(a: Attacks, folder: Path) -> Trial:
         if name.endswith("npz") or how in ("cut", "remove", "repeat", "insert"):
             expected = a.results(words, (name,), folder.with_name("honest-weights"))
     (folder / name).write_bytes(damaged)
-    return Trial("PyTorch weights", "others", folder, words, 1, expected, decoded=lambda: len(content))
+    return Trial("PyTorch weights", folder, words, 1, expected, decoded=lambda: len(content))
