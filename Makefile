@@ -3,6 +3,7 @@
 # make lint        check style and formatting
 # make gradcheck   check every derivative against finite differences
 # make docs        build the site of the chapters and the API reference in build/site
+# make assault SECONDS=3600 SEED=0    attack the program with damaged files, kills and second processes
 # make clean       remove the environment
 # make notebook    write docs/annotated-r2unet.ipynb, the chapters as one Jupyter notebook
 #
@@ -12,7 +13,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: train test lint gradcheck docs notebook gpu-check clean
+.PHONY: train test lint gradcheck assault docs notebook gpu-check clean
 
 train: .venv/installed
 	$(BIN)/r2unet train --size 64 --images 360 --epochs 6 --lr 3e-3 --augment 0.25 --out runs/generated --resume
@@ -32,6 +33,9 @@ docs: .venv/installed-docs
 
 notebook: .venv/installed
 	$(BIN)/python docs/site/notebook.py
+
+assault: .venv/installed-test
+	$(BIN)/python -m tests.assault --seconds $(or $(SECONDS),600) --seed $(or $(SEED),0)
 
 gpu-check:
 	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu_check --out $(or $(OUT),docs/gpu)

@@ -1,15 +1,17 @@
-"""Files that commands read and write: texts of bounded size, folders, and atomic writing."""
+"""Files that commands read and write: texts, tables and JSON of bounded size, folders, and atomic writing."""
 
 from __future__ import annotations
 
+import csv
 import errno
 import io
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from minidl.files import NotReplaceableError, atomic_write, check_replaceable, sync_folder
 from minidl.inputs import open_input
@@ -17,6 +19,8 @@ from r2unet.errors import InputError
 
 # The limit of tables and JSON files in bytes. The table of HAM10000's 10,015 images has 0.6 MB.
 MAX_TEXT = 16 * 1024**2
+# The limits of what is in them. A short row or value of two bytes can take several hundred bytes in memory.
+MAX_ROWS, MAX_VALUES = 50_000, 500_000
 
 
 class NameTooLongError(InputError):
@@ -50,9 +54,37 @@ def read_text(path: str | Path, encoding: str = "utf-8") -> str:
     return content.decode(encoding)
 
 
-def open_table(path: str | Path) -> io.StringIO:
-    """Return the content of a CSV file in UTF-8, for the csv module. Raises what `read_text` raises."""
-    return io.StringIO(read_text(path, "utf-8-sig"), newline="")
+def read_json(path: str | Path) -> Any:
+    """Return the content of a JSON file. Raises what `read_text` raises, and ValueError for other content."""
+    text = read_text(path)
+    if sum(map(text.count, ",[{")) > MAX_VALUES:  # at least the number of lists, dictionaries and values
+        raise ValueError(f"more than {MAX_VALUES:,} values")
+    return json.loads(text)
+
+
+def read_rows(path: str | Path, delimiters: str = ",", strict: bool = False) -> list[tuple[int, list[str]]]:
+    """Return the rows of a CSV file in UTF-8: the number of the last line of each, and its cells.
+
+    The first of the `delimiters` that is in the first line separates the cells, otherwise a comma. `strict`
+    refuses quotation marks in the wrong place. Raises what `read_text` raises, and ValueError for too many
+    rows or cells, or what is no CSV file.
+    """
+    file = io.StringIO(read_text(path, "utf-8-sig"), newline="")
+    first = file.readline()
+    file.seek(0)
+    delimiter = next((mark for mark in delimiters if mark in first), ",")
+    reader = csv.reader(file, delimiter=delimiter, strict=strict)
+    rows: list[tuple[int, list[str]]] = []
+    cells = 0
+    try:
+        for row in reader:
+            cells += len(row)
+            if len(rows) == MAX_ROWS or cells > MAX_VALUES:
+                raise ValueError(f"more than {MAX_ROWS:,} rows or {MAX_VALUES:,} cells")
+            rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    return rows
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -131,8 +163,8 @@ def copy_folder(source: Path, destination: Path) -> None:
 
 
 def _copy(source: str, destination: str) -> None:
-    """Copy a file and flush it to the disk."""
-    with open(source, "rb") as old, atomic_write(destination) as new:
+    """Copy a regular file and flush it to the disk."""
+    with open_input(source) as old, atomic_write(destination) as new:
         shutil.copyfileobj(old, new)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from minidl.backend import resolve_device
-from r2unet.commands.messages import line_printer, print_error, visible
+from r2unet.commands.messages import line_printer, print_error
 from r2unet.commands.options import (
     MAX_THREADS,
     add_cache,
@@ -21,7 +21,7 @@ from r2unet.commands.options import (
     settings_given,
 )
 from r2unet.commands.values import number, seeds
-from r2unet.errors import InputError
+from r2unet.errors import InputError, visible, visible_lines
 from r2unet.files import check_writable
 from r2unet.study.studies import SEEDS, STUDIES, Variant
 from r2unet.training.lock import locked
@@ -139,6 +139,7 @@ def _compare(options: argparse.Namespace) -> int:
             return 130
     for error in errors:
         print_error(error)
-    print(write_report(out, plan, resources, options.originals, options.pictures, log))
+    table = write_report(out, plan, resources, options.originals, options.pictures, log)
+    print(visible_lines(table))
     print(visible(f"the tables and figures are in {out}"))
     return 2 if errors else 0

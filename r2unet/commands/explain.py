@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from minidl.backend import resolve_device
-from r2unet.commands.messages import DISCLAIMER, explain_memory_error, memory_remedy, print_licence, visible
+from r2unet.commands.messages import DISCLAIMER, explain_memory_error, memory_remedy, print_licence
 from r2unet.commands.options import add_checkpoint, add_device
 from r2unet.commands.values import picture
 from r2unet.data.classes import CLASSES
+from r2unet.errors import visible
 from r2unet.files import check_outputs, check_writable
 from r2unet.training.calibrate import correction
 from r2unet.training.checkpoints import load_model

@@ -6,10 +6,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from r2unet.commands.messages import visible
 from r2unet.commands.options import add_post_processing, post_processing
 from r2unet.commands.values import new_file, number
-from r2unet.errors import InputError
+from r2unet.errors import InputError, visible
 from r2unet.files import check_outputs, check_writable
 from r2unet.training.export import PYTORCH_SIZE
 from r2unet.training.settings import LIMITS, flag

@@ -11,6 +11,7 @@ Each command is a module of this folder with four names:
 go to stderr. The exit codes:
 
     0      success
+    1      `check` found a file that is not whole
     2      an error that the user can correct, printed in one line
     130    interrupted by Ctrl-C
     141    the program that reads stdout has ended, as in `r2unet summary | head`
@@ -34,7 +35,18 @@ from minidl.ops.conv import convolution
 from minidl.parallel import ParallelError
 from minidl.threads import set_threads
 from r2unet import __version__
-from r2unet.commands import compare, evaluate, explain, export, predict, report, score, summary, train
+from r2unet.commands import (
+    check,
+    compare,
+    evaluate,
+    explain,
+    export,
+    predict,
+    report,
+    score,
+    summary,
+    train,
+)
 from r2unet.commands.messages import DISCLAIMER, print_error
 from r2unet.commands.options import Parser
 from r2unet.commands.workers import ignore_warnings_of_pillow
@@ -50,6 +62,7 @@ COMMANDS = {
     "explain": explain,
     "export": export,
     "summary": summary,
+    "check": check,
 }
 
 

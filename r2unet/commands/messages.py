@@ -14,7 +14,7 @@ import numpy as np
 from minidl.connect import reports
 from minidl.tensor import Tensor
 from r2unet.data.classes import CLASSES
-from r2unet.errors import InputError
+from r2unet.errors import InputError, visible, visible_lines, warn
 from r2unet.files import write_text
 from r2unet.network.model import UShape
 from r2unet.training.settings import Settings, new_model, new_objective
@@ -37,15 +37,6 @@ def describe_tf32(device: str) -> str:
     return f"--tf32 has no effect here: {device} computes no product by cuBLAS"
 
 
-def visible(text: str) -> str:
-    """Return a line with escape sequences for everything that is not printable.
-
-    A file name may contain bytes that are not UTF-8, and control characters, which could move the cursor or
-    change the colours of a terminal.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def line_printer(progress_bar: bool) -> Callable[[str], None]:
     """Return a function that prints a line at once, above the progress bar if there is one."""
     if not progress_bar:
@@ -62,17 +53,17 @@ def print_scores(scores: dict[str, Any]) -> None:
 
     outline = {name: values for name, values in scores.items() if name != "diagnosis"}
     if outline:
-        print(as_table(outline), flush=True)
+        print(visible_lines(as_table(outline)), flush=True)
         for warning in baseline_warnings(outline):
-            print(warning, file=sys.stderr)
+            warn(warning)
     if scores.get("diagnosis"):
-        print(as_text(scores["diagnosis"]), flush=True)
+        print(visible_lines(as_text(scores["diagnosis"])), flush=True)
 
 
 def print_licence(state: dict[str, Any]) -> None:
     """Print the licence of a checkpoint's weights on stderr, if it stores one."""
     if licence := state.get("licence"):
-        print(f"licence of the weights: {licence}", file=sys.stderr)
+        warn(f"licence of the weights: {licence}")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 from minidl.backend import DEVICE_CHOICES
 from minidl.connect import reports
 from minidl.ops.conv import METHODS
-from r2unet.commands.messages import visible
 from r2unet.commands.values import number, processes, widths
+from r2unet.errors import visible
 from r2unet.training.checkpoints import ABOUT_WEIGHTS, POST_PROCESSING, PRETRAINED
 from r2unet.training.feed import FEEDS
 from r2unet.training.settings import CHOICES, GRAPHS, LIMITS, Settings, as_text, flag

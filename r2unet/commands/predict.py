@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from minidl.backend import resolve_device
 from minidl.profiler import profiled
-from r2unet.commands.messages import DISCLAIMER, explain_memory_error, print_error, print_licence, visible
+from r2unet.commands.messages import DISCLAIMER, explain_memory_error, print_error, print_licence
 from r2unet.commands.options import add_checkpoint, add_device, add_post_processing, add_processes
 from r2unet.commands.values import number
 from r2unet.commands.workers import check_processes, new_predictor, results_of
 from r2unet.data.classes import COLUMNS, malignant_classes
-from r2unet.errors import InputError
+from r2unet.errors import InputError, visible
 from r2unet.files import check_outputs, check_writable, write_text
 from r2unet.training.checkpoints import load_model
 from r2unet.training.settings import LIMITS

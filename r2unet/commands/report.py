@@ -10,7 +10,7 @@ from minidl.backend import resolve_device
 from r2unet.commands.messages import explain_memory_error, visible
 from r2unet.commands.options import DATA, add_device
 from r2unet.commands.values import new_file, number
-from r2unet.errors import InputError
+from r2unet.errors import InputError, visible
 from r2unet.files import check_outputs, check_writable, write_text
 
 HELP = "write one HTML file that compares training runs"

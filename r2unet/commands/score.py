@@ -9,6 +9,7 @@ from pathlib import Path
 from r2unet.commands.messages import write_json
 from r2unet.commands.values import new_file
 from r2unet.data.images import SUFFIXES
+from r2unet.errors import visible_lines
 from r2unet.files import check_outputs, check_writable, visible_files
 
 HELP = "score a folder of masks, or a table of diagnoses, as the ISIC challenge does"
@@ -41,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
     scores = (score_diagnoses if diagnoses else score_folders)(options.truth, options.predictions)
     if options.json:
         write_json(options.json, scores)
-    print(diagnoses_as_table(scores) if diagnoses else as_table({"predictions": scores}))
+    table = diagnoses_as_table(scores) if diagnoses else as_table({"predictions": scores})
+    print(visible_lines(table))
     return 0
 
 

@@ -22,7 +22,6 @@ from r2unet.commands.messages import (
     line_printer,
     print_scores,
     training_memory,
-    visible,
 )
 from r2unet.commands.options import (
     add_cache,
@@ -36,7 +35,7 @@ from r2unet.commands.options import (
     resources_given,
     settings_given,
 )
-from r2unet.errors import InputError
+from r2unet.errors import InputError, visible
 from r2unet.files import check_writable
 from r2unet.training.checkpoints import initial_weights
 from r2unet.training.lock import locked
@@ -123,7 +122,9 @@ def _train(options: argparse.Namespace, out: Path, processes: Processes) -> int:
     first = processes.rank == 0
     given = settings_given(options)
     must_agree(options, processes)
-    settings, state = processes.from_first(lambda: start_or_resume(out, given, options.resume))
+    settings, state = processes.from_first(
+        lambda: start_or_resume(out, given, options.resume, write=not options.profile)
+    )
     settings.check_processes(processes.size, settings.batch_size)
     settings = dataclasses.replace(settings, **{name: given[name] for name in PATHS if name in given})
     if settings.freeze_encoder and not (state or options.start):

@@ -107,7 +107,7 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
 
     Raises InputError if the file cannot be written; an existing file is then unchanged.
     """
-    write_image(path, np.where(mask, 255, 0).astype(np.uint8), compression=THOROUGH)
+    write_image(path, np.where(mask, np.uint8(255), np.uint8(0)), compression=THOROUGH)
 
 
 def write_image(path: str | Path, image: np.ndarray, compression: int = QUICK) -> None:
@@ -137,7 +137,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize a mask (H, W) of 0 and 1 to `size` = (height, width): 1 where most of the area was 1."""
-    grey = _resize(np.where(mask, 255, 0).astype(np.uint8), size)
+    grey = _resize(np.where(mask, np.uint8(255), np.uint8(0)), size)
     return (grey > MASK_THRESHOLD).astype(np.uint8)
 
 

@@ -21,6 +21,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -29,8 +30,8 @@ import numpy as np
 from r2unet.data.images import image_size, read_image, read_mask
 from r2unet.data.pairs import Pair
 from r2unet.data.sample import Sample
-from r2unet.errors import InputError
-from r2unet.files import output_file
+from r2unet.errors import InputError, warn
+from r2unet.files import open_input, output_file
 
 CACHE_VERSION = 2  # increase it when the same files should give different bytes
 
@@ -86,7 +87,7 @@ class LesionImages:
             path = Path(cache) / f"isic-{size}-{_fingerprint(self.pairs, size)}.npy"
             if (fault := _fault(path, shape)) is not None:
                 if fault:
-                    print(f"{path}: the cache {fault}; reading the images again", file=sys.stderr)
+                    warn(f"{path}: the cache {fault}; reading the images again")
                 _write_cache(path, shape, rows)
             offset = len(_header(shape))
             self._pixels = np.memmap(path, np.uint8, "r", offset, shape)  # (N, size, size, RGB and mask)
@@ -103,6 +104,24 @@ class LesionImages:
         """Return sample `index`; its arrays are read-only views of the stored bytes."""
         pair, pixels = self.pairs[index], self._pixels[index]  # pixels (size, size, 4)
         return Sample(pixels[..., :3], pixels[..., 3], pair.name, pair.diagnosis, pair.lesion)
+
+
+def cache_shape(path: Path) -> tuple[int, ...]:
+    """Return the shape of the pixels in a cache file that is whole.
+
+    Raises InputError for a damaged file, and for a file that is not a cache.
+    """
+    shape = ()
+    with suppress(OSError, ValueError, SyntaxError), open_input(path) as file:
+        if np.lib.format.read_magic(file) == (1, 0):
+            shape = np.lib.format.read_array_header_1_0(file)[0]
+    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 4:
+        fault = "has no header of decoded images"
+    else:
+        fault = _fault(path, shape)
+    if fault is not None:
+        raise InputError(f"{path}: the cache {fault}; a training that uses it makes it again, or delete it")
+    return shape
 
 
 def _decode(pair: Pair, size: int) -> np.ndarray:

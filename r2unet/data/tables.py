@@ -12,7 +12,6 @@ Upper and lower case make no difference in the names of columns and images. An e
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import NamedTuple
 
 from r2unet.data.images import SUFFIXES
 from r2unet.errors import InputError
-from r2unet.files import open_table
+from r2unet.files import read_rows
 
 ISIC_NUMBER = re.compile(r"isic_(\d{7})(?!\d)", re.IGNORECASE)
 IMAGE_COLUMNS = ("image", "image_id")
@@ -92,14 +91,10 @@ def read_table(path: Path) -> dict[str, Row]:
 def _read_lines(path: Path) -> list[tuple[str, list[str]]]:
     """Return each line that is not empty: its place "FILE: line N", and its cells."""
     try:
-        file = open_table(path)
-        first = file.readline()
-        file.seek(0)
-        delimiter = next((mark for mark in "\t;" if mark in first), ",")
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        rows = [(f"{path}: line {reader.line_num}", [cell.strip() for cell in row]) for row in reader]
+        numbered = read_rows(path, "\t;", strict=True)
+        rows = [(f"{path}: line {number}", [cell.strip() for cell in row]) for number, row in numbered]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (ValueError, csv.Error) as error:  # too large, not UTF-8, or a quotation mark without its pair
+    except ValueError as error:  # too large, not UTF-8, or a quotation mark without its pair
         raise InputError(f"{path}: is not a table of text ({error}); save it as CSV in UTF-8") from None
     return [(where, cells) for where, cells in rows if any(cells)]

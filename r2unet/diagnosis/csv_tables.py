@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from r2unet.errors import InputError
-from r2unet.files import open_table
+from r2unet.files import read_rows
 
 IMAGE_COLUMNS = ("image", "image_id")  # of 2018 and of 2017
 
@@ -65,12 +64,10 @@ def read_table(path: Path, optional: Sequence[str] = (), columns: Sequence[str] 
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     """Return the header, the other rows, and their line numbers."""
     try:
-        with open_table(path) as file:
-            reader = csv.reader(file)
-            numbered = [(reader.line_num, row) for row in reader if row]
+        numbered = [(number, row) for number, row in read_rows(path) if row]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         raise InputError(f"{path}: is not a CSV file in UTF-8 ({error}); save it as one") from None
     if len(numbered) < 2:
         raise InputError(f"{path}: needs a header and a row for each image; add them")

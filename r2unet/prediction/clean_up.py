@@ -93,7 +93,8 @@ def draw_runs(runs: Runs, shape: tuple[int, int]) -> np.ndarray:
     # With k runs, k + 1 gaps of skin before, between and after them.
     borders = np.column_stack((runs.start, runs.end)).ravel()
     lengths = np.diff(borders, prepend=0, append=rows.size)  # (2k + 1,)
-    rows.ravel()[:] = np.repeat(np.arange(len(lengths)) % 2, lengths)
+    values = (np.arange(len(lengths)) % 2).astype(np.uint8)  # skin and lesion in turn
+    rows.ravel()[:] = np.repeat(values, lengths)
     return np.ascontiguousarray(rows[:, :W])
 
 

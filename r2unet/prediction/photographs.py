@@ -37,7 +37,7 @@ from r2unet.prediction import clean_up as cleanup
 from r2unet.prediction.diagnosis_picture import DiagnosedImage, plot_diagnosis
 from r2unet.prediction.heat_map import HeadInputs, as_heat, head_evidence, head_inputs
 from r2unet.prediction.outline import overlay_image
-from r2unet.prediction.predict import NO_CORRECTION, THRESHOLD, Correction, Prediction, predict_lesion
+from r2unet.prediction.predict import NO_CORRECTION, THRESHOLD, Correction, predict_lesion
 from r2unet.prediction.stages import Stages
 
 MASK_SUFFIX = "_segmentation_prediction.png"
@@ -144,25 +144,32 @@ class Predictor:
                 )
         except InputError as error:
             return InputError(f"{file}: {error}")
-        try:
-            return self._write(file, image, prediction, inputs)
-        except NameTooLongError as error:  # any other error in writing would stop the other files, too
-            return error
-
-    def _write(
-        self, file: Path, image: np.ndarray, prediction: Prediction, inputs: HeadInputs | None
-    ) -> Result:
-        """Write the mask and the pictures; `inputs` are those of the diagnosis head, if it is drawn."""
         mask = None
         if prediction.outline is not None:
             with self.stages("threshold and clean-up"):
                 mask = (prediction.outline > THRESHOLD).astype(np.uint8)
                 mask = cleanup.clean_up(mask) if self.clean_up else mask
+            prediction = prediction._replace(outline=None)  # it takes four times the memory of the mask
+        try:
+            return self._write(file, image, mask, prediction.diagnosis, inputs)
+        except NameTooLongError as error:  # any other error in writing would stop the other files, too
+            return error
+
+    def _write(
+        self,
+        file: Path,
+        image: np.ndarray,
+        mask: np.ndarray | None,
+        diagnosis: np.ndarray | None,
+        inputs: HeadInputs | None,
+    ) -> Result:
+        """Write the mask and the pictures; `inputs` are those of the diagnosis head, if it is drawn."""
+        if mask is not None:
             with self.stages("write the mask"):
                 write_mask(self.out / f"{file.stem}{MASK_SUFFIX}", mask)
         if self.overlay:
-            self._draw(file, image, mask, prediction.diagnosis, inputs)
-        return Result(None if mask is None else float(mask.mean()), prediction.diagnosis)
+            self._draw(file, image, mask, diagnosis, inputs)
+        return Result(None if mask is None else float(mask.mean()), diagnosis)
 
     def _draw(
         self,

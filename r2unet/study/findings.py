@@ -35,10 +35,10 @@ from minidl.init import shapes_only
 from r2unet.errors import InputError
 from r2unet.scores.metrics import USABLE_JACCARD, bootstrap_interval
 from r2unet.study.plan import FINISHED, Plan
-from r2unet.study.run_files import read_history, read_modes, read_report
 from r2unet.study.studies import Row
 from r2unet.study.train_study import read_seconds
 from r2unet.training.checkpoints import CONTENT_ERRORS, short_reason
+from r2unet.training.run_files import read_history, read_modes, read_report
 from r2unet.training.settings import Settings, new_model
 from r2unet.training.state import quality
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from r2unet import __version__
 from r2unet.errors import InputError
-from r2unet.files import read_text, write_text
+from r2unet.files import read_json, write_text
 from r2unet.study.studies import SEEDS, STUDIES, Row, Study, Variant, make_rows
 from r2unet.training.checkpoints import CONTENT_ERRORS, short_reason
 from r2unet.training.run_folder import PATHS, find_files
@@ -155,7 +155,7 @@ def read_plan(out: Path, option: str = "--out") -> Plan:
     """
     path = out / PLAN
     try:
-        content = json.loads(read_text(path))
+        content = read_json(path)
         variants = tuple(Variant(label, _with_tuples(changes)) for label, changes in content["variants"])
         study = STUDIES[content["study"]]._replace(variants=variants)
         plan = Plan(study, Settings(**_with_tuples(content["settings"])), tuple(content["seeds"]))

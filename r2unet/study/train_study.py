@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 from minidl.allocator import keep_freed_memory
 from minidl.ops.conv import convolution
 from minidl.threads import set_threads
-from r2unet.errors import InputError
-from r2unet.files import write_text
+from r2unet.errors import InputError, visible
+from r2unet.files import read_rows, write_text
 from r2unet.study.plan import Plan, Task
 from r2unet.study.processes import Outcomes, run_in_processes, stop_if_orphaned
 from r2unet.training.interruption import Interrupted
@@ -113,7 +113,7 @@ def _train_in_process(task: Task, resources: Resources) -> InputError | None:
     set_threads(resources.threads)
 
     def log(line: str) -> None:
-        print(f"{task.title}: {line}", flush=True)
+        print(visible(f"{task.title}: {line}"), flush=True)
         stop_if_orphaned()
 
     def train(task: Task) -> None:
@@ -163,9 +163,8 @@ def _record_seconds(folder: Path, epoch: int, seconds: float | None) -> None:
 def read_seconds(folder: Path) -> dict[int, float]:
     """Return the duration of each epoch with its validation, in seconds; {} if unknown."""
     try:
-        rows = list(csv.DictReader((folder / SECONDS).read_text().splitlines()))
-        return {int(row["epoch"]): float(row["seconds"]) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {int(epoch): float(seconds) for _, (epoch, seconds) in read_rows(folder / SECONDS)[1:]}
+    except (OSError, ValueError):
         return {}
 
 

@@ -22,7 +22,7 @@ from r2unet.scores.ranking import best_to_worst_rows
 from r2unet.training.calibrate import correction
 from r2unet.training.checkpoints import load_model
 from r2unet.training.curves import plot_curves
-from r2unet.training.run_folder import BEST
+from r2unet.training.run_folder import BEST, HISTORY, REPORT
 from r2unet.training.settings import Settings
 
 
@@ -60,7 +60,7 @@ def write_history(out: Path, history: list[dict[str, float]]) -> None:
     table = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(history)
-    write_text(out / "history.csv", text.getvalue())
+    write_text(out / HISTORY, text.getvalue())
     plot_curves(history, out / "curves.png")
 
 
@@ -86,5 +86,5 @@ def write_report(
         predictions = list(outlines(answers))
         report |= score_report(predictions, mean_mask, rng)
         plot_overlays(best_to_worst_rows(predictions, count=6), out / "overlays.png")
-    write_text(out / "report.json", json.dumps(report, indent=2))
+    write_text(out / REPORT, json.dumps(report, indent=2))
     return report

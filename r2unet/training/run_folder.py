@@ -20,21 +20,24 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from minidl.files import sync_folder
 from r2unet.data.folders import find_pairs
 from r2unet.data.lesion_images import LesionImages
 from r2unet.data.pairs import Pair
 from r2unet.data.sample import Sample
 from r2unet.data.synthetic import SyntheticLesions
-from r2unet.errors import InputError
-from r2unet.files import output_file
+from r2unet.errors import InputError, warn
+from r2unet.files import open_input, output_file, write_error
 from r2unet.training.checkpoints import check_network, checkpoint_errors, read_settings, read_state
 from r2unet.training.settings import Settings, as_text, flag
 
 LAST, BEST = "last.npz", "best.npz"
+HISTORY, REPORT = "history.csv", "report.json"
 PATHS = ("data", "labels")  # the files may have moved since a run was started
 RESUME_MAY_CHANGE = (*PATHS, "checkpoint_blocks")  # and memory may be short
 TRAINING_PER_VALIDATION = 5  # generated lesions for training per generated lesion for validation
@@ -63,7 +66,7 @@ class KeptFile:
         if self._file:
             self._file.close()
         if os.name == "posix":  # Windows can neither delete nor replace an open file
-            self._file = open(self.path, "rb")  # noqa: SIM115
+            self._file = open_input(self.path)
 
     def restore(self) -> bool:
         """Write the file again if it was deleted. Return whether it was written."""
@@ -106,29 +109,33 @@ def find_files(settings: Settings, split: str) -> list[Pair]:
     )
 
 
-def start_or_resume(out: Path, given: dict[str, Any], resume: bool) -> tuple[Settings, dict[str, Any] | None]:
+def start_or_resume(
+    out: Path, given: dict[str, Any], resume: bool, write: bool = True
+) -> tuple[Settings, dict[str, Any] | None]:
     """Return the settings of a run and, if `out` contains a run to resume, its state.
+
+    A damaged last.npz is renamed to last.npz.damaged, and the state is that of best.npz: training is
+    deterministic, so the result is the same, and only time is lost. Without `write` it is an error instead.
 
     Settings that are not given have their default values or, on resuming, the values of that run. Raises
     InputError if a run would be overwritten, or if a given setting differs from that run's. Only
     RESUME_MAY_CHANGE may differ.
     """
-    found = next((out / name for name in (LAST, BEST) if (out / name).exists()), None)
-    if found is None:
+    names = [name for name in (LAST, BEST) if (out / name).exists()]
+    if not names:
         return Settings(**given).check(), None
     if not resume:
         raise InputError(
             f"--out {out}: already contains a training run; add --resume, or choose another folder"
         )
+    fault = None  # of last.npz, if there is a best.npz to resume from
     try:
-        state = read_state(found)
-        with checkpoint_errors(found):
-            before = read_settings(state)
-            check_network(before, state["model"])
+        before, state = _read_run(out / names[0])
     except InputError as error:
-        then = "resumes from best.npz" if (out / BEST).exists() and found.name == LAST else "starts again"
         fault = str(error).rpartition("; ")[0]  # without the remedy for a checkpoint to predict with
-        raise InputError(f"{fault}; delete this file, and --resume {then}") from None
+        if names != [LAST, BEST]:
+            raise InputError(f"{fault}; delete this file, and --resume starts again") from None
+        before, state = _read_instead(out, fault)
     for name, value in given.items():
         if name not in RESUME_MAY_CHANGE and value != getattr(before, name):
             raise InputError(
@@ -136,5 +143,51 @@ def start_or_resume(out: Path, given: dict[str, Any], resume: bool) -> tuple[Set
                 f"{as_text(getattr(before, name))}; omit the option to resume, or start another "
                 "run with a new --out"
             )
+    if fault:
+        if not write:
+            raise InputError(f"{fault}; resume without --profile, which moves this file aside")
+        _move_aside(out / LAST, fault)
     changed = {name: value for name, value in given.items() if name in RESUME_MAY_CHANGE}
     return dataclasses.replace(before, **changed), state
+
+
+def _read_run(path: Path) -> tuple[Settings, dict[str, Any]]:
+    """Read a state of a run, and its settings. Raises InputError if it is damaged."""
+    state = read_state(path)
+    with checkpoint_errors(path):
+        settings = read_settings(state)
+        check_network(settings, state["model"])
+    return settings, state
+
+
+def _read_instead(out: Path, fault: str) -> tuple[Settings, dict[str, Any]]:
+    """Read best.npz instead of a damaged last.npz. Raises InputError if it is not damaged, or if both are."""
+    try:
+        open_input(out / LAST).close()
+    except OSError:  # no permission, or not a regular file: the content may be in order
+        raise InputError(f"{fault}; correct that, and --resume again") from None
+    try:
+        return _read_run(out / BEST)
+    except InputError as error:
+        other = str(error).rpartition("; ")[0]
+        raise InputError(f"{fault}, and {other}; delete both, and --resume starts again") from None
+
+
+def _move_aside(path: Path, fault: str) -> None:
+    """Rename a damaged last.npz to a new name, after saying so: nothing is deleted."""
+    aside = next(name for name in _names_aside(path) if not os.path.lexists(name))
+    warn(
+        f"{fault}; renaming it to {aside.name} and resuming from {BEST}, which repeats the epochs since then "
+        "and gives the same result"
+    )
+    try:
+        os.rename(path, aside)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(aside, error, "--out") from None
+
+
+def _names_aside(path: Path) -> Iterator[Path]:
+    """Yield last.npz.damaged, last.npz.damaged2, ..."""
+    for number in count(1):
+        yield path.with_name(f"{path.name}.damaged{'' if number == 1 else number}")

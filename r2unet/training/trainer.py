@@ -57,7 +57,7 @@ from r2unet.training.feed import choose_feed, describe_feed
 from r2unet.training.interruption import Interrupted, StopSignal
 from r2unet.training.loss_log import LossLog, Step, check_finite
 from r2unet.training.reporting import epoch_line, progress_bar, write_history, write_report
-from r2unet.training.run_folder import BEST, LAST, KeptFile
+from r2unet.training.run_folder import BEST, HISTORY, LAST, KeptFile
 from r2unet.training.settings import Settings, new_objective
 from r2unet.training.state import TrainingState
 from r2unet.training.validation import Validated, in_order, mean_scores
@@ -141,7 +141,8 @@ class Trainer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Resume from the content of a checkpoint. Raises InputError if it belongs to another run."""
-        self.state.load_state_dict(state, self.out / LAST)
+        newest = next((name for name in (LAST, BEST) if (self.out / name).exists()), LAST)
+        self.state.load_state_dict(state, self.out / newest)
         self.step = self.new_step()  # a graph would read the arrays that were replaced
 
     def run(self) -> dict[str, Any]:
@@ -172,7 +173,8 @@ class Trainer:
                     self._interrupt()
             if not self.first:
                 return {}
-            if not (self.out / LAST).exists():  # killed in the last epoch, between best.npz and last.npz
+            # Killed in the last epoch, between best.npz and last.npz; or deleted because it was damaged.
+            if not all((self.out / name).exists() for name in (LAST, HISTORY)):
                 self.save_epoch(best=False)
             self.restore_best()
         if len(state.history) < epochs:

@@ -1,6 +1,7 @@
 """Texts are read up to a limit; output is written completely or not at all; folders are checked first."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,16 @@ import pytest
 from r2unet.data.diagnoses import read_labels
 from r2unet.diagnosis.csv_tables import read_table
 from r2unet.errors import InputError
-from r2unet.files import NameTooLongError, check_writable, open_table, output_file, read_text, write_text
+from r2unet.files import (
+    NameTooLongError,
+    check_writable,
+    copy_folder,
+    output_file,
+    read_json,
+    read_rows,
+    read_text,
+    write_text,
+)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
@@ -24,7 +34,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
 class TestReadText:
     def test_returns_the_text_with_its_line_ends(self, tmp_path):
         (tmp_path / "a.csv").write_bytes("\ufeffLäsion\r\n1\n".encode())
-        assert open_table(tmp_path / "a.csv").read() == "Läsion\r\n1\n"
+        assert read_rows(tmp_path / "a.csv") == [(1, ["Läsion"]), (2, ["1"])]
         assert read_text(tmp_path / "a.csv") == "\ufeffLäsion\r\n1\n"
 
     def test_a_text_that_is_too_large_is_refused(self, tmp_path, monkeypatch):
@@ -34,6 +44,20 @@ class TestReadText:
         (tmp_path / "a.json").write_bytes(b" " * (2 * 1024**2 + 1))
         with pytest.raises(ValueError, match="more than 2 MB, too large"):
             read_text(tmp_path / "a.json")
+
+    def test_a_small_table_of_very_many_rows_or_cells_is_refused(self, tmp_path):
+        for row, rows, words in (("a\n", 50_000, "50,000 rows"), ("," * 999 + "\n", 500, "500,000 cells")):
+            (tmp_path / "a.csv").write_text(row * rows)
+            assert len(read_rows(tmp_path / "a.csv")) == rows
+            (tmp_path / "a.csv").write_text(row * (rows + 1))
+            with pytest.raises(ValueError, match=words):
+                read_rows(tmp_path / "a.csv")
+
+    def test_small_json_of_very_many_values_is_refused(self, tmp_path):
+        for number, refused in ((500_000, False), (500_001, True)):
+            (tmp_path / "a.json").write_text(f"[{','.join(['[]'] * (number // 2))}{',1' * (number % 2)}]")
+            with pytest.raises(ValueError, match="500,000 values") if refused else nullcontext():
+                assert len(read_json(tmp_path / "a.json")) == number // 2
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
     def test_every_reader_of_tables_refuses_a_pipe_at_once(self, tmp_path):
@@ -46,6 +70,15 @@ class TestReadText:
         (tmp_path / "labels.csv").write_bytes(b"\xff")
         with pytest.raises(InputError, match="is not a table of text .*; save it as CSV in UTF-8"):
             read_labels(tmp_path / "labels.csv")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_a_folder_is_not_copied(tmp_path):
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "a" / "best.npz")
+    with pytest.raises(InputError, match="cannot be written .*not a regular file"):
+        copy_folder(tmp_path / "a", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_device_is_not_replaced():

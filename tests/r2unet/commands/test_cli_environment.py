@@ -9,7 +9,7 @@ import sys
 import pytest
 from PIL import Image
 
-from r2unet.commands.messages import visible
+from r2unet.errors import visible
 
 BYTES = os.fsdecode(b"leg\xff.png")  # a name that is not UTF-8
 CONTROL = "\x1b[31mred\n.png"
@@ -79,6 +79,33 @@ def test_errors_about_any_name_are_one_printable_line(program, tmp_path, name, w
     _, err = child.communicate()
     assert child.returncode == 2 and err.count("\n") == 1 and "Traceback" not in err
     assert err.rstrip("\n").isprintable()
+
+
+class TestTextFromFiles:
+    """Somebody else may have made a file; its text must not reach the terminal as control characters."""
+
+    def test_a_licence(self, r2unet, trained, folder, tmp_path):
+        words = "--licence", "\x1b[31mfree", "--out", tmp_path / "w.npz"
+        assert r2unet("export", trained / "best.npz", *words)[0] == 0
+        words = "--checkpoint", tmp_path / "w.npz", "--out", tmp_path / "out"
+        code, _, err = r2unet("predict", folder / "normal.png", *words)
+        assert code == 0 and err == "licence of the weights: \\x1b[31mfree\n"
+
+    def test_the_columns_of_a_table(self, r2unet, tmp_path):
+        for name, values in (("truth", "1,0\nb,0,1"), ("predictions", "0.5,0.5\nb,0.5,0.5")):
+            (tmp_path / f"{name}.csv").write_text(f"image,\x1b[31m,B\na,{values}\n")
+        code, out, _ = r2unet("score", tmp_path / "truth.csv", tmp_path / "predictions.csv")
+        assert code == 0 and "\\x1b[31m" in out and "\x1b" not in out
+
+    def test_the_folder_of_a_damaged_cache(self, r2unet, isic, tiny, tmp_path):
+        cache = tmp_path / CONTROL
+        words = "--data", isic, "--cache", cache, "--epochs=1"
+        for out in ("a", "b"):
+            code, _, err = r2unet("train", *tiny, *words, "--out", tmp_path / out)
+            assert code == 0 and "\x1b" not in err
+            for path in cache.iterdir():
+                path.write_bytes(b"damaged")
+        assert "red\\n.png/isic-16-" in err and "reading the images again" in err
 
 
 def test_a_closed_stderr_is_no_error(trained, folder, tmp_path):

@@ -175,6 +175,11 @@ class TestMalformedTables:
         table.write_bytes(content)
         assert_refused(lambda: read_labels(table), f"{table}: is not a table of text", "UTF-8")
 
+    @pytest.mark.parametrize("header", ['"image,malignant', 'image,"malignant', 'image,malignant"x'])
+    def test_a_quotation_mark_without_its_pair_is_an_error_and_not_one_long_cell(self, table, header):
+        write(table, header, "ISIC_0000001,benign", 'ISIC_0000002,"malignant" x')
+        assert_refused(lambda: read_labels(table), f"{table}: is not a table of text")
+
     def test_a_file_of_another_kind_is_an_error(self, table):
         table.write_bytes(b"PK\x03\x04\n")
         assert_refused(lambda: read_labels(table), f"{table}: line 1: ")

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -354,3 +355,14 @@ def test_every_file_is_closed(photograph, tmp_path):
     with pytest.raises(InputError) as error:  # the traceback keeps the frames and their variables alive
         read_image(cut)
     assert len(os.listdir("/proc/self/fd")) == before and error
+
+
+@pytest.mark.parametrize("use", [write_mask, lambda path, mask: resize_mask(mask, (50, 50))])
+def test_writing_and_resizing_a_mask_takes_little_memory(tmp_path, use):
+    mask = np.ones((1000, 1000), np.uint8)
+    use(tmp_path / "a.png", mask)  # imports Pillow
+    tracemalloc.start()
+    use(tmp_path / "a.png", mask)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * mask.nbytes

@@ -1,5 +1,7 @@
 """Components and holes agree with a flood fill of single pixels, also for difficult shapes."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -134,3 +136,12 @@ class TestShapes:
         mask = drawing("#.#", "...", "##.")
         mask.setflags(write=False)
         assert clean_up(mask).dtype == np.uint8 and mask.sum() == 4
+
+
+def test_an_ordinary_mask_takes_little_memory():
+    mask = np.ones((1000, 1000), np.uint8)
+    tracemalloc.start()
+    clean_up(mask)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * mask.nbytes

@@ -1,5 +1,6 @@
 """The folder of a run: data sets, starting and resuming; invalid input is refused."""
 
+import os
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from minidl import checkpoint
 from r2unet.training.checkpoints import read_state
-from r2unet.training.run_folder import load_datasets, start_or_resume
+from r2unet.training.run_folder import KeptFile, load_datasets, start_or_resume
 from r2unet.training.settings import Settings
 from tests.r2unet.refusal import refusal
 
@@ -63,6 +64,13 @@ class TestLabels:
         assert not training[0].mask.any() and validation[0].mask.any()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_named_like_the_best_state_is_an_error(tmp_path):
+    os.mkfifo(tmp_path / "best.npz")
+    with pytest.raises(OSError, match="not a regular file"), KeptFile(tmp_path / "best.npz"):
+        pass
+
+
 class TestStartOrResume:
     def test_a_new_folder_takes_the_given_settings(self, tmp_path):
         for resume in (False, True):  # so the same command can be repeated until training is finished
@@ -83,17 +91,41 @@ class TestStartOrResume:
         checkpoint.save(tmp_path / "best.npz", {**read_state(trained / "best.npz"), "mark": "best"})
         assert start_or_resume(tmp_path, {}, True)[1]["mark"] == "last"
 
-    def test_a_damaged_state_can_be_deleted_to_resume_from_the_best_one(self, trained, tmp_path):
+    @pytest.fixture
+    def damaged(self, trained, tmp_path):
+        """A copy of the run, whose last.npz is damaged."""
         for name in ("last.npz", "best.npz"):
             (tmp_path / name).write_bytes((trained / name).read_bytes())
         (tmp_path / "last.npz").write_bytes(b"damaged")
-        message = refusal(lambda: start_or_resume(tmp_path, {}, True))
-        assert message.startswith(f"{tmp_path / 'last.npz'}: is not a checkpoint of this program")
-        assert message.endswith("; delete this file, and --resume resumes from best.npz")
-        (tmp_path / "last.npz").unlink()
-        assert start_or_resume(tmp_path, {}, True)[1]["history"]
-        (tmp_path / "best.npz").write_bytes(b"damaged")
-        message = refusal(lambda: start_or_resume(tmp_path, {}, True))
+        return tmp_path
+
+    def test_a_damaged_state_is_moved_aside_to_resume_from_the_best_one(self, damaged, capsys):
+        for name in ("last.npz.damaged", "last.npz.damaged2"):  # an earlier one is never overwritten
+            (damaged / "last.npz").write_bytes(name.encode())
+            assert start_or_resume(damaged, {}, True)[1]["history"]
+            assert (damaged / name).read_bytes() == name.encode() and not (damaged / "last.npz").exists()
+            err = capsys.readouterr().err
+            assert err.startswith(f"{damaged / 'last.npz'}: is not a checkpoint of this program")
+            assert f"renaming it to {name} and resuming from best.npz" in err and err.count("\n") == 1
+
+    def test_a_damaged_state_stays_if_nothing_is_to_be_written_or_a_setting_differs(self, damaged):
+        for given, write, words in (({}, False, "without --profile"), ({"lr": 0.1}, True, "--lr 0.1: ")):
+            assert words in refusal(lambda g=given, w=write: start_or_resume(damaged, g, True, w))
+            assert (damaged / "last.npz").read_bytes() == b"damaged"
+
+    def test_a_state_that_cannot_be_opened_is_not_damaged(self, damaged):
+        (damaged / "last.npz").unlink()
+        (damaged / "last.npz").mkdir()
+        assert "correct that, and --resume again" in refusal(lambda: start_or_resume(damaged, {}, True))
+        assert (damaged / "last.npz").is_dir()
+
+    def test_without_an_undamaged_state_nothing_is_moved(self, damaged):
+        (damaged / "best.npz").write_bytes(b"damaged")
+        message = refusal(lambda: start_or_resume(damaged, {}, True))
+        assert message.endswith("; delete both, and --resume starts again")
+        assert (damaged / "last.npz").exists()
+        (damaged / "last.npz").unlink()
+        message = refusal(lambda: start_or_resume(damaged, {}, True))
         assert message.endswith("; delete this file, and --resume starts again")
 
     @pytest.mark.parametrize(

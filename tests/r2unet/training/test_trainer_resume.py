@@ -283,6 +283,18 @@ class TestResuming:
             new_trainer(tmp_path, widths=(2, 6)).load_state(read_state(trained / "last.npz"))
 
 
+def test_resuming_a_run_whose_newest_state_is_damaged_gives_the_same_bytes(r2unet, tmp_path, trained):
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    content = bytearray((out / "last.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    (out / "last.npz").write_bytes(content)
+    code, _, err = r2unet("train", "--resume", "--device=cpu", "--out", out)
+    assert code == 0 and "renaming it to last.npz.damaged and resuming from best.npz" in err
+    assert files(out) == files(trained)
+    assert (out / "last.npz.damaged").read_bytes() == content
+
+
 class TestDeletedFiles:
     class Deleting(Trainer):
         """Deletes files of its folder in step `at`. Epoch 1 is the best, so best.npz is not saved again."""

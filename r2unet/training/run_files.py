@@ -5,19 +5,17 @@ A file that does not contain what this program writes raises one of `checkpoints
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from r2unet.files import open_table, read_text
+from r2unet.files import read_json, read_rows
 from r2unet.scores.metrics import METRICS
 
 
 def read_report(path: Path) -> dict[str, dict[str, Any]]:
     """Read the scores of the network and of the baselines; what is known of masks is checked."""
-    report = json.loads(read_text(path))
+    report = read_json(path)
     for name, scores in report.items():
         if name == "diagnosis":
             continue
@@ -33,7 +31,8 @@ def read_report(path: Path) -> dict[str, dict[str, Any]]:
 
 def read_history(path: Path) -> list[dict[str, float]]:
     """Read the scores of every epoch."""
-    rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(open_table(path))]
+    (_, header), *lines = read_rows(path)
+    rows = [dict(zip(header, map(float, line), strict=True)) for _, line in lines]
     if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
         raise ValueError("its epochs are not 1, 2, 3, ...")
     if not all(math.isfinite(value) for row in rows for value in row.values()):
@@ -43,7 +42,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 def read_modes(path: Path) -> dict[str, float]:
     """Read how much train mode and eval mode differ."""
-    modes = json.loads(read_text(path))
+    modes = read_json(path)
     _check_shares("Jaccard", [modes["jaccard_train_mode"], modes["jaccard_eval_mode"]])
     if not all(type(value) in (int, float) for value in modes.values()):
         raise ValueError("a value is not a number")

@@ -4,12 +4,14 @@ import copy
 import csv
 import io
 import json
+import os
 
 import pytest
 
 from r2unet.scores.metrics import METRICS
 from r2unet.study.findings import read_run
-from r2unet.study.run_files import read_history, read_modes, read_report
+from r2unet.study.train_study import read_seconds, write_seconds
+from r2unet.training.run_files import read_history, read_modes, read_report
 from tests.r2unet.refusal import refusal
 
 SCORES = {"images": 2, "mean": dict.fromkeys(METRICS, 0.5), "pooled": {"jaccard": 0.5}}
@@ -27,6 +29,15 @@ def as_csv(rows):
     table.writeheader()
     table.writerows(rows)
     return text.getvalue()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_place_of_the_durations_does_not_wait(tmp_path):
+    write_seconds(tmp_path, {1: 0.5, 2: 0.25})
+    assert read_seconds(tmp_path) == {1: 0.5, 2: 0.25}
+    (tmp_path / "seconds.csv").unlink()
+    os.mkfifo(tmp_path / "seconds.csv")
+    assert read_seconds(tmp_path) == {}
 
 
 @pytest.fixture
