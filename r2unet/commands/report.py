@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from minidl.backend import resolve_device
-from r2unet.commands.messages import explain_memory_error, visible
+from r2unet.commands.messages import explain_memory_error
 from r2unet.commands.options import DATA, add_device
 from r2unet.commands.values import new_file, number
 from r2unet.errors import InputError, visible
