@@ -101,7 +101,7 @@ def draw_strip() -> Figure:
     label(axes, 18.9, 8.6, "x", fontsize=10.5)
     label(axes, 18.9, -0.7, "green: the three\nnew pixels of a row", fontsize=10.5, va="top")
     cells(axes, 23.4, 8, [[""]] * 8, [[BLUE]] * 8)
-    label(axes, 22.4, 4, "x", fontsize=13)
+    label(axes, 22.4, 4, "\u00b7", fontsize=20)
     label(axes, 23.9, 8.6, "dy", fontsize=10.5)
     label(axes, 23.7, -0.7, "8 channels\nof one pixel", fontsize=10.5, va="top")
     return figure

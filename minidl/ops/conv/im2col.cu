@@ -1,4 +1,5 @@
-// im2col and its adjoint col2im, as defined in definition.py, which explains the notation. Both arrays have
+// im2col and its adjoint col2im, as in definition.py, which explains the notation, but with the columns of all
+// images side by side. Both arrays have
 // NumPy's memory layout, the last axis contiguous:
 //
 //     x    (N, C, H, W)
