@@ -75,8 +75,8 @@ def draw_receptive_field() -> Figure:
     axes = figure.add_axes((0.075, 0.1, 0.9, 0.86))
     axes.set_facecolor(PAPER)
     for t, colour, text, place in (
-        (2, BLUE, "t = 2: each convolution is applied three times", (8.5, 128)),
-        (0, ORANGE, "t = 0: plain convolutions", (20.6, 18)),
+        (2, BLUE, "t = 2: each convolution\nis applied three times", (9.0, 110)),
+        (0, ORANGE, "t = 0: plain convolutions", (21.2, 8)),
     ):
         model = R2UNet(widths=(1, 1, 1, 1), steps=t, rng=np.random.default_rng(0)).eval()
         fields = receptive_fields(model, image_of_zeros(8))
