@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 # Before NumPy is imported: the tests' matrix products are small, and on a busy machine threads that wait for
@@ -12,6 +13,12 @@ import numpy as np
 import pytest
 
 from minidl.backend import DEVICES, cuda_problem, problem_of, to_device
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C as a terminal sends it; a program that was started in the background may ignore it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:

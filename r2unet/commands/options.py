@@ -25,7 +25,6 @@ from r2unet.training.feed import FEEDS
 from r2unet.training.settings import CHOICES, GRAPHS, LIMITS, Settings, as_text, flag
 
 MAX_THREADS = 64
-MAX_PROCESSES = 1024
 DATA = "a folder of ISIC 2016, 2017, 2018 or HAM10000, or with images/ and masks/; join several with ':'"
 LABELS = (
     "table of diagnoses with a row for each image, as in ISIC 2016 (benign or malignant), in ISIC 2017 or "

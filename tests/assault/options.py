@@ -26,6 +26,7 @@ NOWHERE = {  # the last words: what a command reads does not exist
     "export": ["nowhere.npz", "--out=out.npz"],
     "score": ["nowhere", "nowhere"],
     "check": ["nowhere.npz"],
+    "report": ["nowhere", "--out=out.html"],
     "summary": ["--size=16", "--widths=2,4", "--batch-size=2", "--steps=1"],
 }
 

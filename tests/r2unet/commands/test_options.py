@@ -167,7 +167,7 @@ class TestRefused:
             ("train --seed -1", "--seed"),
             ("train --threads 0", "--threads: must be a whole number from 1 to 64"),
             ("train --threads 1000", "--threads"),
-            ("train --processes 0", "--processes: must be a whole number from 1 to 1024"),
+            ("train --processes 0", "--processes: must be a whole number from 1 to 64"),
             (
                 "train --model u-net",
                 "--model: must be one of unet, resunet, recurrent-unet, r2unet, attention",

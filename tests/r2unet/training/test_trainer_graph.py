@@ -64,7 +64,7 @@ class TestWithoutAGraph:
         with convolution("im2col"):
             run = new_trainer(tmp_path, device=device, log=lines.append, **SMALL)
             train(run)
-        assert lines == [
+        assert lines[1:] == [  # the first one is about the feed
             "no CUDA graph: cuBLAS computes a matrix product (of im2col, or of a large linear layer), which "
             "CuPy cannot capture; each kernel is launched by itself"
         ]
