@@ -2,6 +2,7 @@
 # make test        create the environment, install, and run the whole test suite, on all cores
 # make lint        check style and formatting
 # make gradcheck   check every derivative against finite differences
+# make exercise N=3 E=2    check the exercises of chapter 3, or only the second of them
 # make docs        build the site of the chapters and the API reference in build/site
 # make assault SECONDS=3600 SEED=0    attack the program with damaged files, kills and second processes
 # make clean       remove the environment
@@ -13,7 +14,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: train test lint gradcheck assault docs notebook gpu-check clean
+.PHONY: train test lint gradcheck exercise assault docs notebook gpu-check clean
 
 train: .venv/installed
 	$(BIN)/r2unet train --size 64 --images 360 --epochs 6 --lr 3e-3 --augment 0.25 --out runs/generated --resume
@@ -27,6 +28,9 @@ lint: .venv/installed-test
 
 gradcheck: .venv/installed
 	$(BIN)/python -m minidl.gradcheck
+
+exercise: .venv/installed
+	@$(BIN)/python -m exercises $(N) $(E)
 
 docs: .venv/installed-docs
 	$(BIN)/python docs/site/build.py --out build/site
