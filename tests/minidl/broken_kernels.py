@@ -173,6 +173,17 @@ BROKEN = {
     ("ops/pool.cu", "max_pool2d_backward", "MaxPool2d, equal pixels"): {
         "one window too many": ("if (i >= OH || j >= OW) continue;", ""),
     },
+    ("ops/pool.cu", "max_pool2d_backward_2x2", "MaxPool2d, 2x2"): {
+        "no bounds check": ("if (i >= size) return;", ""),
+        "only one block": ("blockIdx.x * blockDim.x + threadIdx.x", "threadIdx.x"),
+        "rows of windows not two rows apart": ("2 * (i / OW) * OW", "i / OW * OW"),
+        "rows and columns of the window exchanged": (
+            "top[0] = {number == 0 ? gradient : T(0), number == 1",
+            "top[0] = {number == 0 ? gradient : T(0), number == 2",
+        ),
+        "the second row not written": ("top[OW] =", "Pair unused ="),
+        "every pixel of the window receives the gradient": ("number == 3 ? gradient : T(0)", "gradient"),
+    },
     ("ops/upsample.cu", "upsample_forward", "UpsampleNearest"): {
         "the remainder instead of the quotient": ("j / s", "j % s"),
         "the row length of the small image": ("y[i * s * W + j]", "y[i * W + j]"),

@@ -88,6 +88,7 @@ def further_cases(rng, device):
         "ReLU, NaN": (ops.relu, [np.array([1.0, np.nan])]),
         "MaxPool2d, several tiles": (pooled, [rng.normal(size=(1, 2, 12, 70))]),
         "MaxPool2d, equal pixels": (pooled, [rng.integers(0, 3, (1, 2, 7, 6)).astype(float)]),
+        "MaxPool2d, 2x2": (ops.max_pool2d, [rng.integers(0, 3, (2, 3, 14, 18)).astype(float)]),
         "BatchNorm, large images": (
             lambda x, weight, bias: ops.batch_norm(x, weight, bias)[0],
             [rng.normal(size=(2, 3, 18, 16)), rng.normal(size=3), rng.normal(size=3)],

@@ -47,6 +47,7 @@ def larger_cases(rng, device):
         "ReLU, larger": (ops.relu, [image]),
         "Sigmoid, larger": (ops.sigmoid, [image]),
         "MaxPool2d, larger": (lambda x: ops.max_pool2d(x, 3, 2, 1), [image]),
+        "MaxPool2d, larger, 2x2": (ops.max_pool2d, [image[:, :, :40, :60]]),
         "UpsampleNearest, larger": (ops.upsample_nearest, [image]),
         "Conv2d, larger": (lambda x, w: ops.conv2d(x, w, padding=1), [large, kernel]),
         "Conv2d, larger, stride 2": (lambda x, w: ops.conv2d(x, w, **strided), [large, kernel]),
