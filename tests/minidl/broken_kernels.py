@@ -118,6 +118,16 @@ BROKEN = {
         "channels that do not exist stored": (" && first_c + c < C)", ")"),
         "float instead of T": ("T sum[TILE][9]", "float sum[TILE][9]"),
     },
+    ("ops/conv/parts.cu", "add_parts", "Conv2d, 3x3"): {
+        "only the first parts": ("p += blockDim.y", "p += P"),
+        "parts added twice": ("p += blockDim.y", "p += blockDim.y - 1"),
+        "= instead of +=": ("sum += parts", "sum = parts"),
+        "only one row": ("other < blockDim.y", "other < 1"),
+        "no barrier": ("    __syncthreads();  // the sums of all rows are stored\n", ""),
+        "no bounds check": (" && i < size", ""),
+        "the last number not stored": ("i >= size", "i >= size - 1"),
+        "float instead of T": ("T sum", "float sum"),
+    },
     ("ops/activation.cu", "relu_forward", "ReLU"): {
         "no bounds check": ("if (i < size) y", "y"),
         "the last thread excluded": ("i < size", "i < size - 1"),

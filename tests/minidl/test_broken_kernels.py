@@ -22,7 +22,7 @@ from minidl.backend import to_device, to_numpy
 from minidl.cuda_on_cpu import compiler
 from minidl.gradcheck import by
 from minidl.gradcheck_cases import function_cases
-from minidl.ops.conv import columns, implicit_gemm, strips
+from minidl.ops.conv import columns, implicit_gemm, parts, strips
 from minidl.ops.loss import cross_entropy, dice, softmax
 from minidl.ops.norm import fused_cuda, group_cuda
 from minidl.tensor import Tensor
@@ -41,6 +41,7 @@ SETTINGS = {
     (strips, "BLOCKS"): 4,  # for several rows of patches, so that the strips have 2 pixels or 4
     (columns, "SEGMENT"): 12,
     (columns, "BLOCKS"): 12,
+    (parts, "ROWS"): 4,
     (cross_entropy, "BLOCK"): 64,
     (cross_entropy, "BLOCKS"): 70,
     (dice, "BLOCK"): 64,

@@ -14,6 +14,7 @@ from minidl.backend import GPU, Array, Kernels, array_module, contiguous
 from minidl.implementation import implements
 from minidl.ops.conv import strips  # noqa: F401  (registered first, and so preferred where it can and pays)
 from minidl.ops.conv.definition import Conv2d, ConvTranspose2d
+from minidl.ops.conv.parts import add_parts
 from minidl.ops.window import Pair, output_size
 
 kernels = Kernels(__file__)
@@ -66,7 +67,7 @@ def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pa
     parts = array_module(x).empty((pieces, OC, C, *kernel), x.dtype)
     sizes = N, C, H, W, OC, OH, OW, *kernel, *stride, *padding
     kernels.launch("implicit_gemm_weight_gradient", (*tiles, pieces), (PIXELS,), x, dy, parts, *sizes)
-    return parts.sum(axis=0)
+    return add_parts(parts)
 
 
 def pays(weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> bool:
