@@ -85,6 +85,14 @@ BROKEN = {
             "end = min(pixels, (int)(blockIdx.z + 1) * piece)",
             "end = (int)(blockIdx.z + 1) * piece",
         ),
+        "pixels outside the image counted": ("if (place < 0) continue;", "if (place < 0) place = 0;"),
+        "rows and columns of the window exchanged": (
+            "kh = tap / KW, kw = tap % KW",
+            "kh = tap % KW, kw = tap / KW",
+        ),
+        "a channel of x that does not exist": ("min(first_c + i, C - 1)", "(first_c + i)"),
+        "a channel of dy that does not exist": ("min(first_oc + j, OC - 1)", "(first_oc + j)"),
+        "channels that do not exist stored": (" || c >= C || oc >= OC", ""),
     },
     ("ops/conv/strips.cu", "strips", "Conv2d, 3x3"): {
         "no barrier before the next channels": (
