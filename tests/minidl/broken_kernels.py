@@ -45,12 +45,20 @@ BROKEN = {
         "one column beyond the left edge": ("0 <= w", "-1 <= w"),
     },
     ("ops/conv/im2col.cu", "col2im", "Conv2d, by im2col"): {
-        "= instead of +=": ("sum += copies", "sum = copies"),
-        "one window too many": ("oh < OH", "oh <= OH"),
+        "= instead of +=": ("sum += col", "sum = col"),
+        "only the last window": ("h + PH - SH * oh < KH; --oh", "h + PH - SH * oh < SH; --oh"),
+        "one window too many": ("if (oh >= OH || ow >= OW) continue;", ""),
+        "the padding forgotten": ("(h + PH) / SH", "h / SH"),
+        "images and channels exchanged": (
+            "c = blockIdx.x % C, n = blockIdx.x / C",
+            "c = blockIdx.x / C, n = blockIdx.x % C",
+        ),
+        "only one row of tiles": ("blockIdx.y * blockDim.y + threadIdx.y", "threadIdx.y"),
+        "no bounds check": ("if (h >= H || w >= W) return;", ""),
         "float instead of T": ("T sum = T(0)", "float sum = 0"),
     },
     ("ops/conv/im2col.cu", "col2im", "ConvTranspose2d, by im2col"): {
-        "the stride ignored": ("row % SH == 0 && column % SW == 0", "true"),
+        "the stride ignored": ("(w + PW) / SW", "w + PW"),
     },
     ("ops/conv/implicit_gemm.cu", "place_under", "Conv2d"): {
         "the padding added, not subtracted": ("SH * oh + kh - PH", "SH * oh + kh + PH"),

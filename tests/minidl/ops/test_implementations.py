@@ -50,6 +50,7 @@ def larger_cases(rng, device):
         "MaxPool2d, larger, 2x2": (ops.max_pool2d, [image[:, :, :40, :60]]),
         "UpsampleNearest, larger": (ops.upsample_nearest, [image]),
         "Conv2d, larger": (lambda x, w: ops.conv2d(x, w, padding=1), [large, kernel]),
+        "Conv2d, larger, 1x1": (ops.conv2d, [large, kernel[:, :, :1, :1], kernel[:, 0, 0, 0]]),
         "Conv2d, larger, stride 2": (lambda x, w: ops.conv2d(x, w, **strided), [large, kernel]),
         "ConvTranspose2d, larger": (lambda x, w: ops.conv_transpose2d(x, w, padding=1), [large, back]),
         "ConvTranspose2d, larger, stride 2": (
