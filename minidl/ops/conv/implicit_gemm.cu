@@ -56,6 +56,7 @@ __device__ void implicit_gemm(const T* x, const T* w, const T* b, T* y, int C, i
                 ++tap;
                 place = place_under<ADJOINT>(H, W, oh, ow, tap / KW, tap % KW, SH, SW, PH, PW);
             }
+            if (ADJOINT && place < 0) continue;  // at stride 2, half of the rows: whole warps skip their products
             T value = place < 0 ? T(0) : x[channel * H * W + place];
             for (int j = 0; j < TILE; ++j) sum[j] += weights[k][j] * value;
         }
