@@ -47,3 +47,23 @@ extern "C" __global__ void max_pool2d_backward(
         }
     dx[((long long)blockIdx.x * H + h) * W + w] = sum;
 }
+
+struct alignas(2 * sizeof(T)) Pair {  // aligned, so that one instruction stores both numbers
+    T left, right;
+};
+
+// The backward pass for windows that tile the image: 2x2, stride 2, no padding, H and W even. Every pixel is then in
+// exactly one window. Thread i owns window i of all planes, number i of dy, and writes dx at its four pixels, as one
+// pair in each of two rows: neighbouring threads write neighbouring pairs. It searches for nothing and divides once,
+// by OW; `max_pool2d_backward` divides twice and searches for each pixel.
+extern "C" __global__ void max_pool2d_backward_2x2(
+    const T* __restrict__ dy, const unsigned char* __restrict__ winner, T* __restrict__ dx, int size, int OW)
+{
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= size) return;
+    T gradient = dy[i];
+    int number = winner[i];
+    Pair* top = reinterpret_cast<Pair*>(dx) + 2 * (i / OW) * OW + i % OW;  // a row of dx has OW pairs
+    top[0] = {number == 0 ? gradient : T(0), number == 1 ? gradient : T(0)};
+    top[OW] = {number == 2 ? gradient : T(0), number == 3 ? gradient : T(0)};
+}

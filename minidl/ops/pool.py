@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from minidl.backend import CPU, GPU, Array, Kernels, array_module, contiguous, cover_planes
+from minidl.backend import CPU, GPU, Array, Kernels, array_module, contiguous, cover, cover_planes
 from minidl.implementation import choose, implements
 from minidl.ops.window import Pair, as_pair, output_size, windows
 from minidl.tensor import Function, Tensor
@@ -97,9 +97,18 @@ class MaxPool2dKernels(MaxPool2d):
 
     def backward(self, dy: Array) -> Array:
         dx = array_module(dy).empty(self.shape, dy.dtype)
-        arguments = contiguous(dy), self.winner, dx, *self._sizes(dy.shape)
-        kernels.launch("max_pool2d_backward", *cover_planes(dx.shape), *arguments)
+        arrays = contiguous(dy), self.winner, dx
+        if self._windows_tile_the_image():
+            kernels.launch("max_pool2d_backward_2x2", *cover(dy.size), *arrays, dy.size, dy.shape[3])
+        else:
+            sizes = self._sizes(dy.shape)
+            kernels.launch("max_pool2d_backward", *cover_planes(dx.shape), *arrays, *sizes)
         return dx
+
+    def _windows_tile_the_image(self) -> bool:
+        """Return whether every pixel is in exactly one 2x2 window, as in a U-Net."""
+        even = self.shape[2] % 2 == self.shape[3] % 2 == 0
+        return even and self.kernel == self.stride == (2, 2) and self.padding == (0, 0)
 
     def _sizes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return H, W, OH, OW, KH, KW, SH, SW, PH, PW, the last arguments of both kernels."""

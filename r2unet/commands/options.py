@@ -209,8 +209,9 @@ def add_device(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", choices=DEVICE_CHOICES, default="auto", help=text)
     text = (
         "convolution algorithm; results differ only by rounding. im2col copies every window (on the CPU it "
-        "is the definition), direct avoids these copies. auto: on a GPU, direct for up to 64 channels and "
-        "im2col for more (this limit is an estimate); on the CPU, direct for stride 1 (default %(default)s)"
+        "is the definition), direct avoids these copies. auto: on a GPU, direct for up to 128 channels, so "
+        "that a step can be a CUDA graph, and im2col for more; on the CPU, direct for stride 1 "
+        "(default %(default)s)"
     )
     p.add_argument("--conv", choices=METHODS, default="auto", help=text)
     p.add_argument(

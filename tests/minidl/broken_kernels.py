@@ -45,12 +45,20 @@ BROKEN = {
         "one column beyond the left edge": ("0 <= w", "-1 <= w"),
     },
     ("ops/conv/im2col.cu", "col2im", "Conv2d, by im2col"): {
-        "= instead of +=": ("sum += copies", "sum = copies"),
-        "one window too many": ("oh < OH", "oh <= OH"),
+        "= instead of +=": ("sum += col", "sum = col"),
+        "only the last window": ("h + PH - SH * oh < KH; --oh", "h + PH - SH * oh < SH; --oh"),
+        "one window too many": ("if (oh >= OH || ow >= OW) continue;", ""),
+        "the padding forgotten": ("(h + PH) / SH", "h / SH"),
+        "images and channels exchanged": (
+            "c = blockIdx.x % C, n = blockIdx.x / C",
+            "c = blockIdx.x / C, n = blockIdx.x % C",
+        ),
+        "only one row of tiles": ("blockIdx.y * blockDim.y + threadIdx.y", "threadIdx.y"),
+        "no bounds check": ("if (h >= H || w >= W) return;", ""),
         "float instead of T": ("T sum = T(0)", "float sum = 0"),
     },
     ("ops/conv/im2col.cu", "col2im", "ConvTranspose2d, by im2col"): {
-        "the stride ignored": ("row % SH == 0 && column % SW == 0", "true"),
+        "the stride ignored": ("(w + PW) / SW", "w + PW"),
     },
     ("ops/conv/implicit_gemm.cu", "place_under", "Conv2d"): {
         "the padding added, not subtracted": ("SH * oh + kh - PH", "SH * oh + kh + PH"),
@@ -85,6 +93,14 @@ BROKEN = {
             "end = min(pixels, (int)(blockIdx.z + 1) * piece)",
             "end = (int)(blockIdx.z + 1) * piece",
         ),
+        "pixels outside the image counted": ("if (place < 0) continue;", "if (place < 0) place = 0;"),
+        "rows and columns of the window exchanged": (
+            "kh = tap / KW, kw = tap % KW",
+            "kh = tap % KW, kw = tap / KW",
+        ),
+        "a channel of x that does not exist": ("min(first_c + i, C - 1)", "(first_c + i)"),
+        "a channel of dy that does not exist": ("min(first_oc + j, OC - 1)", "(first_oc + j)"),
+        "channels that do not exist stored": (" || c >= C || oc >= OC", ""),
     },
     ("ops/conv/strips.cu", "strips", "Conv2d, 3x3"): {
         "no barrier before the next channels": (
@@ -117,6 +133,16 @@ BROKEN = {
         "only one warp": ("other < THREADS / 32", "other < 1"),
         "channels that do not exist stored": (" && first_c + c < C)", ")"),
         "float instead of T": ("T sum[TILE][9]", "float sum[TILE][9]"),
+    },
+    ("ops/conv/parts.cu", "add_parts", "Conv2d, 3x3"): {
+        "only the first parts": ("p += blockDim.y", "p += P"),
+        "parts added twice": ("p += blockDim.y", "p += blockDim.y - 1"),
+        "= instead of +=": ("sum += parts", "sum = parts"),
+        "only one row": ("other < blockDim.y", "other < 1"),
+        "no barrier": ("    __syncthreads();  // the sums of all rows are stored\n", ""),
+        "no bounds check": (" && i < size", ""),
+        "the last number not stored": ("i >= size", "i >= size - 1"),
+        "float instead of T": ("T sum", "float sum"),
     },
     ("ops/activation.cu", "relu_forward", "ReLU"): {
         "no bounds check": ("if (i < size) y", "y"),
@@ -172,6 +198,17 @@ BROKEN = {
     },
     ("ops/pool.cu", "max_pool2d_backward", "MaxPool2d, equal pixels"): {
         "one window too many": ("if (i >= OH || j >= OW) continue;", ""),
+    },
+    ("ops/pool.cu", "max_pool2d_backward_2x2", "MaxPool2d, 2x2"): {
+        "no bounds check": ("if (i >= size) return;", ""),
+        "only one block": ("blockIdx.x * blockDim.x + threadIdx.x", "threadIdx.x"),
+        "rows of windows not two rows apart": ("2 * (i / OW) * OW", "i / OW * OW"),
+        "rows and columns of the window exchanged": (
+            "top[0] = {number == 0 ? gradient : T(0), number == 1",
+            "top[0] = {number == 0 ? gradient : T(0), number == 2",
+        ),
+        "the second row not written": ("top[OW] =", "Pair unused ="),
+        "every pixel of the window receives the gradient": ("number == 3 ? gradient : T(0)", "gradient"),
     },
     ("ops/upsample.cu", "upsample_forward", "UpsampleNearest"): {
         "the remainder instead of the quotient": ("j / s", "j % s"),

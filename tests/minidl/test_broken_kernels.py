@@ -22,7 +22,7 @@ from minidl.backend import to_device, to_numpy
 from minidl.cuda_on_cpu import compiler
 from minidl.gradcheck import by
 from minidl.gradcheck_cases import function_cases
-from minidl.ops.conv import columns, implicit_gemm, strips
+from minidl.ops.conv import columns, implicit_gemm, parts, strips
 from minidl.ops.loss import cross_entropy, dice, softmax
 from minidl.ops.norm import fused_cuda, group_cuda
 from minidl.tensor import Tensor
@@ -41,6 +41,7 @@ SETTINGS = {
     (strips, "BLOCKS"): 4,  # for several rows of patches, so that the strips have 2 pixels or 4
     (columns, "SEGMENT"): 12,
     (columns, "BLOCKS"): 12,
+    (parts, "ROWS"): 4,
     (cross_entropy, "BLOCK"): 64,
     (cross_entropy, "BLOCKS"): 70,
     (dice, "BLOCK"): 64,
@@ -88,6 +89,7 @@ def further_cases(rng, device):
         "ReLU, NaN": (ops.relu, [np.array([1.0, np.nan])]),
         "MaxPool2d, several tiles": (pooled, [rng.normal(size=(1, 2, 12, 70))]),
         "MaxPool2d, equal pixels": (pooled, [rng.integers(0, 3, (1, 2, 7, 6)).astype(float)]),
+        "MaxPool2d, 2x2": (ops.max_pool2d, [rng.integers(0, 3, (2, 3, 14, 18)).astype(float)]),
         "BatchNorm, large images": (
             lambda x, weight, bias: ops.batch_norm(x, weight, bias)[0],
             [rng.normal(size=(2, 3, 18, 16)), rng.normal(size=3), rng.normal(size=3)],

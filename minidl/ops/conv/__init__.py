@@ -6,7 +6,8 @@
 | `rows.py` | views of rows replace most copies | CPU, stride 1, padding smaller than the window |
 | `strips.py`, `.cu` | a strip of pixels in 8 channels in registers | GPU, 3x3, stride 1, up to 128 channels |
 | `columns.py`, `.cu` | its weight gradient: a window walks down a column | the same |
-| `implicit_gemm.py`, `.cu` | any window and stride, without building `col` | GPU, up to 64 channels |
+| `implicit_gemm.py`, `.cu` | any window and stride, without building `col` | GPU, up to 128 channels |
+| `parts.py`, `.cu` | the sum over the parts of a weight gradient | GPU |
 | `im2col.py`, `.cu` | the definition, with kernels for the copies | GPU, other layers |
 """
 

@@ -7,8 +7,8 @@ column. It keeps the 3x3 window under its pixel in registers. One row further do
 are the same, so it reads three pixels of x and one of dy for each of 8 output channels, and adds 72 products
 to 72 sums.
 
-The blocks own different weights or different *segments* of columns. Their sums are added in a fixed order, so
-that every run gives the same bits.
+The blocks own different weights or different *segments* of columns. `parts.py` adds their sums in a fixed
+order, so that every run gives the same bits.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 
 from minidl.backend import Array, Kernels, array_module, contiguous
+from minidl.ops.conv.parts import add_parts
 
 kernels = Kernels(__file__)
 
@@ -36,4 +37,4 @@ def weight_gradient(x: Array, dy: Array, padding: tuple[int, int]) -> Array:
     sizes = N, C, H, W, OC, OH, OW, *padding, SEGMENT
     arguments = contiguous(x), contiguous(dy), parts, *sizes
     kernels.launch("columns_weight_gradient", (*tiles, pieces), (CHANNELS * COLUMNS,), *arguments)
-    return parts.sum(axis=0)
+    return add_parts(parts)

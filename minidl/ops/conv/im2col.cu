@@ -28,21 +28,23 @@ extern "C" __global__ void im2col(const T* __restrict__ x, T* __restrict__ col, 
         }
 }
 
-// Thread i owns one pixel, number i of x (N, C, H, W): it sums all the copies that im2col made of this pixel. The
-// window at row oh has the pixel under its weight kh if SH oh + kh - PH = h, hence the division by SH.
-extern "C" __global__ void col2im(const T* __restrict__ col, T* __restrict__ x, int threads, int N, int H, int W,
-                                  int KH, int KW, int SH, int SW, int PH, int PW, int OH, int OW)
+// Thread (row, column) of a plane, a channel of an image (x axis of the grid), owns the pixel there. It sums all the
+// copies that im2col made of this pixel: one for each window that covers it. The last window that covers row h starts
+// at or above it, SH oh - PH <= h; earlier windows cover h while kh = h + PH - SH oh < KH. So there are two divisions
+// for a pixel. Trying each of the KH KW weights would take two for each.
+extern "C" __global__ void col2im(const T* __restrict__ col, T* __restrict__ x, int N, int C, int H, int W, int KH,
+                                  int KW, int SH, int SW, int PH, int PW, int OH, int OW)
 {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= threads) return;
-    int C = threads / (N * H * W), w = i % W, h = i / W % H, c = i / (H * W) % C, n = i / (C * H * W);
-    const T* copies = col + (c * KH * KW * N + n) * OH * OW;
+    int h = blockIdx.y * blockDim.y + threadIdx.y, w = blockIdx.z * blockDim.x + threadIdx.x;
+    if (h >= H || w >= W) return;
+    int c = blockIdx.x % C, n = blockIdx.x / C, weight = N * OH * OW;  // from a weight's copies to the next weight's
+    col += c * KH * KW * weight + n * OH * OW;
     T sum = T(0);
-    for (int kh = 0; kh < KH; ++kh)
-        for (int kw = 0; kw < KW; ++kw) {
-            int row = h + PH - kh, column = w + PW - kw, oh = row / SH, ow = column / SW;
-            bool exists = row >= 0 && column >= 0 && row % SH == 0 && column % SW == 0 && oh < OH && ow < OW;
-            if (exists) sum += copies[((kh * KW + kw) * N * OH + oh) * OW + ow];
+    for (int oh = (h + PH) / SH; oh >= 0 && h + PH - SH * oh < KH; --oh)
+        for (int ow = (w + PW) / SW; ow >= 0 && w + PW - SW * ow < KW; --ow) {
+            if (oh >= OH || ow >= OW) continue;
+            int kh = h + PH - SH * oh, kw = w + PW - SW * ow;
+            sum += col[(kh * KW + kw) * weight + oh * OW + ow];
         }
-    x[i] = sum;
+    x[(blockIdx.x * H + h) * W + w] = sum;
 }

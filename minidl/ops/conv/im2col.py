@@ -10,13 +10,16 @@ transposed matrix without a copy. One product for each image would need copies o
 sum in the end, and small products do not occupy a GPU. The price is that images must be rearranged, from
 (n, OC, OH OW) to (OC, n OH OW) and back: y while the bias is added, dy by a copy. Both are small compared
 with col. Which thread copies which number is explained in `im2col.cu`.
+
+For a 1x1 window of stride 1, col would be as large as x, and nothing but a copy of it. So y = w x and
+dx = w^T dy are batches of products, one for each image, without col and without rearranging.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minidl.backend import GPU, Array, Kernels, array_module, contiguous, cover, device_of
+from minidl.backend import GPU, Array, Kernels, array_module, contiguous, cover, cover_planes, device_of
 from minidl.implementation import implements
 from minidl.ops.conv import implicit_gemm
 from minidl.ops.conv.definition import Conv2d, ConvTranspose2d, add_bias
@@ -48,8 +51,8 @@ def col2im(
     OH, OW = output_size(size, kernel, stride, padding)
     N, C = col.shape[1] // (OH * OW), col.shape[0] // (kernel[0] * kernel[1])
     x = array_module(col).empty((N, C, *size), col.dtype) if out is None else out
-    sizes = N, *size, *kernel, *stride, *padding, OH, OW
-    kernels.launch("col2im", *cover(x.size), contiguous(col), x, x.size, *sizes)
+    sizes = *x.shape, *kernel, *stride, *padding, OH, OW
+    kernels.launch("col2im", *cover_planes(x.shape), contiguous(col), x, *sizes)
     return x
 
 
@@ -65,11 +68,19 @@ def pieces(x: Array, rows: int, OH: int, OW: int) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
+def is_one_pixel(kernel: Pair, stride: Pair, padding: Pair) -> bool:
+    """Return whether each window is one pixel, and each pixel one window, so that im2col would only copy."""
+    return tuple(kernel) == stride == (1, 1) and padding == (0, 0)
+
+
 def convolve(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair) -> Array:
     """Return y = w col + b, x (N, C, H, W), w (OC, C, KH, KW), b (OC,) -> y (N, OC, OH, OW)."""
     N, OC, kernel = len(x), len(w), w.shape[2:]
     OH, OW = output_size(x.shape[2:], kernel, stride, padding)
     xp, matrix = array_module(x), w.reshape(OC, -1)  # (OC, C KH KW)
+    if is_one_pixel(kernel, stride, padding):
+        images = matrix @ x.reshape(N, -1, OH * OW)  # (OC, C) (N, C, H W)
+        return add_bias(images.reshape(N, OC, OH, OW), b)
     y = xp.empty((N, OC, OH, OW), x.dtype)
     for piece in pieces(x, matrix.shape[1], OH, OW):
         product = matrix @ im2col(x[piece], kernel, stride, padding)  # (OC, n OH OW)
@@ -81,8 +92,11 @@ def convolve(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair) -
 def input_gradient(dy: Array, w: Array, b: Array | None, size: Pair, stride: Pair, padding: Pair) -> Array:
     """Return dx = col2im(w^T dy) + b, dy (N, OC, OH, OW), w (OC, C, KH, KW) -> dx (N, C, *size)."""
     N, OC, OH, OW = dy.shape
-    dx = array_module(dy).empty((N, w.shape[1], *size), dy.dtype)
     transposed = w.reshape(OC, -1).T  # (C KH KW, OC)
+    if is_one_pixel(w.shape[2:], stride, padding):
+        images = transposed @ dy.reshape(N, OC, -1)  # (C, OC) (N, OC, H W)
+        return add_bias(images.reshape(N, -1, *size), b)
+    dx = array_module(dy).empty((N, w.shape[1], *size), dy.dtype)
     for piece in pieces(dy, len(transposed), OH, OW):
         dcol = transposed @ side_by_side(dy[piece])  # (C KH KW, n OH OW)
         col2im(dcol, size, w.shape[2:], stride, padding, out=dx[piece])

@@ -56,6 +56,7 @@ __device__ void implicit_gemm(const T* x, const T* w, const T* b, T* y, int C, i
                 ++tap;
                 place = place_under<ADJOINT>(H, W, oh, ow, tap / KW, tap % KW, SH, SW, PH, PW);
             }
+            if (ADJOINT && place < 0) continue;  // at stride 2, half of the rows: whole warps skip their products
             T value = place < 0 ? T(0) : x[channel * H * W + place];
             for (int j = 0; j < TILE; ++j) sum[j] += weights[k][j] * value;
         }
@@ -79,32 +80,33 @@ IMPLICIT_GEMM(implicit_gemm_adjoint_8, 8, true)
 IMPLICIT_GEMM(implicit_gemm_adjoint_16, 16, true)
 IMPLICIT_GEMM(implicit_gemm_adjoint_32, 32, true)
 
-const int SIDE = 8;  // a tile of dw has SIDE output channels and SIDE weights
+const int SIDE = 8;  // a tile of dw has SIDE output and SIDE input channels
 
-// dw[oc, k] = sum of dy[oc] col[k] over all pixels. A block owns one tile of dw (x axis of the grid: k, y axis: oc)
-// and one piece of the N OH OW pixels (z axis), so that layers with few weights also occupy a large GPU; the
-// pieces are summed afterwards. Each thread takes every blockDim-th pixel of the piece, loads SIDE numbers of dy
-// and SIDE of col, and adds their SIDE x SIDE products to sums in registers. At the end each warp sums over its
-// threads by shuffles, and the first SIDE x SIDE threads sum over the warps. part is (pieces, OC, K).
+// dw[oc, c] under one weight (kh, kw) of the window is the sum over all pixels of dy[oc] x[c], x at the pixel under this
+// weight. A block owns one (kh, kw) and SIDE input channels (x axis of the grid), SIDE output channels (y axis), and one
+// piece of the N OH OW pixels (z axis), so that layers with few weights also occupy a large GPU; the pieces are summed
+// afterwards. Each thread takes every blockDim-th pixel of the piece, computes its place in x once for all channels,
+// loads SIDE numbers of dy and SIDE of x, and adds their SIDE x SIDE products to sums in registers. At the end each
+// warp sums over its threads by shuffles, and the first SIDE x SIDE threads over the warps. Channels that do not exist
+// are read as the last one, and not stored. part is (pieces, OC, C, KH, KW).
 extern "C" __global__ void implicit_gemm_weight_gradient(
     const T* __restrict__ x, const T* __restrict__ dy, T* __restrict__ part, int N, int C, int H, int W, int OC,
     int OH, int OW, int KH, int KW, int SH, int SW, int PH, int PW)
 {
     __shared__ T sums_of_warps[SIDE * SIDE][32];
-    int K = C * KH * KW, first_k = blockIdx.x * SIDE, first_oc = blockIdx.y * SIDE, pixels = N * OH * OW;
+    int area = KH * KW, tap = blockIdx.x % area, kh = tap / KW, kw = tap % KW;
+    int first_c = blockIdx.x / area * SIDE, first_oc = blockIdx.y * SIDE, pixels = N * OH * OW;
     int piece = (pixels + gridDim.z - 1) / gridDim.z, end = min(pixels, (int)(blockIdx.z + 1) * piece);
 
     T sum[SIDE][SIDE] = {};
     for (int p = blockIdx.z * piece + threadIdx.x; p < end; p += blockDim.x) {
-        int ow = p % OW, oh = p / OW % OH, n = p / (OH * OW);
+        int pixel = p % (OH * OW), n = p / (OH * OW);
+        int place = place_under<false>(H, W, pixel / OW, pixel % OW, kh, kw, SH, SW, PH, PW);
+        if (place < 0) continue;
         T d[SIDE];
-        for (int j = 0; j < SIDE; ++j)
-            d[j] = first_oc + j < OC ? dy[((n * OC + first_oc + j) * OH + oh) * OW + ow] : T(0);
+        for (int j = 0; j < SIDE; ++j) d[j] = dy[(n * OC + min(first_oc + j, OC - 1)) * OH * OW + pixel];
         for (int i = 0; i < SIDE; ++i) {
-            int k = first_k + i, kw = k % KW, kh = k / KW % KH, c = k / (KW * KH);
-            if (k >= K) break;
-            int place = place_under<false>(H, W, oh, ow, kh, kw, SH, SW, PH, PW);
-            T value = place < 0 ? T(0) : x[(n * C + c) * H * W + place];
+            T value = x[(n * C + min(first_c + i, C - 1)) * H * W + place];
             for (int j = 0; j < SIDE; ++j) sum[i][j] += d[j] * value;
         }
     }
@@ -116,9 +118,9 @@ extern "C" __global__ void implicit_gemm_weight_gradient(
             if (lane == 0) sums_of_warps[i * SIDE + j][warp] = of_warp;
         }
     __syncthreads();
-    int i = threadIdx.x / SIDE, j = threadIdx.x % SIDE, k = first_k + i, oc = first_oc + j;
-    if (threadIdx.x >= SIDE * SIDE || k >= K || oc >= OC) return;
+    int c = first_c + threadIdx.x / SIDE, oc = first_oc + threadIdx.x % SIDE;
+    if (threadIdx.x >= SIDE * SIDE || c >= C || oc >= OC) return;
     T total = T(0);
     for (int other = 0; other < blockDim.x / 32; ++other) total += sums_of_warps[threadIdx.x][other];
-    part[(blockIdx.z * OC + oc) * K + k] = total;
+    part[((blockIdx.z * OC + oc) * C + c) * area + tap] = total;
 }

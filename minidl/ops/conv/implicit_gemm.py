@@ -14,20 +14,27 @@ from minidl.backend import GPU, Array, Kernels, array_module, contiguous
 from minidl.implementation import implements
 from minidl.ops.conv import strips  # noqa: F401  (registered first, and so preferred where it can and pays)
 from minidl.ops.conv.definition import Conv2d, ConvTranspose2d
+from minidl.ops.conv.parts import add_parts
 from minidl.ops.window import Pair, output_size
 
 kernels = Kernels(__file__)
 
 TILES = (8, 16, 32)  # output channels of a block: the versions of the kernel in implicit_gemm.cu
 PIXELS = 128  # threads of a block, each with one pixel: whole warps, and at least SIDE x SIDE threads
-SIDE = 8  # output channels and weights of a tile of the weight gradient, as in implicit_gemm.cu
-BLOCKS = 2048  # enough blocks to occupy a large GPU
+SIDE = 8  # output and input channels of a tile of the weight gradient, as in implicit_gemm.cu
+# Blocks of the weight gradient, to occupy a large GPU: eight for each of an H100's 132 multiprocessors.
+BLOCKS = 1056
 # The minimum number of pixels in a piece of the weight gradient: each piece ends with a sum over its threads.
 PIECE_PIXELS = 1024
-# Beyond this number of channels the blocks would read the same pixels too often, and one large matrix product
-# should be faster (`im2col.py`). The number is an estimate. On an H100 it was too high for layers of
-# 64 channels with 256 x 256 pixels (docs/gpu/README.md).
-MAX_CHANNELS = 64
+# Beyond this number of channels im2col.py computes the layer. A block reads its pixels again for every TILE
+# output channels, so one large matrix product is faster for wide layers. The widest network measured on an
+# H100 in which this file computed everything but the 3x3 convolutions of stride 1 (strips.py) has 16 to 128
+# channels, 256 x 256 pixels and batch 16. With earlier versions of the kernels, a training step took 48.5 ms
+# and PyTorch's 82.0; the step as a CUDA graph took 46.7 ms. One layer by im2col would have prevented the
+# graph: CuPy cannot capture cuBLAS. A 1x1 convolution may be twice as wide, because a decoder applies it to
+# two images that are joined; that is for the sake of the graph, and not measured. Single layers and the
+# current kernels have not been timed.
+MAX_CHANNELS = 128
 
 
 def convolve(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair) -> Array:
@@ -61,17 +68,18 @@ def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pa
     """Return dw, summed over images, x (N, C, H, W), dy (N, OC, OH, OW) -> dw (OC, C, KH, KW)."""
     x, dy = contiguous(x), contiguous(dy)
     (N, C, H, W), (_, OC, OH, OW) = x.shape, dy.shape
-    tiles = math.ceil(C * kernel[0] * kernel[1] / SIDE), math.ceil(OC / SIDE)
+    tiles = math.ceil(C / SIDE) * kernel[0] * kernel[1], math.ceil(OC / SIDE)
     pieces = max(1, min(BLOCKS // (tiles[0] * tiles[1]), N * OH * OW // PIECE_PIXELS))
     parts = array_module(x).empty((pieces, OC, C, *kernel), x.dtype)
     sizes = N, C, H, W, OC, OH, OW, *kernel, *stride, *padding
     kernels.launch("implicit_gemm_weight_gradient", (*tiles, pieces), (PIXELS,), x, dy, parts, *sizes)
-    return parts.sum(axis=0)
+    return add_parts(parts)
 
 
 def pays(weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> bool:
-    """Return whether the layer has few enough channels for this to be faster than `im2col.py`."""
-    return max(weight_shape[:2]) <= MAX_CHANNELS
+    """Return whether the layer has few enough channels; the reasons are beside MAX_CHANNELS."""
+    one_by_one = tuple(weight_shape[2:]) == (1, 1)
+    return max(weight_shape[:2]) <= (2 if one_by_one else 1) * MAX_CHANNELS
 
 
 class ImplicitGemmPasses:

@@ -248,6 +248,22 @@ def test_every_implementation_has_the_same_input_gradient(rng, put, device):
             np.testing.assert_allclose(to_numpy(dx), to_numpy(expected), rtol=1e-10, atol=1e-12)
 
 
+def test_im2col_copies_nothing_for_the_output_and_the_input_gradient_of_a_1x1_window(
+    rng, put, device, monkeypatch
+):
+    if device == "cpu":
+        pytest.skip("im2col.py has CUDA kernels")
+    x, w, b = rng.normal(size=(2, 3, 4, 5)), rng.normal(size=(6, 3, 1, 1)), rng.normal(size=6)
+    settings = (1, 1), (0, 0)
+    monkeypatch.setattr(im2col, "kernels", None)  # a launch would fail
+    y = im2col.convolve(put(x), put(w), put(b), *settings)
+    np.testing.assert_allclose(to_numpy(y), definition.convolve(x, w, b, *settings), rtol=1e-12, atol=1e-13)
+    dy = rng.normal(size=y.shape)
+    dx = im2col.input_gradient(put(dy), put(w), put(b[:3]), (4, 5), *settings)
+    expected = definition.input_gradient(dy, w, b[:3], (4, 5), *settings)
+    np.testing.assert_allclose(to_numpy(dx), expected, rtol=1e-12, atol=1e-13)
+
+
 @BOTH_OPERATIONS
 def test_the_bias_is_optional_and_an_integer_applies_to_both_axes(f, rng, value, gradients):
     x, w = rng.normal(size=(2, 3, 6, 5)), rng.normal(size=(3, 3, 3, 3))

@@ -47,8 +47,10 @@ def larger_cases(rng, device):
         "ReLU, larger": (ops.relu, [image]),
         "Sigmoid, larger": (ops.sigmoid, [image]),
         "MaxPool2d, larger": (lambda x: ops.max_pool2d(x, 3, 2, 1), [image]),
+        "MaxPool2d, larger, 2x2": (ops.max_pool2d, [image[:, :, :40, :60]]),
         "UpsampleNearest, larger": (ops.upsample_nearest, [image]),
         "Conv2d, larger": (lambda x, w: ops.conv2d(x, w, padding=1), [large, kernel]),
+        "Conv2d, larger, 1x1": (ops.conv2d, [large, kernel[:, :, :1, :1], kernel[:, 0, 0, 0]]),
         "Conv2d, larger, stride 2": (lambda x, w: ops.conv2d(x, w, **strided), [large, kernel]),
         "ConvTranspose2d, larger": (lambda x, w: ops.conv_transpose2d(x, w, padding=1), [large, back]),
         "ConvTranspose2d, larger, stride 2": (
@@ -241,10 +243,12 @@ class TestTheChoice:
         assert name_of(choose(Conv2d, "cpu", narrow, (2, 2), one)) == "definition"
         assert name_of(choose(Conv2d, "cpu", narrow, one, (3, 3))) == "definition"
         assert name_of(choose(Conv2d, "cuda", narrow, one, one)) == "strips"
-        assert name_of(choose(Conv2d, "cuda", narrow, one, (1, 2))) == "im2col"
-        assert name_of(choose(Conv2d, "cuda", (64, 64, 3, 3), (2, 2), one)) == "implicit GEMM"
-        assert name_of(choose(Conv2d, "cuda", (64, 64, 3, 2), one, one)) == "implicit GEMM"
+        for arguments in ((narrow, one, (1, 2)), (narrow, (2, 2), one), ((96, 256, 1, 1), one, one)):
+            assert name_of(choose(Conv2d, "cuda", *arguments)) == "implicit GEMM"
+            assert name_of(choose(ConvTranspose2d, "cuda", *arguments)) == "implicit GEMM"
         assert name_of(choose(Conv2d, "cuda", wide, one, one)) == "im2col"
+        assert name_of(choose(ConvTranspose2d, "cuda", wide, (2, 2), one)) == "im2col"
+        assert name_of(choose(Conv2d, "cuda", (96, 257, 1, 1), one, one)) == "im2col"
 
     def test_of_group_norm_is_its_definition_for_more_groups_than_a_grid_can_have(self):
         assert name_of(choose(GroupNorm, "cuda", (16383, 8, 2, 2), 4)) == "kernels"

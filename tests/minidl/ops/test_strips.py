@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minidl.backend import to_numpy
-from minidl.ops.conv import columns, definition, strips
+from minidl.ops.conv import columns, definition, parts, strips
 
 
 @pytest.fixture
@@ -26,6 +26,8 @@ def test_sizes_defined_in_both_python_and_cuda_are_equal():
     text = columns.kernels.source.read_text(encoding="utf-8")
     for names in (("CHANNELS", "TILE"), ("COLUMNS", "ROWS")):
         assert ", ".join(f"{name} = {getattr(columns, name)}" for name in names) in text
+    text = parts.kernels.source.read_text(encoding="utf-8")
+    assert f"WEIGHTS = {parts.WEIGHTS}, MOST_ROWS = {parts.ROWS};" in text
 
 
 # channels, size: the rows that were fastest on an H100; one of six shapes is left out (see strips.py)
@@ -63,3 +65,11 @@ def test_the_weight_gradient_by_columns_has_the_same_bits_twice_and_agrees_for_a
         dw, again = (to_numpy(columns.weight_gradient(put(x), put(dy), (1, 1))) for _ in range(2))
         np.testing.assert_allclose(dw, expected, rtol=1e-10, atol=1e-11)
         np.testing.assert_array_equal(dw, again)
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (2, 40), (16, 32), (50, 3, 11)], ids=str)
+def test_parts_are_added_in_a_fixed_order(shape, rng, put):
+    values = rng.normal(size=shape)
+    total, again = (to_numpy(parts.add_parts(put(values))) for _ in range(2))
+    np.testing.assert_allclose(total, values.sum(axis=0), rtol=1e-12, atol=1e-13)
+    np.testing.assert_array_equal(total, again)

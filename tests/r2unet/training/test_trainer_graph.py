@@ -1,10 +1,15 @@
 """A run takes the same steps with and without a CUDA graph; without one, it prints the reason."""
 
+import numpy as np
 import pytest
 
+from minidl import nn
 from minidl.backend import GPU
+from minidl.implementation import choose, name_of
 from minidl.ops.conv import convolution
+from minidl.ops.conv.definition import Conv2d, ConvTranspose2d
 from r2unet.errors import InputError
+from r2unet.network.model import R2UNet
 from r2unet.training.state import arrays_in
 
 SMALL = {"widths": (2,), "steps": 1, "batch_size": 2, "images": 5}  # 3 batches, the last of them smaller
@@ -91,3 +96,16 @@ def test_the_cpu_has_no_graphs(r2unet, new_trainer, tiny, tmp_path):
     )
     run = new_trainer(tmp_path / "b")
     assert run.step == run.launches
+
+
+@pytest.mark.parametrize("widths", [(16, 32, 64, 128), (16, 24, 48, 96, 128)], ids=str)
+def test_no_layer_of_a_network_of_up_to_128_channels_needs_cublas(widths):
+    """So a training step of these networks can be captured."""
+    definitions = {nn.Conv2d: Conv2d, nn.ConvTranspose2d: ConvTranspose2d}
+    model = R2UNet(widths=widths, rng=np.random.default_rng(0))
+    layers = [layer for _, layer in model.named_modules() if type(layer) in definitions]
+    chosen = {
+        name_of(choose(definitions[type(layer)], "cuda", layer.weight.shape, layer.stride, layer.padding))
+        for layer in layers
+    }
+    assert chosen == {"strips", "implicit GEMM"}
