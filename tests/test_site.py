@@ -33,11 +33,19 @@ class TestOrder:
             "docs/gpu/README.md",
         ]
 
+    def test_a_picture_is_the_one_for_dark_pages_where_the_page_is_dark(self, tmp_path):
+        pages.write(tmp_path, ["reference/index"])
+        text = (tmp_path / "docs" / "5-recurrent-residual.md").read_text()
+        assert "(figures/recurrence.png){.only-light}\n" in text
+        assert "(figures/recurrence-dark.png){.only-dark}" in text
+        assert (tmp_path / "docs" / "figures" / "recurrence-dark.png").exists()
+
     def test_every_chapter_is_on_the_site_in_the_order_of_the_contents(self, tmp_path):
         pages.write(tmp_path, ["reference/index"])
         front = (tmp_path / "index.md").read_text()
         chapters = re.search(r":caption: Chapters\n\n(.*?)\n```", front, re.DOTALL)[1].split("\n")
-        assert sorted(chapters) == sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("[0-9]*.md"))
+        numbered = [f"docs/{p.name}" for p in (ROOT / "docs").glob("[0-9]*.md")]
+        assert sorted(chapters) == sorted([*numbered, "docs/add-an-operation.md"])
         contents = (ROOT / "docs" / "README.md").read_text()
         places = [contents.index(f"({Path(chapter).name}") for chapter in chapters]
         assert places == sorted(places)

@@ -7,7 +7,7 @@ exclude_patterns = [".doctrees"]
 highlight_language = "none"
 
 # Markdown
-myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 4  # as GitHub forms them
 myst_dmath_double_inline = True
 

@@ -3,7 +3,8 @@
 The order is that in which docs/README.md links to the pages. A page whose name starts with a number is a
 chapter. Every other page below docs/ must be linked from there, too, or nobody would find it.
 
-A link to another page stays as it is. A link to a source file or a folder leads to its page in `code/`.
+A link to another page stays as it is. A link to a source file or a folder leads to its page in `code/`. Where
+a picture has a variant for dark pages, NAME-dark.png, the site shows the one that fits.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CONTENTS = Path("docs/README.md")  # becomes the front page
 EXAMPLES = Path("docs/site/examples.md")  # is part of the API reference
+LAST_CHAPTER = Path("docs/add-an-operation.md")  # without a number
 OTHERS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
@@ -80,8 +82,10 @@ def write(staging: Path, api: Sequence[str]) -> set[Path]:
 def front(order: Sequence[Path], api: Sequence[str]) -> str:
     """Return the tables of contents of the front page, which the site shows at its side."""
     groups = {
-        "Chapters": [path.as_posix() for path in order if is_chapter(path)],
-        "Results and reference": [path.as_posix() for path in order if not is_chapter(path)],
+        "Chapters": [path.as_posix() for path in (*filter(is_chapter, order), LAST_CHAPTER)],
+        "Results and reference": [
+            path.as_posix() for path in order if not is_chapter(path) and path != LAST_CHAPTER
+        ],
         "API": list(api),
         "Project": list(OTHERS),
     }
@@ -100,16 +104,24 @@ def rewritten(path: Path, text: str, site: set[Path], staging: Path, linked: set
     """
     here = place(path).parent
 
+    def picture(goal: Path, text: str) -> str:
+        """Copy a picture; return the Markdown that shows it."""
+        copy = staging / goal
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / goal, copy)
+        return f"![{text}]({os.path.relpath(goal, here)})"
+
     def link(match: re.Match[str]) -> str:
         target, heading = match["target"], match["heading"]
         if "://" in target or target.startswith("mailto:") or not target:
             return match[0]
         goal = Path(os.path.normpath(path.parent / target))
         if match["picture"]:
-            copy = staging / goal
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / goal, copy)
-            return f"![{match['text']}]({os.path.relpath(goal, here)})"
+            dark = goal.with_stem(f"{goal.stem}-dark")
+            if not (ROOT / dark).exists():
+                return picture(goal, match["text"])
+            light, dark = (picture(path, match["text"]) for path in (goal, dark))
+            return f"{light}{{.only-light}}\n{dark}{{.only-dark}}"
         if goal in site:
             suffix = f"#{heading}" if heading else ""
             return f"[{match['text']}]({os.path.relpath(place(goal), here)}{suffix})"
