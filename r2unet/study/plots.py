@@ -97,6 +97,8 @@ def plot_bars(
 
     Lines are 95 % intervals over `units`, dots are seeds. The scores of `baselines` are drawn as lines.
     """
+    from matplotlib.ticker import MaxNLocator
+
     height = 1.35 + 0.42 * len(bars)
     figure = new_figure(10.5, height)
     scores, differences = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
@@ -114,6 +116,7 @@ def plot_bars(
     scores.invert_yaxis()
     _style(scores, title, "mean over images" if units == "images" else "mean over seeds")
     _style(differences, f"Difference to {printable(bars[0].label)}", f"paired over {units}")
+    differences.xaxis.set_major_locator(MaxNLocator(4))  # small differences have long numbers
     for axes in (scores, differences):
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
