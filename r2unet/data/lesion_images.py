@@ -18,6 +18,7 @@ import io
 import math
 import os
 import sys
+import tokenize
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ from r2unet.errors import InputError, warn
 from r2unet.files import open_input, output_file
 
 CACHE_VERSION = 2  # increase it when the same files should give different bytes
+HEADER_ERRORS = (ValueError, SyntaxError, tokenize.TokenError)  # of NumPy, for a damaged header
 
 
 def read_pair(pair: Pair, size: int | None = None) -> Sample:
@@ -112,7 +114,7 @@ def cache_shape(path: Path) -> tuple[int, ...]:
     Raises InputError for a damaged file, and for a file that is not a cache.
     """
     shape = ()
-    with suppress(OSError, ValueError, SyntaxError), open_input(path) as file:
+    with suppress(OSError, *HEADER_ERRORS), open_input(path) as file:
         if np.lib.format.read_magic(file) == (1, 0):
             shape = np.lib.format.read_array_header_1_0(file)[0]
     if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 4:

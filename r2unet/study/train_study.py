@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -161,11 +162,12 @@ def _record_seconds(folder: Path, epoch: int, seconds: float | None) -> None:
 
 
 def read_seconds(folder: Path) -> dict[int, float]:
-    """Return the duration of each epoch with its validation, in seconds; {} if unknown."""
+    """Return the duration of each epoch with its validation, in seconds; {} if unknown or impossible."""
     try:
-        return {int(epoch): float(seconds) for _, (epoch, seconds) in read_rows(folder / SECONDS)[1:]}
+        found = {int(epoch): float(seconds) for _, (epoch, seconds) in read_rows(folder / SECONDS)[1:]}
     except (OSError, ValueError):
         return {}
+    return found if all(0 <= seconds < math.inf for seconds in found.values()) else {}
 
 
 def write_seconds(folder: Path, seconds: dict[int, float]) -> None:

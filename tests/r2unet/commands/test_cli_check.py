@@ -148,6 +148,14 @@ class TestNotWhole:
         line = refused(cache)
         assert line.startswith(f"{path}: the cache ") and "makes it again" in line
 
+    def test_a_cache_whose_header_breaks_off(self, refused, cache):
+        (path,) = cache.iterdir()
+        content = bytearray(path.read_bytes())
+        end = content.index(b"\n")
+        content[30:end] = bytes(end - 30)  # zeros: NumPy then fails in Python's tokenizer
+        path.write_bytes(content)
+        assert refused(cache).startswith(f"{path}: the cache has no header of decoded images")
+
     def test_masks_and_images(self, refused, isic):
         for folder in ("ISIC-2017_Training_Part1_GroundTruth", "ISIC-2017_Training_Data"):
             path = sorted((isic / folder).iterdir())[2]

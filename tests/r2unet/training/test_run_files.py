@@ -40,6 +40,12 @@ def test_a_pipe_in_place_of_the_durations_does_not_wait(tmp_path):
     assert read_seconds(tmp_path) == {}
 
 
+@pytest.mark.parametrize("seconds", ["inf", "nan", "-1", "a"])
+def test_an_impossible_duration_makes_all_unknown(tmp_path, seconds):
+    (tmp_path / "seconds.csv").write_text(f"epoch,seconds\n1,0.5\n2,{seconds}\n")
+    assert read_seconds(tmp_path) == {}
+
+
 @pytest.fixture
 def folder(tmp_path):
     """The files of a run."""
