@@ -104,9 +104,9 @@ def _predict(
                 if isinstance(result, InputError):
                     errors.append(result)
                     continue
-                print(f"{visible(str(file))}: {summary(result, classes)}", flush=True)
-                if result.diagnosis is not None:
+                if result.diagnosis is not None:  # first: whatever has been printed is in the table, too
                     rows.append([file.stem, *(f"{p:#.9g}" for p in result.diagnosis)])
+                print(f"{visible(str(file))}: {summary(result, classes)}", flush=True)
     finally:  # also after Ctrl-C, for the images that are done
         if rows:
             write_table(options.out / TABLE, ("image", *columns), rows)
