@@ -160,6 +160,8 @@ def _check_diagnosis(entry: dict[str, Any], classes: int) -> None:
     """Raise ValueError unless the entry "diagnosis" can correct the probabilities of this many classes."""
     if any(_numbers(entry[name], 1).shape != (classes,) for name in ("log_weights", "shares")):
         raise ValueError(f"its class weights or shares are not those of {classes} classes")
+    if min(entry["shares"]) < 0 or not np.isclose(sum(entry["shares"]), 1, atol=1e-5):
+        raise ValueError("its shares of the classes do not add up to 1")
     if not all(1e-6 < entry["temperature"][views] < 1e6 for views in VIEWS):
         raise ValueError("a temperature of its diagnosis is not positive")
     if regression := entry.get("regression"):

@@ -113,6 +113,8 @@ class TestLoadModel:
             {"diagnosis": {}},
             {"diagnosis": DIAGNOSIS | {"log_weights": np.zeros(2)}},
             {"diagnosis": DIAGNOSIS | {"shares": np.full(3, np.nan)}},
+            {"diagnosis": DIAGNOSIS | {"shares": np.array([0.2, 3.4e38, 3.4e38])}},
+            {"diagnosis": DIAGNOSIS | {"shares": np.array([1.5, -0.5, 0.0])}},
             {"diagnosis": DIAGNOSIS | {"temperature": {"one view": 0.0, "eight views": 1.0}}},
             {"diagnosis": DIAGNOSIS | {"temperature": {"one view": 1.0}}},
             {"diagnosis": DIAGNOSIS | {"regression": {"mean": np.zeros(2)}}},
