@@ -59,7 +59,7 @@ CONFIGURATIONS = {
 QUICK = {"small": ((2, 3), 2, 4)}
 GROUPS = ("networks", "kernels", "memory", "compiled")  # of parts, the most important first
 TF32_TOLERANCE = 0.3  # ten bits of mantissa through forty layers: detects only gross errors
-REPEATS = {"small": 20, "small images": 20, "medium": 10, "large": 5}
+REPEATS = {"small": 20, "small images": 20, "medium": 8, "large": 4}
 WARM_UP = 3  # rounds that are not timed
 COMPILE_SECONDS = 60.0  # the remaining time needed to start torch.compile
 

@@ -2,19 +2,20 @@
 
     tests        the tests of every operation on the GPU, in parallel processes
     agreement    every number of one training step of the whole network, compared with the CPU
-    networks     the time of a training step, compared with PyTorch (`gpu.py`)
-    kernels      every kernel of a step, compared with the limits of the GPU
     gradients    the table of `python -m minidl.gradcheck`, on the GPU
     training     200 steps on generated lesions, compared with the CPU
+    networks     the time of a training step, compared with PyTorch (`gpu.py`)
+    kernels      every kernel of a step, compared with the limits of the GPU
     real         if ISIC_ROOT is set: a minute of training on ISIC 2017; seconds an epoch, and Jaccard
     memory       the memory of a step, compared with PyTorch
     compiled     PyTorch compiled by torch.compile, which needs a minute or two before it can be timed
 
-The most important parts come first, and each has a time limit (SECONDS). If the time runs out, the parts that
-are left are reported as not run. Each part runs in its own process, because a failing kernel makes the GPU
-unusable for its whole process. If a part fails or takes too long, that is reported and the other parts still
-run. After each part a JSON file and a Markdown page, named after the GPU, are rewritten in docs/gpu or --out.
-The exit code is 0 if all parts passed, 1 if any failed, and 2 if CUDA does not work.
+The parts that time nothing (NOT_TIMED) run at the same time, before the others, which have the machine to
+themselves. The most important parts come first, and each has a time limit (SECONDS). If the time runs out,
+the parts that are left are reported as not run. Each part runs in its own process, because a failing kernel
+makes the GPU unusable for its whole process. If a part fails or takes too long, that is reported and the
+other parts still run. After each part a JSON file and a Markdown page, named after the GPU, are rewritten in
+docs/gpu or --out. The exit code is 0 if all parts passed, 1 if any failed, and 2 if CUDA does not work.
 
 It needs no network and installs nothing: it uses the packages of the Python that runs it.
 """
@@ -34,6 +35,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 if not __package__:  # run as a file: Python would search for modules in this folder, not in the repository
@@ -48,16 +50,17 @@ from r2unet.files import output_file
 MINUTES = 5.0
 # The time limit of each part. A part usually needs less; what it leaves is left to the parts after it.
 SECONDS = {
-    "tests": 60.0,
-    "agreement": 40.0,
-    "networks": 60.0,
-    "kernels": 30.0,
-    "gradients": 40.0,
-    "training": 40.0,
-    "real": 110.0,
+    "tests": 75.0,
+    "agreement": 75.0,
+    "gradients": 75.0,
+    "training": 75.0,
+    "networks": 90.0,
+    "kernels": 40.0,
+    "real": 100.0,
     "memory": 60.0,
     "compiled": 300.0,
 }
+NOT_TIMED = ("tests", "agreement", "gradients", "training")
 LEAST_SECONDS = 5.0  # a part with less time is not started
 TRAINING_SECONDS = 60.0  # of training on ISIC 2017, without reading the images
 MOST_PROCESSES = 8  # for the tests: they share one GPU
@@ -81,22 +84,33 @@ class Checker:
         self.quick_option = ["--quick"] if quick else []
         self.deadline = time.monotonic() + 60.0 * minutes
         self.results: dict[str, Any] = {"machine": machine(device), "quick": quick, "parts": {}}
+        self.writing = Lock()  # several parts may end at the same time
 
     def run(self, names: list[str]) -> bool:
         """Run the parts, write the results after each, and return whether all passed."""
+        together = [name for name in names if name in NOT_TIMED]
+        with ThreadPoolExecutor(len(together) or 1) as pool:
+            list(pool.map(self.run_part, together))
         for name in names:
-            print(f"{TITLES[name]} ...", file=sys.stderr, flush=True)
-            started = time.monotonic()
-            try:
-                part = PARTS[name](self) if self.seconds_left() > LEAST_SECONDS else NOT_RUN
-            except Exception as error:  # such as unreadable output of a part; the other parts still run
-                part = {"passed": False, "problem": f"{type(error).__name__}: {error}"}
-            part = {**part, "seconds_in_all": round(time.monotonic() - started, 1)}
-            self.results["parts"][name] = part
-            self.write()
-            verdict = "passed" if part["passed"] else "FAILED"
-            print(f"{TITLES[name]}: {verdict}, {part['seconds_in_all']:.0f} s", file=sys.stderr, flush=True)
+            if name not in together:
+                self.run_part(name)
         return all(part["passed"] for part in self.results["parts"].values())
+
+    def run_part(self, name: str) -> None:
+        """Run one part, and write the results so far."""
+        print(f"{TITLES[name]} ...", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        try:
+            part = PARTS[name](self) if self.seconds_left() > LEAST_SECONDS else NOT_RUN
+        except Exception as error:  # such as unreadable output of a part; the other parts still run
+            part = {"passed": False, "problem": f"{type(error).__name__}: {error}"}
+        part = {**part, "seconds_in_all": round(time.monotonic() - started, 1)}
+        with self.writing:
+            done = {**self.results["parts"], name: part}
+            self.results["parts"] = {n: done[n] for n in PARTS if n in done}
+            self.write()
+        verdict = "passed" if part["passed"] else "FAILED"
+        print(f"{TITLES[name]}: {verdict}, {part['seconds_in_all']:.0f} s", file=sys.stderr, flush=True)
 
     def seconds_left(self) -> float:
         """Return the time until the deadline, in seconds."""
@@ -179,7 +193,7 @@ def run_tests(checker: Checker) -> dict[str, Any]:
     options = ["--device", checker.device, "-q", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
 
     def run(number: int) -> ProcessResult:
-        chosen = [str(file.relative_to(ROOT)) for file in files[number::processes]]
+        chosen = sorted(str(file.relative_to(ROOT)) for file in files[number::processes])
         return checker.process("-m", "pytest", *chosen, *options, limit=checker.limit("tests"))
 
     with ThreadPoolExecutor(processes) as pool:
@@ -196,8 +210,23 @@ def test_results(done: list[ProcessResult]) -> dict[str, Any]:
             results[name] = results.get(name, 0) + int(number)
     failed = [each for each in done if each.code not in (0, NO_TESTS)]
     ok = not failed and results["passed_tests"] > 0
-    text = "\n".join(last_lines(each.output + each.errors, 40) for each in failed or done)
+    text = "\n".join(failures(each) for each in failed or done)
     return {**results, "passed": ok, **({} if ok else {"problem": text})}
+
+
+def failures(done: ProcessResult, most: int = 30) -> str:
+    """Return pytest's lines about failed tests, at most `most`, after the details of the first of them.
+
+    The first failure may be the cause of all others: a kernel that fails makes the GPU unusable.
+    """
+    lines = done.output.splitlines()
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    first = next((i for i, line in enumerate(lines) if " FAILURES " in line or " ERRORS " in line), 0)
+    return (
+        "\n".join([*lines[first : first + most], "...", *failed[:most]])
+        if failed
+        else last_lines(done.output + done.errors, most)
+    )
 
 
 def run_gradients(checker: Checker) -> dict[str, Any]:
@@ -281,10 +310,10 @@ def from_json(done: ProcessResult) -> dict[str, Any]:
 PARTS: dict[str, Callable[[Checker], dict[str, Any]]] = {
     "tests": run_tests,
     "agreement": run_agreement,
-    "networks": partial(run_benchmark, group="networks"),
-    "kernels": partial(run_benchmark, group="kernels"),
     "gradients": run_gradients,
     "training": run_training,
+    "networks": partial(run_benchmark, group="networks"),
+    "kernels": partial(run_benchmark, group="kernels"),
     "real": run_real,
     "memory": partial(run_benchmark, group="memory"),
     "compiled": partial(run_benchmark, group="compiled"),

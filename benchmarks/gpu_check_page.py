@@ -10,10 +10,10 @@ from benchmarks.report import table
 TITLES = {
     "tests": "Tests of the operations",
     "agreement": "One training step compared with the CPU",
-    "networks": "Training steps compared with PyTorch",
-    "kernels": "Kernels of a training step",
     "gradients": "Gradient checks",
     "training": "Training on generated lesions",
+    "networks": "Training steps compared with PyTorch",
+    "kernels": "Kernels of a training step",
     "real": "Training on ISIC 2017",
     "memory": "Memory of a training step",
     "compiled": "Training steps compared with compiled PyTorch",

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -271,6 +272,16 @@ class TestGpuCheck:
         page = (tmp_path / "cpu.md").read_text()
         assert "| Gradient checks | passed | 0 | not run: no time was left |" in page
 
+    def test_the_parts_that_time_nothing_run_at_the_same_time(self, tmp_path, monkeypatch):
+        together = Barrier(2, timeout=30)
+
+        def part(checker):
+            together.wait()
+            return {"passed": True}
+
+        monkeypatch.setattr(gpu_check, "PARTS", {"gradients": part, "agreement": part})
+        assert self.checker(tmp_path).run(["gradients", "agreement"])
+
     def test_results_are_written_after_each_part(self, tmp_path, monkeypatch):
         seen = []
 
@@ -279,10 +290,10 @@ class TestGpuCheck:
             return {"passed": True}
 
         monkeypatch.setattr(
-            gpu_check, "PARTS", {"gradients": lambda checker: {"passed": True}, "agreement": second}
+            gpu_check, "PARTS", {"kernels": lambda checker: {"passed": True}, "memory": second}
         )
-        assert self.checker(tmp_path).run(["gradients", "agreement"])
-        assert seen == [["gradients"]]
+        assert self.checker(tmp_path).run(["kernels", "memory"])
+        assert seen == [["kernels"]]
 
     def test_the_tests_of_several_processes_are_added(self):
         ok = gpu_check.ProcessResult(0, "...\n7 passed, 2 skipped in 1.0s\n", "")
@@ -294,6 +305,10 @@ class TestGpuCheck:
             "passed_tests": 14,
             "skipped": 4,
         }
+        assert gpu_check.failures(wrong) == "F\n1 failed, 4 passed, 1 error in 1.0s\nwhat failed"
+        lines = "==== FAILURES ====\nwhy\nFAILED tests/test_a.py::test_b\n"
+        found = gpu_check.failures(gpu_check.ProcessResult(1, f"F\n{lines}", "Error in sys.excepthook:"))
+        assert found == f"{lines}...\nFAILED tests/test_a.py::test_b"
         found = gpu_check.test_results([ok, wrong])
         assert (found["passed"], found["passed_tests"], found["failed"], found["error"]) == (False, 11, 1, 1)
         assert "what failed" in found["problem"]

@@ -50,14 +50,31 @@ def constant(array: np.ndarray, device: str) -> Array:
     """Return a copy of an array on the device, which no kernel may change.
 
     A copy from the CPU cannot be captured. During a capture, the memory is therefore allocated at once and
-    filled after the capture.
+    filled after the capture. It must not come from the graph's pool: there it could be memory in which an
+    earlier kernel of the graph keeps a result, which every launch would write over the constant.
     """
     late = _late.get()
     if late is None:
         return library(device).asarray(array)
-    copy = library(device).empty(array.shape, array.dtype)
+    with _outside_the_graph(device):
+        copy = library(device).empty(array.shape, array.dtype)
     late.append((copy, array))
     return copy
+
+
+@contextmanager
+def _outside_the_graph(device: str) -> Iterator[None]:
+    """Allocate arrays in this block in the ordinary memory pool."""
+    if device == "cuda":
+        import cupy
+
+        memory = cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc)
+    else:
+        from minidl.cuda_on_cpu.graph import outside
+
+        memory = outside()
+    with memory:
+        yield
 
 
 class Numbers:

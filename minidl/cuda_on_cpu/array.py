@@ -21,7 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from minidl.cuda_on_cpu.graph import Graph, owner, recording, refuse_host, refuse_unrecordable
+from minidl.cuda_on_cpu.graph import (
+    Graph,
+    owner,
+    recording,
+    refuse_host,
+    refuse_memory_of_graphs,
+    refuse_unrecordable,
+)
 
 # Parts of NumPy that CuPy does not have, or that differ there.
 ABSENT = {"random", "linalg", "fft", "testing", "lib", "ma", "polynomial", "save", "load", "savez"}
@@ -66,6 +73,7 @@ class Array(np.ndarray):
         if graph := recording():
             graph.add(np.ndarray.__setitem__, self, index, value)
         else:
+            refuse_memory_of_graphs(self)
             super().__setitem__(index, value)
 
 

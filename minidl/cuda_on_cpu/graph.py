@@ -13,6 +13,8 @@ The rules are those of a GPU:
 * An array is remembered by its address, and not kept alive. Memory that was allocated during the capture
   belongs to the graph. Any other array must still exist at the launch: otherwise there is an error here, and
   on a GPU there are wrong numbers.
+* Every launch may write to all of the graph's memory, because what one kernel has finished with is given to
+  the next. Writing to it from outside is an error here; on a GPU a launch writes over it.
 * Nothing may be copied between the device and the CPU, and no value may be read.
 * A matrix product, which CuPy computes with cuBLAS, raises the exception that CuPy raises.
 """
@@ -93,6 +95,7 @@ class Graph:
     def __init__(self) -> None:
         self.calls: list[tuple[Callable, tuple]] = []
         self.memory: list[np.ndarray] = []
+        _graphs.add(self)
 
     def add(self, function: Callable, *arguments: Any) -> None:
         """Record a call that writes to arrays."""
@@ -109,6 +112,7 @@ class Graph:
 
 
 _graph: ContextVar[Graph | None] = ContextVar("graph", default=None)
+_graphs: weakref.WeakSet[Graph] = weakref.WeakSet()  # all that exist
 
 
 def recording() -> Graph | None:
@@ -126,6 +130,23 @@ def captured() -> Iterator[Graph]:
             yield graph
     finally:
         _graph.reset(token)
+
+
+@contextlib.contextmanager
+def outside() -> Iterator[None]:
+    """Allocate the arrays of this block outside of the graph that is being captured."""
+    token = _graph.set(None)
+    try:
+        yield
+    finally:
+        _graph.reset(token)
+
+
+def refuse_memory_of_graphs(array: np.ndarray) -> None:
+    """Raise CaptureError if an array is in the memory of a graph, whose launches would write over it."""
+    memory = owner(array)
+    if any(each is memory for graph in _graphs for each in graph.memory):
+        raise CaptureError("the array is in the memory of a graph, and every launch writes over it")
 
 
 def refuse_host(what: str) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from minidl import Tensor, ops
-from minidl.backend import problem_of
+from minidl.backend import problem_of, to_numpy
 from minidl.cuda_on_cpu.array import Array, asarray, xp
-from minidl.cuda_on_cpu.graph import CaptureError, captured
+from minidl.cuda_on_cpu.graph import CaptureError, captured, outside
 
 
 @pytest.fixture
@@ -62,6 +62,16 @@ class TestLaunch:
         with pytest.raises(CaptureError, match=r"array <f4 \(2, 3\) that no longer exists"):
             graph.launch()
         assert y.shape == (2, 3)
+
+    def test_refuses_values_written_into_its_memory_because_every_launch_writes_there(self, x):
+        with captured() as graph:
+            own = xp.empty(2)
+            with outside():
+                other = xp.empty(2)
+        with pytest.raises(CaptureError, match="every launch writes over it"):
+            own[...] = 1.0
+        other[...] = 1.0
+        assert graph.memory and to_numpy(other).tolist() == [1.0, 1.0]
 
     def test_a_view_needs_no_work_and_follows_its_array(self, x):
         with captured() as graph:

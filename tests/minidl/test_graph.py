@@ -247,6 +247,9 @@ class FakeCuPy:
     def MemoryPool(self):
         return SimpleNamespace(malloc="own pool")
 
+    def get_default_memory_pool(self):
+        return SimpleNamespace(malloc="the ordinary pool")
+
     def get_current_stream(self):
         return self.outside
 
@@ -307,7 +310,8 @@ class TestOnAGpu:
         graph.launch()
         around = ["own waits for outside", "own stream", "allocate from own pool"]
         after = ["allocate as before", "outside stream", "outside waits for own"]
-        capture = ["begin capture", "end capture"]
+        constant_memory = ["allocate from the ordinary pool", "allocate as before"]
+        capture = ["begin capture", *constant_memory, "end capture"]
         copy = ["copy from the CPU"]
         assert cupy.calls == [*around, "warm-up", *after, *around, *capture, *after, *copy, "launch"]
         assert table.tolist() == [0, 1, 2]

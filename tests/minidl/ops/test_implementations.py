@@ -206,7 +206,9 @@ def test_an_implementation_of_a_plain_function_agrees_with_its_definition(functi
         with implementation(name):
             found = run(device)
         for a, b in zip(found, expected, strict=True):
-            np.testing.assert_allclose(to_numpy(a), b, rtol=1e-12, atol=1e-15)
+            # A GPU computes a b + c with one rounding, and so may round to the next of 256 levels.
+            levels = 1 if device == "cuda" and b.dtype == np.uint8 else 0
+            np.testing.assert_allclose(to_numpy(a).astype(float), b, rtol=1e-12, atol=1e-15 + levels)
 
 
 def operations(y):
