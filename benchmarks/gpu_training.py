@@ -81,7 +81,7 @@ def train(
         "seconds_a_step": step,
         "seconds_an_epoch": statistics.median(durations),
         "jaccard": report["model"]["mean"]["jaccard"],
-        "graph": getattr(run.step, "captured", False),
+        "graph": run.step.captured,
         "lines": lines,
     }
 

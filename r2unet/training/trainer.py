@@ -1,9 +1,9 @@
 """The training loop: epochs of training steps, each followed by a validation, and checkpoints.
 
-A step takes a batch, computes the loss and its gradients, and lets the optimizer update the weights. The
-default loss is binary cross-entropy plus soft Dice (`r2unet.network.losses` has others). A network that
-predicts a diagnosis also has targets for it (`r2unet.data.targets`), and is calibrated when the training ends
-(`r2unet.training.calibrate`).
+A step takes a batch, computes the loss and its gradients, and lets the optimizer update the weights
+(`r2unet.training.step`). The default loss is binary cross-entropy plus soft Dice (`r2unet.network.losses` has
+others). A network that predicts a diagnosis also has targets for it (`r2unet.data.targets`), and is
+calibrated when the training ends (`r2unet.training.calibrate`).
 
 **Interruption.** The state (`r2unet.training.state`) is saved about once a minute, at the end of each epoch
 and on Ctrl-C (`r2unet.training.interruption`), always between two steps. A run that is killed and resumed
@@ -12,10 +12,6 @@ writes the same files, bit for bit, as one that was never interrupted.
 **GPU.** A step does not wait for the GPU. Losses are read every 20 steps, in one copy
 (`r2unet.training.loss_log`), and before each save, when the weights are checked, too: a state that is not
 finite never replaces a good one.
-
-**Graph.** On a GPU, the launches of a step are captured once as a CUDA graph and then launched as a whole
-(`minidl.graph`); `launches` is this part of a step. Where it cannot be captured, the reason is printed, and
-each kernel is launched by itself, with the same results.
 
 **Moving average.** With `ema`, validation and best.npz use a moving average of the weights (`minidl.ema`).
 The optimizer still updates the weights themselves.
@@ -39,18 +35,13 @@ from typing import Any
 
 import numpy as np
 
-from minidl import Tensor, no_grad
-from minidl.backend import GPU, Array, CaptureError, tf32, to_device
+from minidl import no_grad
+from minidl.backend import tf32
 from minidl.data import DataLoader, prefetched
-from minidl.graph import GraphedStep
-from minidl.optim import clip_grad_norm
-from minidl.parallel import GradientSum, Processes
+from minidl.parallel import Processes
 from r2unet.data.classes import CLASSES
 from r2unet.data.sample import Batch, Sample, collate
 from r2unet.data.targets import DiagnosisTargets, class_labels
-from r2unet.errors import InputError
-from r2unet.network.losses import Shares
-from r2unet.network.model import Answer
 from r2unet.training import cost
 from r2unet.training.calibrate import add_calibration
 from r2unet.training.feed import choose_feed, describe_feed
@@ -58,8 +49,9 @@ from r2unet.training.interruption import Interrupted, StopSignal
 from r2unet.training.loss_log import LossLog, Step, check_finite
 from r2unet.training.reporting import epoch_line, progress_bar, write_history, write_report
 from r2unet.training.run_folder import BEST, HISTORY, LAST, KeptFile
-from r2unet.training.settings import Settings, new_objective
+from r2unet.training.settings import Settings
 from r2unet.training.state import TrainingState
+from r2unet.training.step import TrainingStep
 from r2unet.training.validation import Validated, in_order, mean_scores
 
 SAVE_SECONDS = 60.0
@@ -95,16 +87,11 @@ class Trainer:
         processes: Processes | None = None,
     ) -> None:
         self.processes = processes = processes or Processes()
-        if graph == "yes" and device not in GPU:
-            raise InputError(f"--graph yes: {device} launches no kernels; use --device cuda, or --graph auto")
-        if graph == "yes" and processes.size > 1:
-            raise InputError("--graph yes: processes exchange sums between kernels; use --graph auto")
         settings.check_batches(len(training))
         settings.check_processes(processes.size, min(settings.batch_size, len(training)))
         self.settings, self.out, self.device = settings, out, device
         self.training, self.validation = training, validation
         self.log, self.bar, self.on_epoch_end = log, bar, on_epoch_end
-        self.objective = new_objective(settings)
         self.targets, self.validation_labels = None, None
         if settings.task != "outline":
             classes = CLASSES[settings.classes]
@@ -113,8 +100,8 @@ class Trainer:
             )
             self.validation_labels = class_labels(validation, classes)
         self.state = TrainingState(settings, training, device, start, processes)
+        self.step = TrainingStep(settings, self.state, device, processes, graph, log)
         if processes.size > 1:
-            self.add_gradients = GradientSum(processes, self.state.optimizer.parameters)
             names = (sample.name for sample in validation)
             processes.must_agree("images", self.state.names_sha256, self.state.mean_mask.tobytes(), *names)
         new_feed, reason = choose_feed(feed, training, settings.augment, device)
@@ -132,8 +119,6 @@ class Trainer:
         )
         if device != "cpu":
             log(describe_feed(self.feed, reason, threads))
-        self.graph = graph
-        self.step = self.new_step()
         self.losses = LossLog(lambda names: list(chain.from_iterable(self._everyones(names))))
         self.stop = StopSignal()
         self.best_file = KeptFile(out / BEST)
@@ -143,7 +128,7 @@ class Trainer:
         """Resume from the content of a checkpoint. Raises InputError if it belongs to another run."""
         newest = next((name for name in (LAST, BEST) if (self.out / name).exists()), LAST)
         self.state.load_state_dict(state, self.out / newest)
-        self.step = self.new_step()  # a graph would read the arrays that were replaced
+        self.step.renew()
 
     def run(self) -> dict[str, Any]:
         """Train to the last epoch and return the report on the best one. Raises Interrupted on Ctrl-C.
@@ -220,69 +205,10 @@ class Trainer:
             yield batch
 
     def train_step(self, batch: Batch) -> None:
-        """Update the weights once, with the gradient of one batch."""
-        state = self.state
-        state.advance()
-        arrays = [
-            to_device(a, self.device) for a in (batch.images, batch.masks, batch.targets) if a is not None
-        ]
-        try:
-            loss, gradient_norm = self.step(*arrays)
-        except CaptureError as error:
-            self._without_graph(str(error))
-            loss, gradient_norm = self.step(*arrays)
-        state.schedule.step()
+        """Update the weights once, with the gradient of one batch, and remember its loss."""
+        loss, gradient_norm = self.step(batch)
         images = len(batch.names) if self.processes.size == 1 else self.processes.images
         self.losses.append(Step(loss, gradient_norm, batch.names, images))
-
-    def launches(
-        self, images: Array, masks: Array, targets: Array | None = None
-    ) -> tuple[Array, Array | float]:
-        """Do the part of a step that the device computes; return the loss and the norm of the gradient."""
-        state = self.state
-        state.optimizer.zero_grad()  # first, because the step may need the gradients' memory
-        _, loss = self.answer_and_loss(images, masks, targets)
-        loss.backward()
-        batch_loss = loss.data
-        if self.processes.size > 1:
-            batch_loss = self.add_gradients(batch_loss)
-        gradient_norm = clip_grad_norm(state.optimizer.parameters, self.settings.clip)
-        state.update()
-        return batch_loss, gradient_norm
-
-    def new_step(self) -> Callable[..., tuple[Array, Array | float]]:
-        """Return `launches`, or a function that captures and replays it as a graph."""
-        if self.device not in GPU or self.graph == "no" or self.processes.size > 1:
-            return self.launches
-        return GraphedStep(self.launches, self.state.leaves(), self.device)
-
-    def _without_graph(self, reason: str) -> None:
-        """Launch each kernel of a step by itself from now on. Raises InputError if a graph is required."""
-        if self.graph == "yes":
-            raise InputError(f"--graph yes: {reason}; use --graph auto, which trains without a graph")
-        self.log(f"no CUDA graph: {reason}; each kernel is launched by itself")
-        self.step = self.launches
-
-    def forward(self, batch: Batch) -> tuple[Answer, Tensor]:
-        """Return the network's answer to a batch, and its loss; for a part of a batch, its share of it."""
-        arrays = (batch.images, batch.masks, batch.targets)
-        return self.answer_and_loss(*(a if a is None else to_device(a, self.device) for a in arrays))
-
-    def answer_and_loss(self, images: Array, masks: Array, targets: Array | None) -> tuple[Answer, Tensor]:
-        """Return the network's answer to images on the device, and its loss, or its share of a batch's."""
-        answer = self.state.model.answer(Tensor(images))
-        wanted = None if targets is None else Tensor(targets)
-        return answer, self.objective(answer, Tensor(masks), wanted, shares=self._shares(wanted))
-
-    def _shares(self, targets: Tensor | None) -> Shares | None:
-        """Return the share of this process in the batch; None for a single process, which has all of it."""
-        if self.processes.size == 1:
-            return None
-        weight, own = self.processes.weight, 0.0
-        if targets is not None:
-            own = float(targets.data.sum()) if weight else 0.0
-        everyones = self.processes.total(own)
-        return Shares(weight, own / everyones if everyones else 0.0)
 
     def validate(self) -> dict[str, float]:
         """Return the mean loss and the mean scores of the validation images, at the training size."""
@@ -296,7 +222,7 @@ class Trainer:
         results, loss_sum, where = [], 0.0, f"epoch {len(self.state.history) + 1}"
         for batch in self.divided(prefetched(loader, self.device), loader):
             with no_grad():
-                answer, loss = self.forward(batch)
+                answer, loss = self.step.forward(batch)
             loss = self.processes.total(loss.item())  # of the whole batch
             if not math.isfinite(loss):
                 names = chain.from_iterable(self._everyones(batch.names))
@@ -336,7 +262,7 @@ class Trainer:
 
     def profile(self) -> str:
         """Run a few steps without saving anything; return the table of their cost."""
-        self.step = self.launches  # a graph cannot be divided into operations
+        self.step.run = self.step.launches  # a graph cannot be divided into operations
         self.state.train_mode()
         epochs = (self.divided(self.feed.batches(), self.feed.loader) for _ in count())
         with tf32(self.settings.tf32, self.device):

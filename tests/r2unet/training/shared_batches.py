@@ -43,8 +43,12 @@ CASES = {
 class Float64Trainer(Trainer):
     """A trainer that computes in float64 and records the clipped gradients of every step."""
 
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.in_float32, self.step.answer_and_loss = self.step.answer_and_loss, self.answer_and_loss
+
     def answer_and_loss(self, *arrays):
-        return super().answer_and_loss(*(a if a is None else a.astype(np.float64) for a in arrays))
+        return self.in_float32(*(a if a is None else a.astype(np.float64) for a in arrays))
 
     def train_step(self, batch):
         super().train_step(batch)

@@ -73,7 +73,7 @@ class TestWithoutAGraph:
             "no CUDA graph: cuBLAS computes a matrix product (of im2col, or of a large linear layer), which "
             "CuPy cannot capture; each kernel is launched by itself"
         ]
-        assert run.step == run.launches
+        assert run.step.run == run.step.launches
 
     def test_it_is_an_error_if_a_graph_was_required(self, new_trainer, tmp_path, device):
         run = new_trainer(tmp_path, device=device, graph="yes", **SMALL)
@@ -95,7 +95,7 @@ def test_the_cpu_has_no_graphs(r2unet, new_trainer, tiny, tmp_path):
         "r2unet: error: --graph yes: cpu launches no kernels; use --device cuda, or --graph auto\n"
     )
     run = new_trainer(tmp_path / "b")
-    assert run.step == run.launches
+    assert run.step.run == run.step.launches
 
 
 @pytest.mark.parametrize("widths", [(16, 32, 64, 128), (16, 24, 48, 96, 128)], ids=str)
