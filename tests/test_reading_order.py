@@ -56,7 +56,9 @@ def test_a_chapter_has_its_title_and_is_read_with_files_that_it_links_to(row):
     assert missing == [], f"{row.chapter.name}: link to the files that the lists name beside it"
 
 
-@pytest.mark.parametrize("row, following", zip(IN_ORDER, IN_ORDER[1:], strict=False), ids=lambda r: r.number)
+@pytest.mark.parametrize(
+    "row, following", list(zip(IN_ORDER, IN_ORDER[1:], strict=False)), ids=lambda r: r.number
+)
 def test_a_chapter_ends_with_a_link_to_the_next(row, following):
     end = row.chapter.read_text(encoding="utf-8").rstrip().rpartition("\n\n")[2]
     assert end.startswith("Next: ")

@@ -7,8 +7,10 @@ import dataclasses
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from minidl.backend import cuda_problem, describe, resolve_device
 from minidl.connect import connect, processes_started
@@ -41,6 +43,9 @@ from r2unet.training.checkpoints import initial_weights
 from r2unet.training.lock import locked
 from r2unet.training.run_folder import BEST, LAST, PATHS, load_datasets, start_or_resume
 from r2unet.training.settings import Settings
+
+if TYPE_CHECKING:  # imported late, because it takes long
+    from r2unet.training.trainer import Trainer
 
 HELP = "train a network on ISIC images or on generated lesions"
 DETAILS = "Ctrl-C saves the run; --resume with the same --out resumes it, bit for bit."
@@ -117,27 +122,61 @@ def _launch(options: argparse.Namespace, out: Path) -> int:
 
 def _train(options: argparse.Namespace, out: Path, processes: Processes) -> int:
     from r2unet.training.interruption import Interrupted
-    from r2unet.training.trainer import Trainer
 
-    first = processes.rank == 0
-    given = settings_given(options)
     must_agree(options, processes)
-    settings, state = processes.from_first(
-        lambda: start_or_resume(out, given, options.resume, write=not options.profile)
-    )
-    settings.check_processes(processes.size, settings.batch_size)
-    settings = dataclasses.replace(settings, **{name: given[name] for name in PATHS if name in given})
-    if settings.freeze_encoder and not (state or options.start):
-        raise InputError(
-            "--freeze-encoder: a new encoder has learned nothing; give trained weights: --from F"
-        )
+    settings, state = _settings_and_state(options, out, processes)
     device = resolve_device(options.device)
     processes = on_device(processes, device)
     if options.cache:
         check_writable("--cache", options.cache)
+    first = processes.rank == 0
+    log = line_printer(on_terminal()) if first else lambda line: None
+    _describe_run(options, settings, state, out, device, log)
+    option, remedy = f"--batch-size {settings.batch_size}", "lower it, or --size or --widths"
+    try:
+        with explain_memory_error(option, settings.batch_size, settings.size, device, remedy):
+            trainer = _new_trainer(options, settings, state, out, device, processes, log)
+            results = trainer.profile() if options.profile else trainer.run()
+    except Interrupted as interrupted:
+        resources = resources_given(options, add_device, add_feed, add_graph, add_cache, add_shared_training)
+        if first:
+            print(visible(f"{interrupted} {resources}".rstrip()), file=sys.stderr)
+        processes.close()
+        return 130
+    if first and options.profile:
+        print(results)
+    elif first:
+        print_scores(results)
+        print(visible(f"the weights are in {out / BEST}"))
+    processes.close()
+    return 0
 
-    progress_bar = first and on_terminal()
-    log = line_printer(progress_bar) if first else lambda line: None
+
+def _settings_and_state(
+    options: argparse.Namespace, out: Path, processes: Processes
+) -> tuple[Settings, dict[str, Any] | None]:
+    """Return the settings of the run and, if it is resumed, its state. Raises InputError if they disagree."""
+    given = settings_given(options)
+    settings, state = processes.from_first(
+        lambda: start_or_resume(out, given, options.resume, write=not options.profile)
+    )
+    settings.check_processes(processes.size, settings.batch_size)
+    if settings.freeze_encoder and not (state or options.start):
+        raise InputError(
+            "--freeze-encoder: a new encoder has learned nothing; give trained weights: --from F"
+        )
+    return dataclasses.replace(settings, **{name: given[name] for name in PATHS if name in given}), state
+
+
+def _describe_run(
+    options: argparse.Namespace,
+    settings: Settings,
+    state: dict[str, Any] | None,
+    out: Path,
+    device: str,
+    log: Callable[[str], None],
+) -> None:
+    """Print what is trained, where, and what the user might not expect."""
     data = settings.data or "generated lesions"
     log(f"training on {data} on the {describe(device)}, {'to profile' if options.profile else f'into {out}'}")
     if settings.tf32:
@@ -146,56 +185,51 @@ def _train(options: argparse.Namespace, out: Path, processes: Processes) -> int:
         log(f"not on a GPU: {cuda_problem()}")
     if options.resume and state is None:
         log(f"{out} contains no training run to resume; starting a new one")
-    option, remedy = f"--batch-size {settings.batch_size}", "lower it, or --size or --widths"
-    try:
-        with explain_memory_error(option, settings.batch_size, settings.size, device, remedy):
-            if first and device == "cpu":  # the estimate counts arrays of the CPU; a GPU's memory has others
-                share = dataclasses.replace(settings, batch_size=-(-settings.batch_size // processes.size))
-                log(training_memory(share))
-            if processes.size > 1:
-                log(f"{processes.size} processes share each batch of {settings.batch_size} images")
-            training, validation = load_datasets(settings, options.threads, options.cache, progress_bar)
-            log(f"{len(training)} images for training, {len(validation)} for validation")
-            start = None if state or not options.start else initial_weights(options.start, settings, log)
-            trainer = Trainer(
-                settings,
-                out,
-                training,
-                validation,
-                device,
-                options.threads,
-                log,
-                progress_bar,
-                start=start,
-                feed=options.feed,
-                graph=options.graph,
-                processes=processes,
-            )
-            if device != "cpu":
-                options.feed = trainer.feed.name  # a run resumes bit for bit only with the same feed
-            if state:
-                trainer.load_state(state)
-                done = trainer.state
-                log(f"resuming after {len(done.history)} epochs and {done.batches_done} batches")
-            if options.profile:
-                table = trainer.profile()
-                if first:
-                    print(table)
-                processes.close()
-                return 0
-            scores = trainer.run()
-            if first:
-                print_scores(scores)
-    except Interrupted as interrupted:
-        resources = resources_given(options, add_device, add_feed, add_graph, add_cache, add_shared_training)
-        if first:
-            print(visible(f"{interrupted} {resources}".rstrip()), file=sys.stderr)
-        processes.close()
-        return 130
-    if first:
-        print(visible(f"the weights are in {out / BEST}"))
-    processes.close()
-    return 0
+
+
+def _new_trainer(
+    options: argparse.Namespace,
+    settings: Settings,
+    state: dict[str, Any] | None,
+    out: Path,
+    device: str,
+    processes: Processes,
+    log: Callable[[str], None],
+) -> Trainer:
+    """Read the images and return the trainer, with the state to resume from, if there is one."""
+    from r2unet.training.trainer import Trainer
+
+    first = processes.rank == 0
+    if first and device == "cpu":  # the estimate counts arrays of the CPU; a GPU's memory has others
+        share = dataclasses.replace(settings, batch_size=-(-settings.batch_size // processes.size))
+        log(training_memory(share))
+    if processes.size > 1:
+        log(f"{processes.size} processes share each batch of {settings.batch_size} images")
+    bar = first and on_terminal()
+    training, validation = load_datasets(settings, options.threads, options.cache, bar)
+    log(f"{len(training)} images for training, {len(validation)} for validation")
+    start = None if state or not options.start else initial_weights(options.start, settings, log)
+    trainer = Trainer(
+        settings,
+        out,
+        training,
+        validation,
+        device,
+        options.threads,
+        log,
+        bar,
+        start=start,
+        feed=options.feed,
+        graph=options.graph,
+        processes=processes,
+    )
+    if device != "cpu":
+        options.feed = trainer.feed.name  # a run resumes bit for bit only with the same feed
+    if state:
+        trainer.load_state(state)
+        done = trainer.state
+        log(f"resuming after {len(done.history)} epochs and {done.batches_done} batches")
+    return trainer
 
 
 def must_agree(options: argparse.Namespace, processes: Processes) -> None:
