@@ -28,6 +28,8 @@ from contextlib import contextmanager, suppress
 
 from minidl.parallel import MPIProcesses, ParallelError, Processes
 
+__all__ = ["connect", "processes_started"]
+
 COUNT = "MINIDL_PROCESSES"  # the environment variable in which `minidl.launch` says how many it starts
 COUNTS = (COUNT, "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # and those of several mpiexecs
 RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # set by the mpiexecs of COUNTS

@@ -20,6 +20,8 @@ import numpy as np
 
 from minidl.backend import Array, Copy, copy_stream, pinned_empty, to_device
 
+__all__ = ["DataLoader", "prefetched"]
+
 ALIGNMENT = 16  # bytes; the address of an array is a multiple of the size of its numbers
 
 

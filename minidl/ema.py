@@ -40,6 +40,8 @@ from minidl.nn import Buffer, Module
 from minidl.tables import tables, total
 from minidl.tensor import Parameter
 
+__all__ = ["EMA"]
+
 kernels = Kernels(__file__)
 
 

@@ -43,6 +43,19 @@ from minidl.operations import every_function
 from minidl.ops.conv import definition, im2col
 from minidl.tensor import Tensor
 
+__all__ = [
+    "GradientError",
+    "Row",
+    "adjoint_checks",
+    "as_table",
+    "check_adjoint",
+    "check_vjp",
+    "function_checks",
+    "register",
+    "relative_error",
+    "run",
+]
+
 TOLERANCE = 1e-6
 STEP = 1e-5
 

@@ -33,6 +33,8 @@ from __future__ import annotations
 from minidl.backend import GPU, Array, Kernels, array_module, contiguous, cover, device_of
 from minidl.implementation import choose, implements
 
+__all__ = ["affine_sample", "gaussian_blur", "recolour", "round_window"]
+
 kernels = Kernels(__file__)
 
 EDGE = 0.01  # width of the edge of a round window, in sides

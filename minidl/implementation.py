@@ -35,6 +35,8 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
+__all__ = ["choose", "definitions", "implementation", "implementations", "implements", "name_of"]
+
 Code = TypeVar("Code", bound=Callable)
 
 

@@ -13,6 +13,8 @@ from minidl import average, ema, images, optim, recompute  # noqa: F401  (each d
 from minidl.implementation import definitions, implementations
 from minidl.tensor import Function
 
+__all__ = ["every_function", "outside_the_graph", "table"]
+
 
 def every_function(base: type[Function] = Function) -> Iterator[type[Function]]:
     """Yield the definition of every operation of this package, found among the subclasses of Function."""

@@ -39,6 +39,18 @@ from minidl.implementation import choose, implements
 from minidl.tables import tables, total
 from minidl.tensor import Parameter
 
+__all__ = [
+    "Adam",
+    "AdamW",
+    "CosineLR",
+    "LRScheduler",
+    "Optimizer",
+    "SGD",
+    "StepLR",
+    "WarmupLR",
+    "clip_grad_norm",
+]
+
 kernels = Kernels(__file__)
 BLOCK = 256  # threads of a block that sums squares
 BLOCKS = 512  # the maximum number of blocks in this sum: enough to occupy a whole GPU

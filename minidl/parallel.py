@@ -49,6 +49,8 @@ from minidl.nn import BatchNorm2d, Module
 from minidl.tensor import Parameter
 from minidl.threads import available_cores
 
+__all__ = ["GradientSum", "ParallelError", "Processes", "on_device", "share_batches"]
+
 SPIN_SECONDS, SLEEP_SECONDS = 1e-3, 1e-4  # of `_wait`
 ALL_END_SECONDS = 2.0  # how long a process with an error waits for the same error in the others
 INSTALL = "install it with: pip install -e '.[mpi]'"

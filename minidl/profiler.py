@@ -26,6 +26,8 @@ from typing import Any
 from minidl.backend import synchronize
 from minidl.tensor import Function
 
+__all__ = ["Profile", "Record", "profiled"]
+
 MiB = 2**20
 
 

@@ -36,6 +36,8 @@ from minidl.backend import Array, array_module
 from minidl.nn import Buffer, Module
 from minidl.tensor import Function, Tensor, no_grad
 
+__all__ = ["recomputed"]
+
 
 class Recomputed(Function):
     """y = module(x), storing only x. The inputs are x and the module's parameters."""

@@ -13,15 +13,6 @@ from docs.site import browser, check, code_pages, pages, reference
 
 ROOT = Path(__file__).parents[1]
 
-# The modules whose public names are what programs use, and single names of others: each has an example.
-MAIN = ("minidl", "minidl.ops", "minidl.nn", "r2unet")
-SINGLE = (
-    *(f"minidl.optim.{name}" for name in ("SGD", "Adam", "AdamW", "clip_grad_norm")),
-    *(f"minidl.optim.{name}" for name in ("StepLR", "CosineLR", "WarmupLR")),
-    *(f"minidl.{name}" for name in ("data.DataLoader", "ema.EMA", "checkpoint.save", "checkpoint.load")),
-    *(f"minidl.gradcheck.{name}" for name in ("check_vjp", "check_adjoint")),
-)
-
 
 class TestOrder:
     def test_is_that_of_the_links_in_the_contents(self):
@@ -100,7 +91,7 @@ class TestReference:
 
     @pytest.fixture(scope="class")
     def examples(self):
-        return reference.read_examples(reference.EXAMPLES.read_text())
+        return reference.read_examples(*(page.read_text() for page in reference.EXAMPLES))
 
     def test_has_a_page_for_every_module_of_the_engine(self, documents):
         files = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "minidl").rglob("*.py")}
@@ -121,16 +112,33 @@ class TestReference:
         text = "".join(documents.values())
         assert " at 0x" not in text and str(ROOT) not in text
 
-    def test_every_name_that_programs_use_has_an_example(self, examples):
-        names = [f"{m}.{name}" for m in MAIN for name in reference.public_names(importlib.import_module(m))]
-        missing = [name for name in (*names, *SINGLE) if name not in examples]
-        assert missing == [], f"add an example to docs/site/examples.md: ### `{missing[0]}`"
+    def test_every_public_name_of_the_modules_for_programs_has_an_example(self, examples):
+        modules = [importlib.import_module(name) for name in ("r2unet", *reference.PROGRAMS)]
+        names = [f"{m.__name__}.{name}" for m in modules for name in reference.public_names(m)]
+        missing = [name for name in names if name not in examples]
+        assert missing == [], (
+            f"add an example to docs/site/examples.md: ### `{missing[0]}`; or leave the name out of __all__"
+        )
+
+    def test_describes_a_name_once_where_programs_import_it(self, documents):
+        assert "{py:function} relu(" in documents["minidl.ops"]
+        assert "{py:function} relu(" not in documents["minidl.ops.activation"]
+        assert "{py:class} ReLU" in documents["minidl.ops.activation"]
+        assert "`relu` ([minidl.ops](minidl.ops.md))" in documents["minidl.ops.activation"]
+
+    def test_lists_neither_numbers_nor_names_of_types_nor_what_is_not_in_all(self):
+        backend, optim = (importlib.import_module(f"minidl.{name}") for name in ("backend", "optim"))
+        assert {"LARGEST", "COMMON", "Array"} <= set(backend.__all__)
+        assert not {"LARGEST", "COMMON", "Array"} & set(reference.public_names(backend))
+        assert {"DEVICES", "DeviceError", "cover"} <= set(reference.public_names(backend))
+        assert "update_all" not in reference.public_names(optim)
 
     def test_an_example_is_of_a_name_that_exists_and_is_on_its_page(self, documents, examples):
         for name, example in examples.items():
             module, _, leaf = name.rpartition(".")
             assert hasattr(importlib.import_module(module), leaf), name
             assert example in documents[module], name
+            assert example.startswith("```python\n") and example.endswith("\n```"), name
 
     def test_a_line_of_a_docstring_does_not_become_a_heading_or_a_comment(self):
         def f():

@@ -65,16 +65,14 @@ def draw_recurrence() -> Figure:
         box(axes, x, 1.4, "conv w", BLUE, 1.8)
         box(axes, x, 2.7, f"norm[{step}], relu", width=2.3)
         arrow(axes, (x, 1.7), (x, 2.4))
-        bottom = -1.2
-        if step:
-            plus(axes, x, 0.2)
-            arrow(axes, (x, bottom), (x, -0.05))
-            arrow(axes, (x, 0.45), (x, 1.1))
-        else:
-            arrow(axes, (x, bottom), (x, 1.1))
+        plus(axes, x, 0.2)
+        arrow(axes, (x, -1.2), (x, -0.05))
+        arrow(axes, (x, 0.45), (x, 1.1))
         axes.plot([x, x], [-1.2, -1.5], color=INK, lw=1.3)
     axes.plot([2.4, 10.6], [-1.5, -1.5], color=INK, lw=1.3)
     label(axes, 2.1, -1.5, "x")
+    arrow(axes, (2.2, 0.2), (3.35, 0.2), colour=ORANGE)
+    label(axes, 2.25, 0.5, "y(-1) = 0", fontsize=10.5)
     for step, x in enumerate((3.6, 7.1)):
         axes.plot([x + 1.15, x + 1.75, x + 1.75], [2.7, 2.7, 0.2], color=ORANGE, lw=1.3)
         arrow(axes, (x + 1.75, 0.2), (x + 3.25, 0.2), colour=ORANGE)

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEASURED = Path(__file__).parents[1] / "gpu" / "h100" / "benchmark.json"
+TRANSPOSED = "convolution: input gradient of stride 2"
 SMALLEST = 8 * 2**20  # bytes: a launch that moves less takes longer to start than to run
 # Groups of kernels by the first letters of their names, with a colour and a marker.
 GROUPS = {
     "convolution: forward, input gradient": (("direct_forward", "direct_adjoint"), BLUE, "o"),
+    TRANSPOSED: (("direct_adjoint",), PAPER, "o"),
     "convolution: weight gradient": (("direct_weight",), ORANGE, "D"),
     "batch norm": (("normalise", "moment", "gradient_sums", "input_gradient"), GREEN, "s"),
     "pooling, losses, col2im": (("max_pool", "soft_dice", "cross_entropy", "col2im"), GREY, "^"),
@@ -36,7 +38,11 @@ def draw_roofline() -> Figure:
     x = np.array([0.04, product / copy, 300.0])
     axes.loglog(x, np.minimum(copy * x, product) / 1e12, color=INK, lw=1.8)
     for name, (starts, colour, marker) in GROUPS.items():
-        chosen = {(k["name"], str(k["shapes"])): k for k in kernels if k["name"].startswith(starts)}
+        chosen = {
+            (k["name"], str(k["shapes"])): k
+            for k in kernels
+            if k["name"].startswith(starts) and is_transposed(k) == (name == TRANSPOSED)
+        }
         points = [
             (k["operations_a_second"] / k["bytes_a_second"], k["operations_a_second"] / 1e12)
             for k in chosen.values()
@@ -57,3 +63,9 @@ def draw_roofline() -> Figure:
     axes.set_ylabel("operations per second, in 10^12", fontsize=10.5, color=INK)
     axes.legend(loc="upper left", frameon=False, fontsize=9.5, labelcolor=INK)
     return figure
+
+
+def is_transposed(kernel: dict) -> bool:
+    """Return whether a kernel is an input gradient of stride 2: its last array, dx, is larger than dy."""
+    shapes = kernel["shapes"]
+    return kernel["name"].startswith("direct_adjoint") and shapes[-1][-1] > shapes[0][-1]

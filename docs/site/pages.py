@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CONTENTS = Path("docs/README.md")  # becomes the front page
-EXAMPLES = Path("docs/site/examples.md")  # is part of the API reference
+EXAMPLES = {Path("docs/site/examples.md"), Path("docs/site/device-examples.md")}  # in the API reference
 LAST_CHAPTER = Path("docs/add-an-operation.md")  # without a number
 OTHERS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 
@@ -63,7 +63,7 @@ def write(staging: Path, api: Sequence[str]) -> set[Path]:
     `api` are the documents of the reference. Raises PageError.
     """
     order = listed((ROOT / CONTENTS).read_text(encoding="utf-8"))
-    existing = {path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md")} - {CONTENTS, EXAMPLES}
+    existing = {path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md")} - {CONTENTS} - EXAMPLES
     if missing := sorted(existing - set(order)):
         raise PageError(
             f"{missing[0]}: is not linked from {CONTENTS}; add a link there, where it should be read"

@@ -1,7 +1,11 @@
 """Generates the API reference from the docstrings: a page for each module, and one for the API of r2unet.
 
 A docstring of this project is Markdown: its paragraphs are prose, and its indented blocks are formulas and
-shapes. The two-line examples are those of `examples.md`, which the tests execute.
+shapes. The two-line examples are those of `examples.md` and `device-examples.md`, which the tests execute.
+
+The modules of PROGRAMS are what programs import: each of their public names has an example. The other modules
+are inside the engine, and their pages are for those who read or extend it. A name is described once: where a
+program imports it.
 """
 
 from __future__ import annotations
@@ -19,7 +23,16 @@ import minidl
 import r2unet
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = Path(__file__).with_name("examples.md")
+EXAMPLES = [Path(__file__).with_name(name) for name in ("examples.md", "device-examples.md")]
+# From what a user needs first to what few need.
+PROGRAMS = tuple(
+    f"minidl{name}"
+    for name in (
+        *("", ".ops", ".nn", ".optim", ".data", ".checkpoint", ".ema", ".init", ".gradcheck", ".backend"),
+        *(".profiler", ".recompute", ".threads", ".images", ".graph", ".implementation", ".operations"),
+        *(".parallel", ".connect", ".files", ".npz", ".inputs", ".allocator", ".cuda_on_cpu"),
+    )
+)
 EXAMPLE = re.compile(r"^### `(?P<name>[\w.]+)`\n(?P<text>.*?)(?=^##|\Z)", re.DOTALL | re.MULTILINE)
 SPECIAL = re.compile(r"^(\s{0,3})([%#+>])", re.MULTILINE)  # would start a comment, a heading or a quotation
 
@@ -27,33 +40,52 @@ SPECIAL = re.compile(r"^(\s{0,3})([%#+>])", re.MULTILINE)  # would start a comme
 def write(folder: Path) -> list[str]:
     """Write the pages into `folder`; return their names for the table of contents."""
     folder.mkdir(parents=True)
-    examples = read_examples(EXAMPLES.read_text(encoding="utf-8"))
-    modules = [importlib.import_module(name) for name in module_names()]
-    documents = {"r2unet": module_page(r2unet, examples)}
-    documents |= {module.__name__: module_page(module, examples) for module in modules}
-    for name, text in documents.items():
-        (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    (folder / "index.md").write_text(index_page(list(documents)), encoding="utf-8")
+    examples = read_examples(*(page.read_text(encoding="utf-8") for page in EXAMPLES))
+    modules = [r2unet, *(importlib.import_module(name) for name in module_names())]
+    for module in modules:
+        text = module_page(module, examples, homes())
+        (folder / f"{module.__name__}.md").write_text(text, encoding="utf-8")
+    inside = [module.__name__ for module in modules if module.__name__ not in ("r2unet", *PROGRAMS)]
+    (folder / "index.md").write_text(index_page(["r2unet", *PROGRAMS], inside), encoding="utf-8")
     return ["reference/index"]
 
 
 def module_names() -> list[str]:
-    """Return the modules of the engine, from those that a user needs first to those inside."""
-    found = ["minidl", *(info.name for info in pkgutil.walk_packages(minidl.__path__, "minidl."))]
-    first = ["minidl", "minidl.ops", "minidl.nn", "minidl.optim", "minidl.data", "minidl.gradcheck"]
-    return [*first, *(name for name in found if name not in first and "__main__" not in name)]
+    """Return the modules of the engine: those that programs import, then those inside."""
+    found = [info.name for info in pkgutil.walk_packages(minidl.__path__, "minidl.")]
+    return [*PROGRAMS, *(name for name in found if name not in PROGRAMS and "__main__" not in name)]
 
 
-def read_examples(text: str) -> dict[str, str]:
-    """Return the examples of a page: {name: Markdown}."""
-    return {match["name"]: match["text"].strip() for match in EXAMPLE.finditer(text)}
+def homes() -> dict[int, str]:
+    """Return the module from which programs import a function or a class, by the id of the object."""
+    found: dict[int, str] = {}
+    for name in ("r2unet", *PROGRAMS):
+        module = importlib.import_module(name)
+        for public in public_names(module):
+            if callable(value := getattr(module, public)):
+                found.setdefault(id(value), name)
+    return found
+
+
+def read_examples(*texts: str) -> dict[str, str]:
+    """Return the examples of pages: {name: Markdown}."""
+    return {match["name"]: match["text"].strip() for text in texts for match in EXAMPLE.finditer(text)}
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """Return the public names of a module: those in `__all__`, or else what it defines itself."""
+    """Return the public names of a module: those in `__all__`, or else what it defines itself.
+
+    A constant is among them if it is a tuple or a dictionary: the choices that a user has.
+    """
     if hasattr(module, "__all__"):
-        return [name for name in module.__all__ if not name.startswith("__")]
+        values = {name: getattr(module, name) for name in module.__all__ if not name.startswith("__")}
+        return [name for name, value in values.items() if isinstance(value, tuple | dict) or defined(value)]
     return [name for name, value in vars(module).items() if not name.startswith("_") and own(value, module)]
+
+
+def defined(value: Any) -> bool:
+    """Return whether a value is a function or a class of this project, and not the name of another type."""
+    return callable(value) and value.__module__.partition(".")[0] in ("minidl", "r2unet")
 
 
 def own(value: Any, module: ModuleType) -> bool:
@@ -61,29 +93,53 @@ def own(value: Any, module: ModuleType) -> bool:
     return (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == module.__name__
 
 
-def index_page(names: list[str]) -> str:
+def index_page(programs: list[str], inside: list[str]) -> str:
     """Return the page that lists all pages of the reference."""
-    lines = "\n".join(names)
+    for_programs, of_engine = "\n".join(programs), "\n".join(inside)
     return f"""# API reference
 
-Every public name, with the text of its docstring: shapes, units, errors and sources. What programs use has a
-short example: there `np` is NumPy, `rng` is `np.random.default_rng(0)`, and
-the names are imported from their modules.
+Every public name, with the text of its docstring: shapes, units, errors and sources.
+
+## For programs
+
+Every name has a short example. There `np` is NumPy, `rng` is `np.random.default_rng(0)`, and the names are
+imported from their modules.
 
 ```{{toctree}}
 :maxdepth: 1
 
-{lines}
+{for_programs}
+```
+
+## Inside the engine
+
+What the operations, the devices and the emulator consist of, for those who read or extend them.
+
+```{{toctree}}
+:maxdepth: 1
+
+{of_engine}
 ```
 """
 
 
-def module_page(module: ModuleType, examples: dict[str, str]) -> str:
-    """Return the page of a module in Markdown: its docstring, then its public names."""
+def module_page(module: ModuleType, examples: dict[str, str], homes: dict[int, str]) -> str:
+    """Return the page of a module in Markdown: its docstring, then its public names.
+
+    A name that programs import from another module, its home, is described there.
+    """
     name = module.__name__
     parts = [f"# {name}", source_link(module), prose(module), f"```{{py:currentmodule}} {name}\n```"]
+    elsewhere = []
     for public in public_names(module):
-        parts.append(entry(f"{name}.{public}", getattr(module, public), examples))
+        value = getattr(module, public)
+        home = homes.get(id(value), name)
+        if home == name:
+            parts.append(entry(f"{name}.{public}", value, examples))
+        else:
+            elsewhere.append(f"`{public}` ([{home}]({home}.md))")
+    if elsewhere:
+        parts.insert(3, f"Described where programs import them: {', '.join(elsewhere)}.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
