@@ -46,6 +46,7 @@ OPERATIONS: dict[str, Callable[[Arrays], float]] = {
     "columns_weight_gradient": lambda a: 2.0 * a[1].size * math.prod(a[2].shape[2:]),
     "im2col": lambda a: 0.0,
     "col2im": lambda a: float(a[0].size),
+    "side_by_side": lambda a: 0.0,
     "upsample_forward": lambda a: 0.0,
     "adam": lambda a: 15.0 * a[0].size,
     "moment": lambda a: 3.0 * a[0].size,  # moment_sums, moments
