@@ -26,7 +26,7 @@ from minidl.backend import Kernels, library, tf32
 
 SLOW_SHARE = 0.5  # share of the copy's rate that a memory-bound kernel should reach
 LARGE_BYTES = 8 << 20  # for smaller arrays, a launch costs more than the work
-OCCUPY_MS = 40.0  # about the time that Python needs to fill the queue with one step
+OCCUPY_MS = 100.0  # more than the time that Python needs to queue one step, with its events
 COPY_BYTES, PRODUCT_SIZE = 1 << 30, 8192
 
 Arrays = list[Any]
@@ -46,6 +46,7 @@ OPERATIONS: dict[str, Callable[[Arrays], float]] = {
     "columns_weight_gradient": lambda a: 2.0 * a[1].size * math.prod(a[2].shape[2:]),
     "im2col": lambda a: 0.0,
     "col2im": lambda a: float(a[0].size),
+    "side_by_side": lambda a: 0.0,
     "upsample_forward": lambda a: 0.0,
     "adam": lambda a: 15.0 * a[0].size,
     "moment": lambda a: 3.0 * a[0].size,  # moment_sums, moments

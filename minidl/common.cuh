@@ -29,6 +29,17 @@ __device__ T block_sum(T value)
     return warp_sum(lane < warps ? of_warp[lane] : T(0));
 }
 
+// Write the sums of u and v over block (row, b) of a grid (rows, blocks) to sums (2, rows, blocks).
+__device__ void write_block_sums(T u, T v, T* __restrict__ sums)
+{
+    u = block_sum(u);
+    v = block_sum(v);
+    if (threadIdx.x > 0) return;
+    int own = blockIdx.x * gridDim.y + blockIdx.y;
+    sums[own] = u;
+    sums[gridDim.x * gridDim.y + own] = v;
+}
+
 // The array that element i belongs to, if the elements of all arrays are numbered consecutively: the last k with
 // offsets[k] <= i, found by bisection. `tables.py` makes the tables.
 __device__ int array_of(int i, const int* offsets, int arrays)

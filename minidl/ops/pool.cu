@@ -48,22 +48,68 @@ extern "C" __global__ void max_pool2d_backward(
     dx[((long long)blockIdx.x * H + h) * W + w] = sum;
 }
 
-struct alignas(2 * sizeof(T)) Pair {  // aligned, so that one instruction stores both numbers
+// The rest of this file is for windows that tile the image: 2x2, stride 2, no padding, H even and W a multiple of 4.
+// Every pixel is then in exactly one window. Two neighbouring windows cover four pixels in each of two rows, which one
+// instruction reads or writes. Thread i owns windows 2 i and 2 i + 1 of all planes. Neither kernel tests for a border,
+// and a thread divides once, by the number of fours in a row.
+//
+//     x, dx  | a.first  a.second | a.third  a.fourth |      y, dy, winner  | left | right |
+//            | b.first  b.second | b.third  b.fourth |
+struct alignas(2 * sizeof(T)) Pair {
     T left, right;
 };
 
-// The backward pass for windows that tile the image: 2x2, stride 2, no padding, H and W even. Every pixel is then in
-// exactly one window. Thread i owns window i of all planes, number i of dy, and writes dx at its four pixels, as one
-// pair in each of two rows: neighbouring threads write neighbouring pairs. It searches for nothing and divides once,
-// by OW; `max_pool2d_backward` divides twice and searches for each pixel.
-extern "C" __global__ void max_pool2d_backward_2x2(
-    const T* __restrict__ dy, const unsigned char* __restrict__ winner, T* __restrict__ dx, int size, int OW)
+struct alignas(2) Numbers {
+    unsigned char left, right;
+};
+
+struct alignas(16) Four {  // at most 16 bytes an instruction: doubles take two
+    T first, second, third, fourth;
+};
+
+// The place of the upper four pixels of thread i in x or dx; the lower are one row, `fours`, further.
+__device__ int upper(int i, int fours)
+{
+    return 2 * (i / fours) * fours + i % fours;
+}
+
+// Make `candidate` the largest pixel of a window if it is larger, or NaN.
+__device__ void compare(T candidate, int index, T& largest, unsigned char& number)
+{
+    if (!(candidate > largest || candidate != candidate)) return;  // not >=
+    largest = candidate;
+    number = index;
+}
+
+extern "C" __global__ void max_pool2d_forward_2x2(
+    const T* __restrict__ x, T* __restrict__ y, unsigned char* __restrict__ winner, int threads, int fours)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= size) return;
-    T gradient = dy[i];
-    int number = winner[i];
-    Pair* top = reinterpret_cast<Pair*>(dx) + 2 * (i / OW) * OW + i % OW;  // a row of dx has OW pairs
-    top[0] = {number == 0 ? gradient : T(0), number == 1 ? gradient : T(0)};
-    top[OW] = {number == 2 ? gradient : T(0), number == 3 ? gradient : T(0)};
+    if (i >= threads) return;
+    const Four* rows = reinterpret_cast<const Four*>(x) + upper(i, fours);
+    Four a = rows[0], b = rows[fours];
+    Pair largest = {a.first, a.third};
+    Numbers number = {0, 0};
+    compare(a.second, 1, largest.left, number.left);
+    compare(b.first, 2, largest.left, number.left);
+    compare(b.second, 3, largest.left, number.left);
+    compare(a.fourth, 1, largest.right, number.right);
+    compare(b.third, 2, largest.right, number.right);
+    compare(b.fourth, 3, largest.right, number.right);
+    reinterpret_cast<Pair*>(y)[i] = largest;
+    reinterpret_cast<Numbers*>(winner)[i] = number;
+}
+
+extern "C" __global__ void max_pool2d_backward_2x2(
+    const T* __restrict__ dy, const unsigned char* __restrict__ winner, T* __restrict__ dx, int threads, int fours)
+{
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= threads) return;
+    Pair g = reinterpret_cast<const Pair*>(dy)[i];
+    Numbers number = reinterpret_cast<const Numbers*>(winner)[i];
+    Four* rows = reinterpret_cast<Four*>(dx) + upper(i, fours);
+    rows[0] = {number.left == 0 ? g.left : T(0), number.left == 1 ? g.left : T(0),
+               number.right == 0 ? g.right : T(0), number.right == 1 ? g.right : T(0)};
+    rows[fours] = {number.left == 2 ? g.left : T(0), number.left == 3 ? g.left : T(0),
+                   number.right == 2 ? g.right : T(0), number.right == 3 ? g.right : T(0)};
 }

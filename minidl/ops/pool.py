@@ -16,7 +16,17 @@ import math
 
 import numpy as np
 
-from minidl.backend import CPU, GPU, Array, Kernels, array_module, contiguous, cover, cover_planes
+from minidl.backend import (
+    CPU,
+    GPU,
+    Array,
+    Kernels,
+    address,
+    array_module,
+    contiguous,
+    cover,
+    cover_planes,
+)
 from minidl.implementation import choose, implements
 from minidl.ops.window import Pair, as_pair, output_size, windows
 from minidl.tensor import Function, Tensor
@@ -91,27 +101,38 @@ class MaxPool2dKernels(MaxPool2d):
         self.shape, xp = x.shape, array_module(x)
         shape = (*x.shape[:2], *output_size(x.shape[2:], self.kernel, self.stride, self.padding))
         y, self.winner = xp.empty(shape, x.dtype), xp.empty(shape, xp.uint8)
-        arguments = contiguous(x), y, self.winner, *self._sizes(shape)
-        kernels.launch("max_pool2d_forward", *cover_planes(shape), *arguments)
+        arrays = contiguous(x), y, self.winner
+        if self._windows_tile(arrays[0]):
+            self._launch_2x2("max_pool2d_forward_2x2", y.size, arrays)
+        else:
+            kernels.launch("max_pool2d_forward", *cover_planes(shape), *arrays, *self._sizes(shape))
         return y
 
     def backward(self, dy: Array) -> Array:
         dx = array_module(dy).empty(self.shape, dy.dtype)
         arrays = contiguous(dy), self.winner, dx
-        if self._windows_tile_the_image():
-            kernels.launch("max_pool2d_backward_2x2", *cover(dy.size), *arrays, dy.size, dy.shape[3])
+        if self._windows_tile(arrays[0]):
+            self._launch_2x2("max_pool2d_backward_2x2", dy.size, arrays)
         else:
             sizes = self._sizes(dy.shape)
             kernels.launch("max_pool2d_backward", *cover_planes(dx.shape), *arrays, *sizes)
         return dx
 
-    def _windows_tile_the_image(self) -> bool:
-        """Return whether every pixel is in exactly one 2x2 window, as in a U-Net."""
-        even = self.shape[2] % 2 == self.shape[3] % 2 == 0
-        return even and self.kernel == self.stride == (2, 2) and self.padding == (0, 0)
+    def _windows_tile(self, read: Array) -> bool:
+        """Return whether 2x2 windows tile the image, as in a U-Net, and several numbers can be read at once.
+
+        For this, the array must begin at a multiple of 16 bytes, as every array with its own memory does.
+        """
+        tiled = self.shape[2] % 2 == self.shape[3] % 4 == 0 and address(read) % 16 == 0
+        return tiled and self.kernel == self.stride == (2, 2) and self.padding == (0, 0)
+
+    def _launch_2x2(self, name: str, windows: int, arrays: tuple[Array, ...]) -> None:
+        """Launch a thread for every two windows."""
+        threads = windows // 2
+        kernels.launch(name, *cover(threads), *arrays, threads, self.shape[3] // 4)
 
     def _sizes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return H, W, OH, OW, KH, KW, SH, SW, PH, PW, the last arguments of both kernels."""
+        """Return H, W, OH, OW, KH, KW, SH, SW, PH, PW, the last arguments of the kernels for any window."""
         return *self.shape[2:], *shape[2:], *self.kernel, *self.stride, *self.padding
 
 

@@ -40,22 +40,36 @@ BROKEN = {
         ),
         "the last thread excluded": ("i >= threads", "i >= threads - 1"),
         "no bounds check": ("if (i >= threads) return;", ""),
+        "images and channels exchanged": ("n = plane % N, c = plane / N", "n = plane % C, c = plane / C"),
     },
     ("ops/conv/im2col.cu", "im2col", "Conv2d, many channels, by im2col"): {
         "one column beyond the left edge": ("0 <= w", "-1 <= w"),
     },
+    ("ops/conv/im2col.cu", "side_by_side", "Conv2d, many channels, by im2col"): {
+        "images and channels exchanged": (
+            "n = blockIdx.x / C, c = blockIdx.x % C",
+            "n = blockIdx.x % N, c = blockIdx.x / N",
+        ),
+        "the order not changed": ("(c * N + n) * HW", "blockIdx.x * HW"),
+        "only one pixel per thread": ("i += threads", "i += HW"),
+        "only one block of each image": ("blockIdx.y * blockDim.x + threadIdx.x", "threadIdx.x"),
+    },
     ("ops/conv/im2col.cu", "col2im", "Conv2d, by im2col"): {
-        "= instead of +=": ("sum += col", "sum = col"),
+        "= instead of +=": ("sum[k] += next[k]", "sum[k] = next[k]"),
         "only the last window": ("h + PH - SH * oh < KH; --oh", "h + PH - SH * oh < SH; --oh"),
         "one window too many": ("if (oh >= OH || ow >= OW) continue;", ""),
         "the padding forgotten": ("(h + PH) / SH", "h / SH"),
         "images and channels exchanged": (
-            "c = blockIdx.x % C, n = blockIdx.x / C",
-            "c = blockIdx.x / C, n = blockIdx.x % C",
+            "n = blockIdx.x / shares, c = blockIdx.x % shares",
+            "n = blockIdx.x % shares, c = blockIdx.x / shares",
         ),
         "only one row of tiles": ("blockIdx.y * blockDim.y + threadIdx.y", "threadIdx.y"),
         "no bounds check": ("if (h >= H || w >= W) return;", ""),
-        "float instead of T": ("T sum = T(0)", "float sum = 0"),
+        "float instead of T": ("T sum[CHANNELS]", "float sum[CHANNELS]"),
+    },
+    ("ops/conv/im2col.cu", "col2im", "Conv2d, many channels, by im2col"): {
+        "a channel that does not exist read": ("min(k, last) * channel", "k * channel"),
+        "a channel that does not exist written": ("if (k <= last) x", "x"),
     },
     ("ops/conv/im2col.cu", "col2im", "ConvTranspose2d, by im2col"): {
         "the stride ignored": ("(w + PW) / SW", "w + PW"),
@@ -135,12 +149,12 @@ BROKEN = {
         "float instead of T": ("T sum[TILE][9]", "float sum[TILE][9]"),
     },
     ("ops/conv/parts.cu", "add_parts", "Conv2d, 3x3"): {
-        "only the first parts": ("p += blockDim.y", "p += P"),
-        "parts added twice": ("p += blockDim.y", "p += blockDim.y - 1"),
+        "only the first parts": ("p += rows", "p += P"),
+        "parts added twice": ("p += rows", "p += rows - 1"),
         "= instead of +=": ("sum += parts", "sum = parts"),
-        "only one row": ("other < blockDim.y", "other < 1"),
+        "only one row": ("other < rows", "other < 1"),
         "no barrier": ("    __syncthreads();  // the sums of all rows are stored\n", ""),
-        "no bounds check": (" && i < size", ""),
+        "no bounds check": ("i < size ? P : 0", "P"),
         "the last number not stored": ("i >= size", "i >= size - 1"),
         "float instead of T": ("T sum", "float sum"),
     },
@@ -199,16 +213,33 @@ BROKEN = {
     ("ops/pool.cu", "max_pool2d_backward", "MaxPool2d, equal pixels"): {
         "one window too many": ("if (i >= OH || j >= OW) continue;", ""),
     },
-    ("ops/pool.cu", "max_pool2d_backward_2x2", "MaxPool2d, 2x2"): {
-        "no bounds check": ("if (i >= size) return;", ""),
+    ("ops/pool.cu", "upper", "MaxPool2d, 2x2"): {
+        "rows of windows not two rows apart": ("2 * (i / fours) * fours", "i / fours * fours"),
+        "every window in the first column": (" + i % fours", ""),
+    },
+    ("ops/pool.cu", "compare", "MaxPool2d, 2x2"): {
+        "the last maximum, not the first": ("candidate > largest", "candidate >= largest"),
+        "the winner not stored": ("number = index;", ""),
+        "the smallest pixel": ("candidate > largest", "candidate < largest"),
+    },
+    ("ops/pool.cu", "compare", "MaxPool2d, NaN"): {
+        "NaN hidden": (" || candidate != candidate", ""),
+    },
+    ("ops/pool.cu", "max_pool2d_forward_2x2", "MaxPool2d, 2x2"): {
+        "no bounds check": ("if (i >= threads) return;", ""),
         "only one block": ("blockIdx.x * blockDim.x + threadIdx.x", "threadIdx.x"),
-        "rows of windows not two rows apart": ("2 * (i / OW) * OW", "i / OW * OW"),
-        "rows and columns of the window exchanged": (
-            "top[0] = {number == 0 ? gradient : T(0), number == 1",
-            "top[0] = {number == 0 ? gradient : T(0), number == 2",
-        ),
-        "the second row not written": ("top[OW] =", "Pair unused ="),
-        "every pixel of the window receives the gradient": ("number == 3 ? gradient : T(0)", "gradient"),
+        "the lower row not read": ("b = rows[fours]", "b = rows[0]"),
+        "a pixel not compared": ("compare(b.third, 2, largest.right, number.right);", ""),
+        "the other window's pixel": ("compare(a.second, 1", "compare(a.third, 1"),
+        "rows and columns of the window exchanged": ("compare(b.first, 2", "compare(b.first, 1"),
+    },
+    ("ops/pool.cu", "max_pool2d_backward_2x2", "MaxPool2d, 2x2"): {
+        "no bounds check": ("if (i >= threads) return;", ""),
+        "only one block": ("blockIdx.x * blockDim.x + threadIdx.x", "threadIdx.x"),
+        "rows and columns of the window exchanged": ("number.left == 1", "number.left == 2"),
+        "the second row not written": ("rows[fours] =", "Four unused ="),
+        "every pixel of the window receives the gradient": ("number.right == 3 ? g.right : T(0)", "g.right"),
+        "the gradient of the other window": ("number.right == 0 ? g.right", "number.right == 0 ? g.left"),
     },
     ("ops/upsample.cu", "upsample_forward", "UpsampleNearest"): {
         "the remainder instead of the quotient": ("j / s", "j % s"),
@@ -329,21 +360,21 @@ BROKEN = {
     },
     ("ops/norm/fused_cuda.cu", "moment_sums", "BatchNorm, large images"): {
         "= instead of +=": ("sum += d;", "sum = d;"),
-        "the channels mixed": ("(n * C + c) * HW", "(n + c) * HW"),
-        "pixels counted twice": ("i += gridDim.x * blockDim.x", "i += blockDim.x"),
+        "only the first image": ("x[blockIdx.x * HW + i]", "x[blockIdx.x % C * HW + i]"),
+        "a shift for each image": ("x[blockIdx.x % C * HW]", "x[blockIdx.x * HW]"),
+        "pixels counted twice": ("threads = gridDim.y * blockDim.x", "threads = blockDim.x"),
     },
-    ("ops/norm/fused_cuda.cu", "write_block_sums", "BatchNorm, large images"): {
-        "only one block's sums stored": (
-            "sums[blockIdx.y * gridDim.x + blockIdx.x]",
-            "sums[blockIdx.y * gridDim.x]",
-        ),
-        "the first sum stored twice": ("blockIdx.x] = v", "blockIdx.x] = u"),
+    ("common.cuh", "write_block_sums", "BatchNorm, large images"): {
+        "only one block's sums stored": ("blockIdx.x * gridDim.y + blockIdx.y", "blockIdx.x * gridDim.y"),
+        "the first sum stored twice": ("+ own] = v", "+ own] = u"),
         "every thread stores its own sums": ("    if (threadIdx.x > 0) return;\n", ""),
+        "the threads of the block not summed": ("v = block_sum(v);", ""),
     },
     ("ops/norm/fused_cuda.cu", "channel_sum", "BatchNorm, large images"): {
-        "only one block": ("b < blocks", "b < 1"),
-        "nonexistent blocks summed": ("b < blocks", "true"),
-        "the sum of another channel": ("(which * C + c) * blocks", "(which * C) * blocks"),
+        "only one image": ("i < N * blocks", "i < blocks"),
+        "only one block of each image": ("b = i % blocks", "b = 0"),
+        "the sum of another channel": ("* C + c) * blocks", "* C) * blocks"),
+        "= instead of +=": ("sum += sums", "sum = sums"),
     },
     ("ops/norm/fused_cuda.cu", "moments", "BatchNorm"): {
         "the shift not undone": ("mean[c] = x[c * HW] + d", "mean[c] = d"),
@@ -353,17 +384,18 @@ BROKEN = {
     },
     ("ops/norm/fused_cuda.cu", "normalise", "BatchNorm, ReLU"): {
         "the ReLU forgotten": ("relu && z <= T(0) ? T(0) : z", "z"),
-        "only the first image": ("n < N", "n < 1"),
+        "every image written to the first": ("at = blockIdx.x * HW", "at = blockIdx.x % C * HW"),
     },
     ("ops/norm/fused_cuda.cu", "normalise", "BatchNorm, large images"): {
-        "only one pixel per thread": ("i += gridDim.x * blockDim.x", "i += HW"),
+        "only one pixel per thread": ("i += threads", "i += HW"),
+        "only one block of each row": ("blockIdx.y * blockDim.x + threadIdx.x", "threadIdx.x"),
     },
     ("ops/norm/fused_cuda.cu", "gradient_sums", "BatchNorm, ReLU"): {
-        "the ReLU's derivative forgotten": ("if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);", ""),
+        "the ReLU's derivative forgotten": ("if (relu && !(line.a * pixel + line.c > T(0))) dz = T(0);", ""),
         "= instead of +=": ("sum_dz += dz", "sum_dz = dz"),
     },
     ("ops/norm/fused_cuda.cu", "gradient_sums", "BatchNorm"): {
-        "the mean forgotten": ("(x[at] - mean_c)", "x[at]"),
+        "the mean forgotten": ("(pixel - mean_c)", "pixel"),
     },
     ("ops/norm/fused_cuda.cu", "gradient_totals", "BatchNorm"): {
         "the wrong gradient stored": ("dg[c] = sum_dz_n", "dg[c] = sum_dz"),
@@ -371,16 +403,16 @@ BROKEN = {
     },
     ("ops/norm/fused_cuda.cu", "input_gradient", "BatchNorm"): {
         "the gradient through the mean forgotten": ("dz - constant_part - ", "dz - "),
-        "the gradient through the variance forgotten": (" - (x[at] - mean_c) * n_part", ""),
+        "the gradient through the variance forgotten": (" - (pixel - mean_c) * n_part", ""),
         "a factor forgotten": ("share * dg[c] * line.r", "share * dg[c]"),
     },
     ("ops/norm/fused_cuda.cu", "input_gradient", "BatchNorm, ReLU"): {
-        "the ReLU's derivative forgotten": ("if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);", ""),
+        "the ReLU's derivative forgotten": ("if (relu && !(line.a * pixel + line.c > T(0))) dz = T(0);", ""),
     },
     ("ops/norm/fused_cuda.cu", "input_gradient", "BatchNormInference"): {
         "statistics differentiated in evaluation": (
             "constant_part = share * db[c]",
-            "constant_part = db[c] / T(N * HW)",
+            "constant_part = db[c] / T(HW)",
         ),
     },
     ("ops/norm/group_cuda.cu", "row_of", "GroupNorm"): {
@@ -395,36 +427,32 @@ BROKEN = {
         "every row written to the first": ("y[blockIdx.x * HW + i]", "y[i]"),
     },
     ("ops/norm/group_cuda.cu", "group_normalise", "GroupNorm, large images"): {
-        "only one pixel per thread": ("i += gridDim.y * blockDim.x", "i += HW"),
+        "only one pixel per thread": ("i += threads", "i += HW"),
         "only one block of each row": ("blockIdx.y * blockDim.x + threadIdx.x", "threadIdx.x"),
     },
     ("ops/norm/group_cuda.cu", "group_gradient_sums", "GroupNorm"): {
-        "the mean forgotten": ("(x[at] - row.mean)", "x[at]"),
+        "the mean forgotten": ("(pixel - row.mean)", "pixel"),
         "a factor forgotten": (" * row.r;", ";"),
-        "the first sum stored twice": ("blockIdx.x] = sum_dz;", "blockIdx.x] = sum_dz_n;"),
-        "the threads of the block not summed": ("block_sum(sum_dz)", "sum_dz"),
-        "every thread stores its own sums": ("    if (threadIdx.x > 0) return;\n", ""),
+        "the sums exchanged": ("write_block_sums(sum_dz_n, sum_dz,", "write_block_sums(sum_dz, sum_dz_n,"),
     },
     ("ops/norm/group_cuda.cu", "group_gradient_sums", "GroupNorm, ReLU"): {
-        "the ReLU's derivative forgotten": ("if (relu && !(row.a * x[at] + row.c > T(0))) dz = T(0);", ""),
+        "the ReLU's derivative forgotten": ("if (relu && !(row.a * pixel + row.c > T(0))) dz = T(0);", ""),
     },
     ("ops/norm/group_cuda.cu", "group_gradient_sums", "GroupNorm, large images"): {
         "= instead of +=": ("sum_dz += dz", "sum_dz = dz"),
-        "only one pixel per thread": ("i += blockDim.x", "i += HW"),
+        "only one pixel per thread": ("i += threads", "i += HW"),
+        "pixels counted twice": ("threads = gridDim.y * blockDim.x", "threads = blockDim.x"),
+    },
+    ("ops/norm/group_cuda.cu", "group_gradient_means", "GroupNorm, large images"): {
+        "only one block of each row": ("i < count", "i < size"),
     },
     ("ops/norm/group_cuda.cu", "group_gradient_means", "GroupNorm"): {
-        "only the first row of a group": ("row < (i + 1) * size", "row <= i * size"),
+        "only the first row of a group": ("i < count", "i < blocks"),
         "the weight forgotten": ("dn += g * ", "dn += "),
-        "the weight of another channel": ("weight[row % C]", "weight[row / size]"),
+        "the weight of another channel": ("weight[at / blocks % C]", "weight[i / blocks]"),
         "the sum, not the mean": ("dn_n / m", "dn_n"),
         "the rows' values not counted": ("T(size) * T(HW)", "T(size)"),
-        "no bounds check": ("if (i >= groups) return;", ""),
-    },
-    ("ops/norm/group_cuda.cu", "group_gradient_totals", "GroupNorm"): {
-        "only the first image": ("row < N * C", "row < C"),
-        "the wrong gradient stored": ("dg[c] = sum_dz_n", "dg[c] = sum_dz"),
-        "a gradient not stored": ("db[c] = sum_dz;", ""),
-        "no bounds check": ("if (c >= C) return;", ""),
+        "every thread stores its own sums": ("    if (threadIdx.x > 0) return;\n", ""),
     },
     ("ops/norm/group_cuda.cu", "group_input_gradient", "GroupNorm"): {
         "the gradient through the mean forgotten": (" - mean_dn - ", " - "),
@@ -433,10 +461,10 @@ BROKEN = {
         "a mean of another group": ("groups + blockIdx.x / size", "groups + blockIdx.x % size"),
     },
     ("ops/norm/group_cuda.cu", "group_input_gradient", "GroupNorm, ReLU"): {
-        "the ReLU's derivative forgotten": ("if (relu && !(row.a * x[at] + row.c > T(0))) dz = T(0);", ""),
+        "the ReLU's derivative forgotten": ("if (relu && !(row.a * pixel + row.c > T(0))) dz = T(0);", ""),
     },
     ("ops/norm/group_cuda.cu", "group_input_gradient", "GroupNorm, large images"): {
-        "only one pixel per thread": ("i += gridDim.y * blockDim.x", "i += HW"),
+        "only one pixel per thread": ("i += threads", "i += HW"),
     },
     ("images.cu", "mirrored", "affine_sample"): {
         "negative places not mirrored": ("if (i < 0) i += 2 * size;", ""),

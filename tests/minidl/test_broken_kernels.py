@@ -22,7 +22,7 @@ from minidl.backend import to_device, to_numpy
 from minidl.cuda_on_cpu import compiler
 from minidl.gradcheck import by
 from minidl.gradcheck_cases import function_cases
-from minidl.ops.conv import columns, implicit_gemm, parts, strips
+from minidl.ops.conv import columns, im2col, implicit_gemm, parts, strips
 from minidl.ops.loss import cross_entropy, dice, softmax
 from minidl.ops.norm import fused_cuda, group_cuda
 from minidl.tensor import Tensor
@@ -38,6 +38,8 @@ ROWS = [(*place, mistake) for place, mistakes in BROKEN.items() for mistake in m
 SETTINGS = {
     (compiler, "COMMON"): [flag.replace("-O2", "-Og") for flag in compiler.COMMON],
     (implicit_gemm, "PIECE_PIXELS"): 200,
+    (im2col, "THREADS"): 32,
+    (im2col, "PIXELS"): 2,
     (strips, "BLOCKS"): 4,  # for several rows of patches, so that the strips have 2 pixels or 4
     (columns, "SEGMENT"): 12,
     (columns, "BLOCKS"): 12,
@@ -48,9 +50,8 @@ SETTINGS = {
     (dice, "IMAGE_BLOCKS"): 2,
     (softmax, "BLOCK"): 64,
     (fused_cuda, "THREADS"): 64,
+    (fused_cuda, "PIXELS"): (2, 2),
     (group_cuda, "THREADS"): 64,
-    (group_cuda, "PIXELS"): 2,
-    (group_cuda, "SUM_THREADS"): 64,
     (optim, "BLOCKS"): 2,
 }
 
@@ -89,10 +90,10 @@ def further_cases(rng, device):
         "ReLU, NaN": (ops.relu, [np.array([1.0, np.nan])]),
         "MaxPool2d, several tiles": (pooled, [rng.normal(size=(1, 2, 12, 70))]),
         "MaxPool2d, equal pixels": (pooled, [rng.integers(0, 3, (1, 2, 7, 6)).astype(float)]),
-        "MaxPool2d, 2x2": (ops.max_pool2d, [rng.integers(0, 3, (2, 3, 14, 18)).astype(float)]),
+        "MaxPool2d, 2x2": (ops.max_pool2d, [rng.integers(0, 3, (4, 3, 14, 32)).astype(float)]),
         "BatchNorm, large images": (
             lambda x, weight, bias: ops.batch_norm(x, weight, bias)[0],
-            [rng.normal(size=(2, 3, 18, 16)), rng.normal(size=3), rng.normal(size=3)],
+            [rng.normal(size=(22, 2, 18, 16)), rng.normal(size=2), rng.normal(size=2)],
         ),
         "BinaryCrossEntropyWithLogits, many numbers": (
             lambda x: ops.binary_cross_entropy_with_logits(x, many),
@@ -167,10 +168,11 @@ def clipped(device):
 
 
 def pooled_with_a_nan(device):
-    """Return the maximum of pixels that include a NaN; which of them receives the gradient is unspecified."""
+    """Return maxima of windows, some with a NaN; which of its pixels receives the gradient is unspecified."""
     image = np.arange(16.0).reshape(1, 1, 4, 4)
     image[0, 0, 2, 1] = np.nan
-    return [ops.max_pool2d(Tensor(to_device(image, device))).data]
+    x = Tensor(to_device(image, device))
+    return [ops.max_pool2d(x).data, ops.max_pool2d(x, stride=1).data]
 
 
 def averaged(device):

@@ -12,14 +12,26 @@ sum in the end, and small products do not occupy a GPU. The price is that images
 with col. Which thread copies which number is explained in `im2col.cu`.
 
 For a 1x1 window of stride 1, col would be as large as x, and nothing but a copy of it. So y = w x and
-dx = w^T dy are batches of products, one for each image, without col and without rearranging.
+dx = w^T dy are batches of products, one for each image, without col and without rearranging. dw needs the
+images side by side.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from minidl.backend import GPU, Array, Kernels, array_module, contiguous, cover, cover_planes, device_of
+from minidl.backend import (
+    GPU,
+    THREADS,
+    Array,
+    Kernels,
+    array_module,
+    contiguous,
+    cover,
+    cover_planes,
+    device_of,
+)
 from minidl.implementation import implements
 from minidl.ops.conv import implicit_gemm
 from minidl.ops.conv.definition import Conv2d, ConvTranspose2d, add_bias
@@ -29,6 +41,8 @@ kernels = Kernels(__file__)
 
 # Bytes of `col` at a time: enough work to fill the thousands of cores of a GPU.
 PIECE_BYTES = {"cuda": 256 << 20, "cuda-on-cpu": 4 << 20}
+CHANNELS = 4  # that a thread of `col2im` owns, as in im2col.cu
+PIXELS = 4  # that a thread of `side_by_side` copies
 
 
 def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
@@ -36,7 +50,7 @@ def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     (N, C, H, W), (KH, KW) = x.shape, kernel
     OH, OW = output_size((H, W), kernel, stride, padding)
     col = array_module(x).empty((C * KH * KW, N * OH * OW), x.dtype)
-    threads, sizes = N * C * OH * OW, (N, H, W, KH, KW, *stride, *padding, OH, OW)
+    threads, sizes = N * C * OH * OW, (*x.shape, KH, KW, *stride, *padding, OH, OW)
     kernels.launch("im2col", *cover(threads), contiguous(x), col, threads, *sizes)
     return col
 
@@ -52,13 +66,21 @@ def col2im(
     N, C = col.shape[1] // (OH * OW), col.shape[0] // (kernel[0] * kernel[1])
     x = array_module(col).empty((N, C, *size), col.dtype) if out is None else out
     sizes = *x.shape, *kernel, *stride, *padding, OH, OW
-    kernels.launch("col2im", *cover_planes(x.shape), contiguous(col), x, *sizes)
+    shares = N, math.ceil(C / CHANNELS), *size
+    kernels.launch("col2im", *cover_planes(shares), contiguous(col), x, *sizes)
     return x
 
 
 def side_by_side(images: Array) -> Array:
     """Return images side by side, (n, C, H, W) or (n, C, H W) -> (C, n H W); a copy, unless n or C is 1."""
-    return images.swapaxes(0, 1).reshape(images.shape[1], -1)
+    n, C = images.shape[:2]
+    if 1 in (n, C):
+        return images.reshape(C, -1)
+    copy = array_module(images).empty((C, images.size // C), images.dtype)
+    HW = copy.shape[1] // n
+    grid = n * C, math.ceil(HW / (PIXELS * THREADS))
+    kernels.launch("side_by_side", grid, (THREADS,), contiguous(images), copy, n, C, HW)
+    return copy
 
 
 def pieces(x: Array, rows: int, OH: int, OW: int) -> Iterator[slice]:
@@ -106,10 +128,11 @@ def input_gradient(dy: Array, w: Array, b: Array | None, size: Pair, stride: Pai
 def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     """Return dw = dy col^T, summed over images, x (N, C, H, W), dy (N, OC, OH, OW) -> (OC, C, KH, KW)."""
     (_, OC, OH, OW), C, (KH, KW) = dy.shape, x.shape[1], kernel
-    parts = [
-        side_by_side(dy[piece]) @ im2col(x[piece], kernel, stride, padding).T  # (OC, C KH KW)
-        for piece in pieces(x, C * KH * KW, OH, OW)
-    ]
+    one_pixel = is_one_pixel(kernel, stride, padding)
+    parts = []
+    for piece in pieces(x, C * KH * KW, OH, OW):
+        col = side_by_side(x[piece]) if one_pixel else im2col(x[piece], kernel, stride, padding)
+        parts.append(side_by_side(dy[piece]) @ col.T)  # (OC, C KH KW)
     return sum(parts[1:], start=parts[0]).reshape(OC, C, KH, KW)
 
 

@@ -11,8 +11,8 @@ from minidl.backend import Array, Kernels, array_module, cover
 
 kernels = Kernels(__file__)
 
-WEIGHTS = 32  # neighbouring numbers that a block adds, as in parts.cu
-ROWS = 16  # threads for each of them, at most MOST_ROWS in parts.cu
+WEIGHTS = 8  # neighbouring numbers that a block adds, as in parts.cu
+ROWS = 64  # threads for each of them, at most MOST_ROWS in parts.cu
 
 
 def add_parts(parts: Array) -> Array:

@@ -1,9 +1,11 @@
 // Batch norm of x (N, C, HW), where HW is the number of pixels of an image. The formulas are derived in fused.py.
 //
-// Every kernel that reads x divides it among the threads in the same way. The grid is (blocks, C); blockIdx.y is the
-// channel c, and the threads of all its blocks, numbered consecutively, own its pixels: thread i owns pixel i of
-// channel c in all N images and, if a channel has more pixels than threads, also pixel i + threads, and so
-// on. Neighbouring threads therefore read neighbouring addresses, and a thread reads its channel's parameters once.
+// Every kernel that reads x divides it among the threads in the same way. A row is one channel of one image, HW
+// consecutive numbers: row i is channel i % C of image i / C. The grid is (N C, blocks); blockIdx.x is the row, and the
+// threads of all its blocks, numbered consecutively, own its pixels: thread i owns pixel i of the row and, if a row has
+// more pixels than threads, also pixel i + threads, and so on. Neighbouring threads therefore read neighbouring
+// addresses, and a thread computes its channel's parameters once. With `unroll 4` the compiler lets it read four pixels
+// before it needs the first: a thread that waits for each pixel does not keep the memory busy.
 
 // z = a x + c, a = g r, c = b - a mean: the scale and the shift of one channel.
 struct Line {
@@ -16,45 +18,39 @@ __device__ Line line_of(T weight, T bias, T mean, T var, T eps)
     return {r, weight * r, bias - weight * r * mean};
 }
 
-// Write the sums of u and v over the block (b, c) to sums (2, C, blocks).
-__device__ void write_block_sums(T u, T v, T* __restrict__ sums, int C)
-{
-    u = block_sum(u);
-    v = block_sum(v);
-    if (threadIdx.x > 0) return;
-    sums[blockIdx.y * gridDim.x + blockIdx.x] = u;
-    sums[(C + blockIdx.y) * gridDim.x + blockIdx.x] = v;
-}
-
-// Block (b, c) writes to sums (2, C, blocks) the sums of x - shift and of its square over its pixels, where
+// Block (row, b) writes to sums (2, N C, blocks) the sums of x - shift and of its square over its pixels, where
 // shift is the channel's first pixel.
-extern "C" __global__ void moment_sums(const T* __restrict__ x, T* __restrict__ sums, int N, int C, int HW)
+extern "C" __global__ void moment_sums(const T* __restrict__ x, T* __restrict__ sums, int C, int HW)
 {
-    int c = blockIdx.y;
-    T shift = x[c * HW], sum = T(0), square = T(0);
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < HW; i += gridDim.x * blockDim.x)
-        for (int n = 0; n < N; ++n) {
-            T d = x[(n * C + c) * HW + i] - shift;
-            sum += d;
-            square += d * d;
-        }
-    write_block_sums(sum, square, sums, C);
+    T shift = x[blockIdx.x % C * HW], sum = T(0), square = T(0);
+    int threads = gridDim.y * blockDim.x;
+    #pragma unroll 4
+    for (int i = blockIdx.y * blockDim.x + threadIdx.x; i < HW; i += threads) {
+        T d = x[blockIdx.x * HW + i] - shift;
+        sum += d;
+        square += d * d;
+    }
+    write_block_sums(sum, square, sums);
 }
 
-// Return the sum over the blocks of sums[which, c, :], where sums is (2, C, blocks) and `which` is 0 or 1; each
-// thread reads the element of one block.
-__device__ T channel_sum(const T* __restrict__ sums, int which, int blocks, int c, int C)
+// Return the sum of sums[which] over all blocks of channel c, where sums is (2, N, C, blocks) and `which` is 0 or 1;
+// the threads share the blocks.
+__device__ T channel_sum(const T* __restrict__ sums, int which, int c, int N, int C, int blocks)
 {
-    int b = threadIdx.x;
-    return block_sum(b < blocks ? sums[(which * C + c) * blocks + b] : T(0));
+    T sum = T(0);
+    for (int i = threadIdx.x; i < N * blocks; i += blockDim.x) {
+        int n = i / blocks, b = i % blocks;
+        sum += sums[((which * N + n) * C + c) * blocks + b];
+    }
+    return block_sum(sum);
 }
 
 // Block c sums over the blocks of its channel and writes the channel's mean and variance, mean and var (C,).
 extern "C" __global__ void moments(const T* __restrict__ x, const T* __restrict__ sums, T* __restrict__ mean,
-                                   T* __restrict__ var, int blocks, int N, int C, int HW)
+                                   T* __restrict__ var, int N, int C, int HW, int blocks)
 {
     int c = blockIdx.x;
-    T sum = channel_sum(sums, 0, blocks, c, C), square = channel_sum(sums, 1, blocks, c, C);
+    T sum = channel_sum(sums, 0, c, N, C, blocks), square = channel_sum(sums, 1, c, N, C, blocks);
     if (threadIdx.x == 0) {
         T m = T(N) * T(HW), d = sum / m, v = square / m - d * d;
         mean[c] = x[c * HW] + d;
@@ -62,70 +58,72 @@ extern "C" __global__ void moments(const T* __restrict__ x, const T* __restrict_
     }
 }
 
-// Thread i owns pixel i of channel c in all images of y (N, C, HW): y = z, or relu(z).
+// Thread i owns pixel i of row blockIdx.x of y (N, C, HW): y = z, or relu(z).
 extern "C" __global__ void normalise(const T* __restrict__ x, const T* __restrict__ weight,
                                      const T* __restrict__ bias, const T* __restrict__ mean,
-                                     const T* __restrict__ var, T eps, int relu, T* __restrict__ y, int N, int C,
-                                     int HW)
+                                     const T* __restrict__ var, T eps, int relu, T* __restrict__ y, int C, int HW)
 {
-    int c = blockIdx.y;
+    int c = blockIdx.x % C;
     Line line = line_of(weight[c], bias[c], mean[c], var[c], eps);
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < HW; i += gridDim.x * blockDim.x)
-        for (int n = 0; n < N; ++n) {
-            int at = (n * C + c) * HW + i;
-            T z = line.a * x[at] + line.c;
-            y[at] = relu && z <= T(0) ? T(0) : z;  // NaN propagates
-        }
+    int threads = gridDim.y * blockDim.x;
+    #pragma unroll 4
+    for (int i = blockIdx.y * blockDim.x + threadIdx.x; i < HW; i += threads) {
+        int at = blockIdx.x * HW + i;
+        T z = line.a * x[at] + line.c;
+        y[at] = relu && z <= T(0) ? T(0) : z;  // NaN propagates
+    }
 }
 
-// Block (b, c) writes to sums (2, C, blocks) the sums of dz n and of dz over its pixels.
+// Block (row, b) writes to sums (2, N C, blocks) the sums of dz n and of dz over its pixels.
 extern "C" __global__ void gradient_sums(const T* __restrict__ dy, const T* __restrict__ x,
                                          const T* __restrict__ weight, const T* __restrict__ bias,
                                          const T* __restrict__ mean, const T* __restrict__ var, T eps, int relu,
-                                         T* __restrict__ sums, int N, int C, int HW)
+                                         T* __restrict__ sums, int C, int HW)
 {
-    int c = blockIdx.y;
+    int c = blockIdx.x % C;
     Line line = line_of(weight[c], bias[c], mean[c], var[c], eps);
     T mean_c = mean[c], sum_dz_n = T(0), sum_dz = T(0);
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < HW; i += gridDim.x * blockDim.x)
-        for (int n = 0; n < N; ++n) {
-            int at = (n * C + c) * HW + i;
-            T dz = dy[at];
-            if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);  // relu'(0) = 0
-            sum_dz_n += dz * (x[at] - mean_c) * line.r;
-            sum_dz += dz;
-        }
-    write_block_sums(sum_dz_n, sum_dz, sums, C);
+    int threads = gridDim.y * blockDim.x;
+    #pragma unroll 4
+    for (int i = blockIdx.y * blockDim.x + threadIdx.x; i < HW; i += threads) {
+        int at = blockIdx.x * HW + i;
+        T pixel = x[at], dz = dy[at];
+        if (relu && !(line.a * pixel + line.c > T(0))) dz = T(0);  // relu'(0) = 0
+        sum_dz_n += dz * (pixel - mean_c) * line.r;
+        sum_dz += dz;
+    }
+    write_block_sums(sum_dz_n, sum_dz, sums);
 }
 
 // Block c sums over the blocks of its channel and writes dg = sum(dz n) and db = sum(dz), (C,) each.
 extern "C" __global__ void gradient_totals(const T* __restrict__ sums, T* __restrict__ dg, T* __restrict__ db,
-                                           int blocks, int C)
+                                           int N, int C, int blocks)
 {
     int c = blockIdx.x;
-    T sum_dz_n = channel_sum(sums, 0, blocks, c, C), sum_dz = channel_sum(sums, 1, blocks, c, C);
+    T sum_dz_n = channel_sum(sums, 0, c, N, C, blocks), sum_dz = channel_sum(sums, 1, c, N, C, blocks);
     if (threadIdx.x == 0) {
         dg[c] = sum_dz_n;
         db[c] = sum_dz;
     }
 }
 
-// Thread i owns pixel i of channel c in all images of dx (N, C, HW): dx = a (dz - share (db + n dg)), where
-// share is 1 / m in training, and 0 in evaluation.
+// Thread i owns pixel i of row blockIdx.x of dx (N, C, HW): dx = a (dz - share (db + n dg)), where share is 1 / m in
+// training, and 0 in evaluation.
 extern "C" __global__ void input_gradient(const T* __restrict__ dy, const T* __restrict__ x,
                                           const T* __restrict__ weight, const T* __restrict__ bias,
                                           const T* __restrict__ mean, const T* __restrict__ var, T eps, int relu,
                                           const T* __restrict__ dg, const T* __restrict__ db,
-                                          T* __restrict__ dx, T share, int N, int C, int HW)
+                                          T* __restrict__ dx, T share, int C, int HW)
 {
-    int c = blockIdx.y;
+    int c = blockIdx.x % C;
     Line line = line_of(weight[c], bias[c], mean[c], var[c], eps);
     T mean_c = mean[c], constant_part = share * db[c], n_part = share * dg[c] * line.r;
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < HW; i += gridDim.x * blockDim.x)
-        for (int n = 0; n < N; ++n) {
-            int at = (n * C + c) * HW + i;
-            T dz = dy[at];
-            if (relu && !(line.a * x[at] + line.c > T(0))) dz = T(0);  // relu'(0) = 0
-            dx[at] = line.a * (dz - constant_part - (x[at] - mean_c) * n_part);
-        }
+    int threads = gridDim.y * blockDim.x;
+    #pragma unroll 4
+    for (int i = blockIdx.y * blockDim.x + threadIdx.x; i < HW; i += threads) {
+        int at = blockIdx.x * HW + i;
+        T pixel = x[at], dz = dy[at];
+        if (relu && !(line.a * pixel + line.c > T(0))) dz = T(0);  // relu'(0) = 0
+        dx[at] = line.a * (dz - constant_part - (pixel - mean_c) * n_part);
+    }
 }

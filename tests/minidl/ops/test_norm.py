@@ -204,7 +204,7 @@ def value_and_gradients(f, arrays, cotangent):
     return [y.numpy(), *(to_numpy(t.grad) for t in inputs)]
 
 
-# A block has 256 threads and a channel at most 256 blocks: sizes just above and below these limits, and
+# A warp owns 128 pixels of an image here and a block at most 1024: sizes around these limits, and
 # images that the CPU processes in several pieces, the last of which is smaller.
 ALL_SIZES = pytest.mark.parametrize(
     "shape", [(2, 3, 1, 257), (3, 1, 1, 255), (7, 5, 1, 1), (5, 3, 60, 61), (1, 2, 241, 272)], ids=str

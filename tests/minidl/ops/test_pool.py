@@ -15,6 +15,7 @@ from minidl.tensor import Tensor
 # image (H, W), kernel, stride, padding
 GEOMETRIES = {
     "2x2": ((4, 6), (2, 2), (2, 2), (0, 0)),
+    "2x2, W a multiple of 4": ((6, 8), (2, 2), (2, 2), (0, 0)),
     "sides not divisible by the stride": ((5, 7), (2, 2), (2, 2), (0, 0)),
     "1x1": ((3, 4), (1, 1), (1, 1), (0, 0)),
     "kernel as large as the image": ((3, 4), (3, 4), (1, 1), (0, 0)),
@@ -98,7 +99,7 @@ def test_padding_is_never_the_maximum_even_of_very_negative_pixels(value, gradie
 
 @BOTH_DTYPES
 @pytest.mark.parametrize("name", ["2x2", "overlapping, padded", "rectangular"])
-@pytest.mark.parametrize("shape", [(1, 1, 9, 33), (2, 3, 21, 70)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 9, 33), (2, 3, 21, 70), (2, 3, 22, 72)], ids=str)
 def test_images_of_several_tiles_are_pooled_completely(name, shape, dtype, rng, value, gradients):
     _, *settings = GEOMETRIES[name]
     x = all_different(rng, *shape).astype(dtype) - 10.0
@@ -111,6 +112,23 @@ def test_images_of_several_tiles_are_pooled_completely(name, shape, dtype, rng, 
         dx[n, c, row, column] += dy[n, c, i, j]
     (found,) = gradients(lambda t: ops.max_pool2d(t, *settings), x, cotangent=dy)
     np.testing.assert_array_equal(found, dx)
+
+
+def test_arrays_that_begin_at_any_number_of_another_array_are_supported(rng, put):
+    """Kernels that read 16 bytes at once need an array that begins at a multiple of 16 bytes."""
+    x, dy = all_different(rng, 2, 3, 6, 8), rng.normal(size=(2, 3, 3, 4))
+
+    def inside(a, skipped):
+        return put(np.concatenate([np.zeros(skipped), a.ravel()]))[skipped:].reshape(a.shape)
+
+    found = []
+    for skipped in (0, 1):
+        t = Tensor(inside(x, skipped), requires_grad=True)
+        y = ops.max_pool2d(t)
+        y.backward(inside(dy, skipped))
+        np.testing.assert_array_equal(y.numpy(), x.reshape(2, 3, 3, 2, 4, 2).max((3, 5)))
+        found.append(to_numpy(t.grad))
+    np.testing.assert_array_equal(*found)
 
 
 def test_transposed_arrays_are_supported(rng, value, gradients):

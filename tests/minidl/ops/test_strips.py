@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minidl.backend import to_numpy
-from minidl.ops.conv import columns, definition, parts, strips
+from minidl.ops.conv import columns, definition, im2col, parts, strips
 
 
 @pytest.fixture
@@ -26,6 +26,8 @@ def test_sizes_defined_in_both_python_and_cuda_are_equal():
     text = columns.kernels.source.read_text(encoding="utf-8")
     for names in (("CHANNELS", "TILE"), ("COLUMNS", "ROWS")):
         assert ", ".join(f"{name} = {getattr(columns, name)}" for name in names) in text
+    text = im2col.kernels.source.read_text(encoding="utf-8")
+    assert f"CHANNELS = {im2col.CHANNELS};" in text
     text = parts.kernels.source.read_text(encoding="utf-8")
     assert f"WEIGHTS = {parts.WEIGHTS}, MOST_ROWS = {parts.ROWS};" in text
 
