@@ -42,8 +42,13 @@ OPERATIONS: dict[str, Callable[[Arrays], float]] = {
     "implicit_gemm_weight_gradient": lambda a: 2.0 * a[1].size * math.prod(a[2].shape[2:]),
     "small_product": lambda a: 2.0 * a[2].size * a[0].shape[1],  # a (n, K), b (K, m), y (n, m)
     "strips_forward": lambda a: 2.0 * a[3].size * a[1].size / a[1].shape[0],
+    "strips_halving": lambda a: 2.0 * a[3].size * a[1].size / a[1].shape[0],
     "strips_adjoint": lambda a: 2.0 * a[0].size * a[1].size / a[1].shape[0],
     "columns_weight_gradient": lambda a: 2.0 * a[1].size * math.prod(a[2].shape[2:]),
+    "phases_adjoint": lambda a: 2.0 * a[0].size * a[1].size / a[1].shape[0],
+    "pointwise_forward": lambda a: 2.0 * a[3].size * a[1].size / a[1].shape[0],
+    "pointwise_adjoint": lambda a: 2.0 * a[0].size * a[1].size / a[1].shape[0],
+    "pointwise_weight_gradient": lambda a: 2.0 * a[1].size * a[2].shape[2],
     "im2col": lambda a: 0.0,
     "col2im": lambda a: float(a[0].size),
     "side_by_side": lambda a: 0.0,
@@ -64,7 +69,7 @@ OPERATIONS: dict[str, Callable[[Arrays], float]] = {
     # x (N, K): for each logit the sums and products, exp, log, expm1 and pow
     "softmax_cross_entropy": lambda a: 12.0 * a[0].size,
 }
-COMPUTE_BOUND = ("implicit_gemm_", "strips_", "columns_")  # limited by arithmetic, not by memory
+COMPUTE_BOUND = ("implicit_gemm_", "strips_", "columns_", "phases_")  # limited by arithmetic, not by memory
 
 # Kernels whose arguments are tables of pointers. Adam reads m, v, p and g, and writes m, v and the new p.
 BYTES: dict[str, Callable[[Arrays], float]] = {"adam": lambda a: 7.0 * a[0].nbytes}

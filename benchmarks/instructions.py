@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
 import nvrtc  # noqa: E402  (it is beside the tests, which need it too)
 
-FILES = [ROOT / "minidl" / "ops" / "conv" / f"{name}.cu" for name in ("strips", "columns", "implicit_gemm")]
+NAMES = ("strips", "columns", "phases", "pointwise", "implicit_gemm")
+FILES = [ROOT / "minidl" / "ops" / "conv" / f"{name}.cu" for name in NAMES]
 MULTIPLY_ADD = {"float32": "FFMA", "float64": "DFMA"}
 
 

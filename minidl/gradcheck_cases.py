@@ -162,4 +162,9 @@ def function_cases(
             [image, rng.normal(size=(3, 4, 3, 3))],
         ),
         "Recomputed": (by_recomputing(ops.conv2d), [image, kernel, rng.normal(size=4)]),
+        "Conv2d, 1x1": (ops.conv2d, [image, rng.normal(size=(4, 3, 1, 1)), rng.normal(size=4)]),
+        "ConvTranspose2d, 3x3, stride 2": (
+            lambda x, w, b: ops.conv_transpose2d(x, w, b, stride=2, padding=(1, 0), output_padding=1),
+            [image, rng.normal(size=(3, 4, 3, 3)), rng.normal(size=4)],
+        ),
     }

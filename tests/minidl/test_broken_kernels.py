@@ -22,7 +22,7 @@ from minidl.backend import to_device, to_numpy
 from minidl.cuda_on_cpu import compiler
 from minidl.gradcheck import by
 from minidl.gradcheck_cases import function_cases
-from minidl.ops.conv import columns, im2col, implicit_gemm, parts, strips
+from minidl.ops.conv import columns, im2col, implicit_gemm, parts, pointwise, strips
 from minidl.ops.loss import cross_entropy, dice, softmax
 from minidl.ops.norm import fused_cuda, group_cuda
 from minidl.tensor import Tensor
@@ -43,6 +43,8 @@ SETTINGS = {
     (strips, "BLOCKS"): 4,  # for several rows of patches, so that the strips have 2 pixels or 4
     (columns, "SEGMENT"): 12,
     (columns, "BLOCKS"): 12,
+    (pointwise, "BLOCKS"): 60,
+    (pointwise, "PIECE_PIXELS"): 150,
     (parts, "ROWS"): 4,
     (cross_entropy, "BLOCK"): 64,
     (cross_entropy, "BLOCKS"): 70,
@@ -61,6 +63,8 @@ def further_cases(rng, device):
     image, kernel = rng.normal(size=(3, 9, 13, 11)), rng.normal(size=(10, 9, 3, 3))
     tall = rng.normal(size=(4, 9, 3, 2))
     wide, rotated, bias = rng.normal(size=(2, 5, 15, 35)), rng.normal(size=(9, 5, 3, 3)), rng.normal(size=9)
+    small_rows, doubling = rng.normal(size=(2, 9, 13, 32)), rng.normal(size=(9, 10, 3, 3))
+    pixels, mixing = rng.normal(size=(2, 10, 19, 17)), rng.normal(size=(9, 10, 1, 1))
     masks = [
         rng.integers(0, 2, shape).astype(float) for shape in ((7, 1, 40, 17), (3, 1, 20, 13), (70, 1, 2, 3))
     ]
@@ -77,6 +81,11 @@ def further_cases(rng, device):
             [image, kernel],
         ),
         "Conv2d, 3x3": (lambda x, w, b: ops.conv2d(x, w, b, padding=(0, 1)), [wide, rotated, bias]),
+        "ConvTranspose2d, doubled": (
+            lambda x, w, b: ops.conv_transpose2d(x, w, b, stride=2, padding=(1, 0)),
+            [small_rows, doubling, rng.normal(size=10)],
+        ),
+        "Conv2d, 1x1, larger": (ops.conv2d, [pixels, mixing, rng.normal(size=9)]),
         "Conv2d, many channels, by im2col": (
             by("im2col", lambda x, w: ops.conv2d(x, w, padding=1)),
             [image, kernel],

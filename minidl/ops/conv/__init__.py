@@ -6,6 +6,8 @@
 | `rows.py` | views of rows replace most copies | CPU, stride 1, padding smaller than the window |
 | `strips.py`, `.cu` | a strip of pixels in 8 channels in registers | GPU, 3x3, stride 1, up to 128 channels |
 | `columns.py`, `.cu` | its weight gradient: a window walks down a column | the same |
+| `phases.py`, `.cu` | stride 2: strips, columns, and 2x2 pixels at a time | GPU, 3x3, up to 128 channels |
+| `pointwise.py`, `.cu` | a product at every pixel | GPU, 1x1, stride 1, up to 256 channels |
 | `implicit_gemm.py`, `.cu` | any window and stride, without building `col` | GPU, up to 128 channels |
 | `parts.py`, `.cu` | the sum over the parts of a weight gradient | GPU |
 | `im2col.py`, `.cu` | the definition, with kernels for the copies | GPU, other layers |
@@ -22,7 +24,11 @@ from minidl.ops.window import Pair, as_pair, output_size, transposed_output_size
 from minidl.tensor import Tensor
 
 # The values of the option --conv, and the names of their implementations.
-METHODS = {"auto": (), "im2col": ("im2col",), "direct": ("rows", "strips", "implicit GEMM")}
+METHODS = {
+    "auto": (),
+    "im2col": ("im2col",),
+    "direct": ("rows", "strips", "phases", "pointwise", "implicit GEMM"),
+}
 
 
 def convolution(method: str) -> AbstractContextManager[None]:

@@ -33,8 +33,8 @@ convolution, so the three passes of `ConvTranspose2d` are those of `Conv2d` with
 **Memory.** col is KH KW times as large as x: 144 MiB for a 3x3 window and 64 channels of 256 x 256 pixels. It
 is therefore never stored: each pass processes the batch image by image, and the backward pass rebuilds it.
 
-The faster implementations are `rows.py` (CPU), `strips.py`, `implicit_gemm.py` and `im2col.py` (GPU). Each
-has the same three passes under the same names: `convolve`, `input_gradient` and `weight_gradient`.
+The faster implementations are beside this file; `__init__.py` lists them. Each has the same three passes
+under the same names: `convolve`, `input_gradient` and `weight_gradient`.
 """
 
 from __future__ import annotations

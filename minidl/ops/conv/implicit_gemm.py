@@ -12,7 +12,7 @@ import math
 
 from minidl.backend import GPU, Array, Kernels, array_module, contiguous
 from minidl.implementation import implements
-from minidl.ops.conv import strips  # noqa: F401  (registered first, and so preferred where it can and pays)
+from minidl.ops.conv import phases, pointwise, strips  # noqa: F401  (registered first, and so preferred)
 from minidl.ops.conv.definition import Conv2d, ConvTranspose2d
 from minidl.ops.conv.parts import add_parts
 from minidl.ops.window import Pair, output_size
@@ -31,9 +31,8 @@ PIECE_PIXELS = 1024
 # H100 in which this file computed everything but the 3x3 convolutions of stride 1 (strips.py) has 16 to 128
 # channels, 256 x 256 pixels and batch 16. With earlier versions of the kernels, a training step took 48.5 ms
 # and PyTorch's 82.0; the step as a CUDA graph took 46.7 ms. One layer by im2col would have prevented the
-# graph: CuPy cannot capture cuBLAS. A 1x1 convolution may be twice as wide, because a decoder applies it to
-# two images that are joined; that is for the sake of the graph, and not measured. Single layers and the
-# current kernels have not been timed.
+# graph: CuPy cannot capture cuBLAS. Single layers have not been compared. A 1x1 convolution may be wider
+# (pointwise.py).
 MAX_CHANNELS = 128
 
 
@@ -79,7 +78,7 @@ def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pa
 def pays(weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> bool:
     """Return whether the layer has few enough channels; the reasons are beside MAX_CHANNELS."""
     one_by_one = tuple(weight_shape[2:]) == (1, 1)
-    return max(weight_shape[:2]) <= (2 if one_by_one else 1) * MAX_CHANNELS
+    return max(weight_shape[:2]) <= (pointwise.MAX_CHANNELS if one_by_one else MAX_CHANNELS)
 
 
 class ImplicitGemmPasses:

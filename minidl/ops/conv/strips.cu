@@ -1,4 +1,5 @@
-// 3x3 convolutions of stride 1, and their input gradients. definition.py explains the notation, strips.py the idea.
+// 3x3 convolutions of stride 1 or 2, and input gradients at stride 1. definition.py explains the notation, strips.py the
+// idea.
 
 const int COLUMNS = 32, STRIPS = 4;        // threads of a block: along a row, and strips one below the other
 const int THREADS = COLUMNS * STRIPS;
@@ -11,21 +12,22 @@ const int CHANNELS = 32 / (int)sizeof(T);  // input channels in shared memory at
 //
 // For CHANNELS input channels at a time, the block copies into shared memory
 //
-//     patch    (CHANNELS, HEIGHT WIDTH)   the pixels of x under its patch, with a border of one pixel on each side,
-//                                         and 0 outside the image: no sum has to ask where the image ends
+//     patch    (CHANNELS, HEIGHT WIDTH)   the pixels of x under the windows of its patch, and 0 outside the image: no
+//                                         sum has to ask where the image ends
 //     weights  (CHANNELS, 3, 3, TILE)     TILE neighbouring numbers for each weight of the window: wide reads
 //
-// Then a thread reads ROWS + 2 pixels of a column into registers, and they serve 3 TILE ROWS multiply-adds:
-// each weight meets ROWS pixels, each pixel up to 3 TILE weights. Every thread copies the same places of the patch in
-// each channel, and computes once where these are in the image.
+// Then a thread reads the NEEDED pixels of a column into registers, ROWS + 2 at stride 1, and they serve 3 TILE ROWS
+// multiply-adds: each weight meets ROWS pixels, each pixel up to 3 TILE weights. Every thread copies the same places of
+// the patch in each channel, and computes once where these are in the image.
 //
 // With ADJOINT, x is the gradient of a convolution's output and y that of its input. This is a convolution with the
 // window rotated by half a turn (weight 8 - tap) and w read as (C, OC, 3, 3), the channels exchanged.
-template <int ROWS, bool ADJOINT>
+template <int ROWS, int STRIDE, bool ADJOINT>
 __device__ void strips(const T* x, const T* w, const T* b, T* y, int C, int H, int W, int OC, int OH, int OW,
                        int PH, int PW)
 {
-    const int HEIGHT = STRIPS * ROWS + 2, WIDTH = COLUMNS + 2;
+    const int HEIGHT = (STRIPS * ROWS - 1) * STRIDE + 3, WIDTH = (COLUMNS - 1) * STRIDE + 3;
+    const int NEEDED = (ROWS - 1) * STRIDE + 3;
     const int PLACES = (HEIGHT * WIDTH + THREADS - 1) / THREADS;  // of the patch, that each thread copies
     __shared__ T patch[CHANNELS][PLACES * THREADS], weights[CHANNELS][9][TILE];
     int thread = threadIdx.y * COLUMNS + threadIdx.x, image = blockIdx.z, first = blockIdx.y * TILE;
@@ -35,7 +37,7 @@ __device__ void strips(const T* x, const T* w, const T* b, T* y, int C, int H, i
     int place[PLACES];  // in an image (H, W)
     bool inside[PLACES];
     for (int k = 0; k < PLACES; ++k) {
-        int i = thread + k * THREADS, h = top + i / WIDTH - PH, column = left + i % WIDTH - PW;
+        int i = thread + k * THREADS, h = STRIDE * top + i / WIDTH - PH, column = STRIDE * left + i % WIDTH - PW;
         inside[k] = 0 <= h && h < H && 0 <= column && column < W;
         place[k] = inside[k] ? h * W + column : 0;
     }
@@ -62,12 +64,12 @@ __device__ void strips(const T* x, const T* w, const T* b, T* y, int C, int H, i
         for (int c = 0; c < CHANNELS && start + c < C; ++c)
 #pragma unroll
             for (int kw = 0; kw < 3; ++kw) {
-                T column[ROWS + 2];
-                for (int r = 0; r < ROWS + 2; ++r)
-                    column[r] = patch[c][(threadIdx.y * ROWS + r) * WIDTH + threadIdx.x + kw];
+                T column[NEEDED];
+                for (int r = 0; r < NEEDED; ++r)
+                    column[r] = patch[c][(threadIdx.y * ROWS * STRIDE + r) * WIDTH + threadIdx.x * STRIDE + kw];
                 for (int kh = 0; kh < 3; ++kh)
                     for (int j = 0; j < TILE; ++j)
-                        for (int r = 0; r < ROWS; ++r) sum[j][r] += weights[c][kh * 3 + kw][j] * column[r + kh];
+                        for (int r = 0; r < ROWS; ++r) sum[j][r] += weights[c][kh * 3 + kw][j] * column[r * STRIDE + kh];
             }
     }
     int oh = top + threadIdx.y * ROWS, ow = left + threadIdx.x;
@@ -78,16 +80,17 @@ __device__ void strips(const T* x, const T* w, const T* b, T* y, int C, int H, i
             if (oh + r < OH) y[r * OW] = sum[j][r];
 }
 
-#define STRIPS_KERNEL(NAME, ROWS, ADJOINT)                                                                   \
+#define STRIPS_KERNEL(NAME, ROWS, STRIDE, ADJOINT)                                                           \
     extern "C" __global__ void NAME(                                                                         \
         const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y, int C, \
         int H, int W, int OC, int OH, int OW, int PH, int PW)                                                \
     {                                                                                                        \
-        strips<ROWS, ADJOINT>(x, w, b, y, C, H, W, OC, OH, OW, PH, PW);                                      \
+        strips<ROWS, STRIDE, ADJOINT>(x, w, b, y, C, H, W, OC, OH, OW, PH, PW);                              \
     }
-STRIPS_KERNEL(strips_forward_2, 2, false)
-STRIPS_KERNEL(strips_forward_4, 4, false)
-STRIPS_KERNEL(strips_forward_8, 8, false)
-STRIPS_KERNEL(strips_adjoint_2, 2, true)
-STRIPS_KERNEL(strips_adjoint_4, 4, true)
-STRIPS_KERNEL(strips_adjoint_8, 8, true)
+STRIPS_KERNEL(strips_forward_2, 2, 1, false)
+STRIPS_KERNEL(strips_forward_4, 4, 1, false)
+STRIPS_KERNEL(strips_forward_8, 8, 1, false)
+STRIPS_KERNEL(strips_adjoint_2, 2, 1, true)
+STRIPS_KERNEL(strips_adjoint_4, 4, 1, true)
+STRIPS_KERNEL(strips_adjoint_8, 8, 1, true)
+STRIPS_KERNEL(strips_halving, 2, 2, false)

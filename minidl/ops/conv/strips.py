@@ -12,7 +12,7 @@ at (h + PH - kh, w + PW - kw), so
     dx[n,c,h,w] = sum over oc,kh,kw of w[oc,c,2-kh,2-kw] dy[n,oc, h + kh - (2 - PH), w + kw - (2 - PW)]
 
 is a convolution of dy with padding 2 - PH and the window rotated by half a turn. The weight gradient is in
-`columns.py`.
+`columns.py`. One more version of the kernel computes the forward pass at stride 2, for `phases.py`.
 
 **Which ROWS.** A tall strip saves reads, but there are fewer blocks. Measured with an earlier version of the
 kernel (one H100, float32, batch 16, microseconds for a forward pass; in parentheses the number of blocks):
@@ -45,6 +45,7 @@ kernels = Kernels(__file__)
 
 COLUMNS, STRIPS, TILE = 32, 4, 8  # as in strips.cu
 ROWS = (8, 4, 2)  # pixels of a strip: the versions of the kernel
+HALVING_ROWS = 2  # the same at stride 2: the pixels under a taller block do not fit into shared memory
 BLOCKS = 512  # that occupy a large GPU; see above
 # The widest layer that was measured. A step of R2U-Net with 16 to 128 channels (256 x 256, batch 16) took
 # 48.5 ms with the earlier version of these kernels, 125 ms with the implicit GEMM, and 82.0 ms in PyTorch.
@@ -53,12 +54,15 @@ MAX_CHANNELS = 128
 
 def convolve(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair) -> Array:
     """Return y, x (N, C, H, W), w (OC, C, 3, 3), b (OC,) -> y (N, OC, OH, OW)."""
-    return launch("forward", len(w), x, w, b, output_size(x.shape[2:], (3, 3), (1, 1), padding), padding)
+    size = output_size(x.shape[2:], (3, 3), (1, 1), padding)
+    rows = strip_rows(len(x), len(w), size)
+    return launch(f"strips_forward_{rows}", rows, len(w), x, w, b, size, padding)
 
 
 def input_gradient(dy: Array, w: Array, b: Array | None, size: Pair, stride: Pair, padding: Pair) -> Array:
     """Return dx, plus b (C,) if given, dy (N, OC, OH, OW), w (OC, C, 3, 3) -> dx (N, C, *size)."""
-    return launch("adjoint", w.shape[1], dy, w, b, size, (2 - padding[0], 2 - padding[1]))
+    rows, padding = strip_rows(len(dy), w.shape[1], size), (2 - padding[0], 2 - padding[1])
+    return launch(f"strips_adjoint_{rows}", rows, w.shape[1], dy, w, b, size, padding)
 
 
 def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
@@ -66,15 +70,22 @@ def weight_gradient(x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pa
     return columns.weight_gradient(x, dy, padding)
 
 
-def launch(direction: str, OC: int, x: Array, w: Array, b: Array | None, size: Pair, padding: Pair) -> Array:
-    """Launch the kernel "forward" or "adjoint" for OC output channels, x (N, C, H, W) -> y (N, OC, *size)."""
+def halve(x: Array, w: Array, b: Array | None, padding: Pair) -> Array:
+    """Return y at stride 2, x (N, C, H, W), w (OC, C, 3, 3), b (OC,) -> y (N, OC, OH, OW)."""
+    size = output_size(x.shape[2:], (3, 3), (2, 2), padding)
+    return launch("strips_halving", HALVING_ROWS, len(w), x, w, b, size, padding)
+
+
+def launch(
+    name: str, rows: int, OC: int, x: Array, w: Array, b: Array | None, size: Pair, padding: Pair
+) -> Array:
+    """Launch a kernel whose strips have this many rows, x (N, C, H, W) -> y (N, OC, *size)."""
     xp = array_module(x)
     N, C, H, W = x.shape
     y = xp.empty((N, OC, *size), x.dtype)
     b = xp.zeros(OC, x.dtype) if b is None else b
-    rows = strip_rows(N, OC, size)
     arguments = contiguous(x), contiguous(w), b, y, C, H, W, OC, *size, *padding
-    kernels.launch(f"strips_{direction}_{rows}", grid(rows, N, OC, size), (COLUMNS, STRIPS), *arguments)
+    kernels.launch(name, grid(rows, N, OC, size), (COLUMNS, STRIPS), *arguments)
     return y
 
 

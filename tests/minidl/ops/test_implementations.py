@@ -53,6 +53,7 @@ def larger_cases(rng, device):
         "Conv2d, larger, 1x1": (ops.conv2d, [large, kernel[:, :, :1, :1], kernel[:, 0, 0, 0]]),
         "Conv2d, larger, stride 2": (lambda x, w: ops.conv2d(x, w, **strided), [large, kernel]),
         "ConvTranspose2d, larger": (lambda x, w: ops.conv_transpose2d(x, w, padding=1), [large, back]),
+        "ConvTranspose2d, larger, 1x1": (ops.conv_transpose2d, [large, back[:, :, :1, :1]]),
         "ConvTranspose2d, larger, stride 2": (
             lambda x, w: ops.conv_transpose2d(x, w, output_padding=1, **strided),
             [large, back],
@@ -345,7 +346,10 @@ def test_an_implementation_has_the_name_of_its_operation():
 
 def test_the_table_lists_every_operation_with_its_implementations():
     lines = table().splitlines()
-    assert "| Conv2d | minidl/ops/conv/definition.py | rows | strips, implicit GEMM, im2col |" in lines
+    assert (
+        "| Conv2d | minidl/ops/conv/definition.py | rows | strips, phases, pointwise, implicit GEMM, im2col |"
+        in lines
+    )
     assert "| ReLU | minidl/ops/activation.py | definition | kernels |" in lines
     assert "| update_all | minidl/optim.py | definition | kernels |" in lines
     assert {kind.__name__ for kind in every_function()} <= {line.split(" | ")[0][2:] for line in lines}

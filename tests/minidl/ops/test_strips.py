@@ -21,7 +21,8 @@ def test_sizes_defined_in_both_python_and_cuda_are_equal():
     text = strips.kernels.source.read_text(encoding="utf-8")
     assert f"COLUMNS = {strips.COLUMNS}, STRIPS = {strips.STRIPS};" in text
     assert f"TILE = {strips.TILE};" in text
-    rows = re.findall(r"STRIPS_KERNEL\(strips_(?:forward|adjoint)_(\d), (\d),", text)
+    rows = re.findall(r"STRIPS_KERNEL\(strips_(?:forward|adjoint)_(\d), (\d), 1,", text)
+    assert f"STRIPS_KERNEL(strips_halving, {strips.HALVING_ROWS}, 2, false)" in text
     assert rows == 2 * [(str(r), str(r)) for r in sorted(strips.ROWS)]
     text = columns.kernels.source.read_text(encoding="utf-8")
     for names in (("CHANNELS", "TILE"), ("COLUMNS", "ROWS")):
