@@ -26,7 +26,7 @@ from minidl.backend import Kernels, library, tf32
 
 SLOW_SHARE = 0.5  # share of the copy's rate that a memory-bound kernel should reach
 LARGE_BYTES = 8 << 20  # for smaller arrays, a launch costs more than the work
-OCCUPY_MS = 100.0  # more than the time that Python needs to queue one step, with its events
+OCCUPY_MS = 300.0  # more than the time that Python needs to queue one step, with its events
 COPY_BYTES, PRODUCT_SIZE = 1 << 30, 8192
 
 Arrays = list[Any]

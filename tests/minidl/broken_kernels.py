@@ -40,7 +40,6 @@ BROKEN = {
         ),
         "the last thread excluded": ("i >= threads", "i >= threads - 1"),
         "no bounds check": ("if (i >= threads) return;", ""),
-        "images and channels exchanged": ("n = plane % N, c = plane / N", "n = plane % C, c = plane / C"),
     },
     ("ops/conv/im2col.cu", "im2col", "Conv2d, many channels, by im2col"): {
         "one column beyond the left edge": ("0 <= w", "-1 <= w"),

@@ -10,17 +10,16 @@
 // Thread i owns one window of one channel, number i of (C, N, OH, OW), so i = ((c N + n) OH + oh) OW + ow. It copies
 // the window's KH KW pixels, or 0 for those outside the image. Neighbouring threads own neighbouring windows, so that
 // the threads of a warp read and write neighbouring addresses: their memory accesses are coalesced.
-extern "C" __global__ void im2col(const T* __restrict__ x, T* __restrict__ col, int threads, int N, int C, int H, int W,
+extern "C" __global__ void im2col(const T* __restrict__ x, T* __restrict__ col, int threads, int N, int H, int W,
                                   int KH, int KW, int SH, int SW, int PH, int PW, int OH, int OW)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= threads) return;
-    int row = i / OW, plane = row / OH;  // few divisions: the GPU has no instruction for them
-    int ow = i % OW, oh = row % OH, n = plane % N, c = plane / N, windows = N * OH * OW;
+    int windows = N * OH * OW, C = threads / windows;
+    int ow = i % OW, oh = i / OW % OH, n = i / (OH * OW) % N, c = i / windows;
     const T* image = x + (n * C + c) * H * W;
-    T* column = col + c * KH * KW * windows + (n * OH + oh) * OW + ow;
+    T* column = col + c * KH * KW * windows + i % windows;
     for (int kh = 0; kh < KH; ++kh)
-        #pragma unroll 3  // it then reads a pixel before it has written the one before
         for (int kw = 0; kw < KW; ++kw) {
             int h = SH * oh + kh - PH, w = SW * ow + kw - PW;
             bool inside = 0 <= h && h < H && 0 <= w && w < W;

@@ -50,7 +50,7 @@ def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     (N, C, H, W), (KH, KW) = x.shape, kernel
     OH, OW = output_size((H, W), kernel, stride, padding)
     col = array_module(x).empty((C * KH * KW, N * OH * OW), x.dtype)
-    threads, sizes = N * C * OH * OW, (*x.shape, KH, KW, *stride, *padding, OH, OW)
+    threads, sizes = N * C * OH * OW, (N, H, W, KH, KW, *stride, *padding, OH, OW)
     kernels.launch("im2col", *cover(threads), contiguous(x), col, threads, *sizes)
     return col
 

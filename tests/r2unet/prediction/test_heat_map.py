@@ -76,9 +76,9 @@ class TestEvidence:
         np.testing.assert_allclose(sum(evidence(model, x, k) for k in range(K)), 0, atol=1e-5)
 
     def test_is_the_same_on_every_device(self, rng, image, device, put):
-        model, x = network(rng), to_input([image])
+        model, x = network(rng).to(np.float64), to_input([image]).astype(np.float64)
         expected = evidence(model, x, 2)
-        np.testing.assert_allclose(to_numpy(evidence(model.to(device), put(x), 2)), expected, atol=1e-5)
+        np.testing.assert_allclose(to_numpy(evidence(model.to(device), put(x), 2)), expected, atol=1e-10)
 
     def test_is_the_same_with_activation_checkpointing(self, image):
         x = to_input([image])
