@@ -26,6 +26,9 @@ FORMAT = "minidl checkpoint 1"
 # The limit of the JSON text, whose lists take more memory than their characters. The scores of an epoch take
 # about 600 characters, those of 100,000 epochs 60 million.
 MAX_CHARACTERS = 100_000_000
+# The limit of its lists, dictionaries and values, because an empty list of three characters takes 64 bytes:
+# this many, and one for every 20 characters. A score of an epoch takes more than 30 characters with its name.
+MAX_VALUES, CHARACTERS_PER_VALUE = 500_000, 20
 
 
 class CheckpointError(ValueError):
@@ -70,7 +73,11 @@ def _text(array: np.ndarray) -> str:
         raise ValueError("its tree is not a text")
     if array.nbytes > MAX_CHARACTERS * np.dtype("U1").itemsize:
         raise ValueError(f"its tree is longer than {MAX_CHARACTERS:,} characters")
-    return str(array)
+    text = str(array)
+    limit = MAX_VALUES + len(text) // CHARACTERS_PER_VALUE
+    if sum(map(text.count, ",[{")) > limit:  # at least the number of lists, dictionaries and values
+        raise ValueError(f"its tree has more than {limit:,} values")
+    return text
 
 
 def _extract_arrays(node: Any, arrays: list[np.ndarray]) -> Any:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -216,6 +217,24 @@ class TestDamage:
         monkeypatch.setattr(checkpoint, "MAX_CHARACTERS", 1000)
         self.document(path, "[" + "[]," * 400 + "1]")
         assert "longer than 1,000 characters" in self.rejected(path)
+
+    def test_a_tree_of_very_many_values_is_refused_without_memory_for_them(self, path):
+        self.document(path, f"[{'[], ' * 1_000_000}0]")
+        tracemalloc.start()
+        try:
+            with pytest.raises(CheckpointError, match="more than 700,002 values"):
+                checkpoint.load(path)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 4 * path.stat().st_size
+
+    def test_the_scores_of_very_many_epochs_are_loaded(self, path, monkeypatch):
+        monkeypatch.setattr(checkpoint, "MAX_VALUES", 100)
+        epoch = {f"validation_score_{k}": k + 0.123456789012345 for k in range(12)}
+        tree = {"history": [epoch] * 1000}
+        checkpoint.save(path, tree)
+        assert checkpoint.load(path) == tree
 
     def test_compressed_arrays_are_rejected(self, path):
         np.savez_compressed(path, tree=np.array("{}"), array0=np.zeros(1_000_000))
