@@ -22,16 +22,17 @@ from r2unet.commands.options import (
     add_pictures,
     add_post_processing,
     add_processes,
+    add_size,
 )
 from r2unet.commands.values import new_file, picture
-from r2unet.commands.workers import Loaded, Scorer, check_processes, results_of
+from r2unet.commands.workers import Loaded, Scorer, check_processes, load_network, results_of
 from r2unet.data.folders import find_pairs, paths
 from r2unet.data.lesion_images import LesionImages
 from r2unet.data.pairs import SPLITS, Pair
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 from r2unet.files import check_outputs, check_writable
-from r2unet.training.checkpoints import load_model
+from r2unet.training.prediction_memory import check_size, images_at_once
 from r2unet.training.run_folder import load_datasets
 from r2unet.training.settings import Settings
 
@@ -51,6 +52,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
         help="images to score; generated lesions have training and validation (default %(default)s)",
     )
     add_post_processing(p)
+    add_size(p)
     p.add_argument(
         "--json",
         type=new_file,
@@ -103,7 +105,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
         check_outputs(name, [path], inputs)
     if options.worst and not options.overlays:
         raise InputError("--worst: has no effect without --overlays F.png; add it, or omit --worst")
-    model, settings, state = load_model(options.checkpoint)
+    model, settings, state = load_network(options)
     _check_task(options, settings.task)
     if options.data is None and settings.data is not None:
         raise InputError(
@@ -112,7 +114,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
         )
     if options.labels and not options.data:
         raise InputError("--labels: belongs to images of your own; give their folder with --data, or omit it")
-    images = settings.batch_size if options.data is None else 1
+    images = images_at_once(settings) if options.data is None else 1
     option, remedy = f"--checkpoint {options.checkpoint}", memory_remedy(device)
     with explain_memory_error(option, images, settings.size, device, remedy):
         return _score(options, (model.to(device), settings, state), device)
@@ -147,7 +149,7 @@ def _score(options: argparse.Namespace, loaded: Loaded, device: str) -> dict[str
     from r2unet.scores.overlays import plot_overlays
     from r2unet.scores.ranking import best_to_worst, best_to_worst_rows, worst
 
-    model, settings, _ = loaded
+    model, settings, state = loaded
     lesions = _lesions(options, settings)
     scorer, new_scorer = Scorer(options, device, lesions, loaded), partial(Scorer, options, device, lesions)
     with results_of(scorer, scorer.batches(), options, new_scorer) as results:
@@ -163,7 +165,9 @@ def _score(options: argparse.Namespace, loaded: Loaded, device: str) -> dict[str
             plot_diagnoses(scores["diagnosis"], options.figures)
     result = {"checkpoint": str(options.checkpoint), "split": options.split, **scorer.post, "scores": scores}
     if options.compare_modes:
-        settings.check_batches(len(lesions))
+        settings.check().check_batches(len(lesions))  # train mode needs a multiple and adds no pixels
+        if not options.size:
+            check_size(options.checkpoint, settings, state["model"], min(settings.batch_size, len(lesions)))
         resized = LesionImages(lesions, settings.size) if options.data else lesions
         result["modes"] = compare_modes(model, resized, settings.batch_size)
     if options.overlays:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from minidl.backend import resolve_device
 from r2unet.commands.messages import DISCLAIMER, explain_memory_error, memory_remedy, print_licence
-from r2unet.commands.options import add_checkpoint, add_device
+from r2unet.commands.options import add_checkpoint, add_device, add_size
 from r2unet.commands.values import picture
+from r2unet.commands.workers import load_network
 from r2unet.data.classes import CLASSES
 from r2unet.errors import visible
 from r2unet.files import check_outputs, check_writable
 from r2unet.training.calibrate import correction
-from r2unet.training.checkpoints import load_model
 
 HELP = "draw the features that the network computes from an image, and what drove its diagnosis"
 DETAILS = (
@@ -27,6 +27,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("image", type=Path, metavar="IMAGE", help="an image of any size")
     add_checkpoint(p)
     p.add_argument("--out", required=True, type=picture, metavar="F.png", help="the figure to write")
+    add_size(p)
     add_device(p)
 
 
@@ -37,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
     device = resolve_device(options.device)
     check_writable("--out", options.out.parent)
     check_outputs("--out", [options.out], [options.image, options.checkpoint])
-    model, settings, state = load_model(options.checkpoint)
+    model, settings, state = load_network(options)
+    settings.check()  # --size is a multiple of what the network needs: no pixels are added at the border
     classes = CLASSES[settings.classes]
     print_licence(state)
     option = f"--checkpoint {options.checkpoint}"

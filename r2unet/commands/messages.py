@@ -103,4 +103,4 @@ def explain_memory_error(option: str, images: int, size: int, device: str, remed
 
 def memory_remedy(device: str) -> str:
     """Return the remedy for a MemoryError where the checkpoint determines the image size and the network."""
-    return "use --device cpu" if device == "cuda" else "close other programs, or train a smaller network"
+    return "use --device cpu" if device == "cuda" else "close other programs, or give a smaller --size"

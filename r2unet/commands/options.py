@@ -162,6 +162,17 @@ def add_checkpoint(p: argparse.ArgumentParser) -> None:
     )
 
 
+def add_size(p: argparse.ArgumentParser) -> None:
+    """Add --size, at which the network sees an image."""
+    p.add_argument(
+        "--size",
+        type=number(int, *LIMITS["size"]),
+        metavar="N",
+        help="resize images to N x N pixels for the network (default: the size it was trained at, unless "
+        "that takes much memory)",
+    )
+
+
 def pretrained(name: str) -> Path:
     """Convert the name of pretrained weights to their path."""
     if name not in PRETRAINED:

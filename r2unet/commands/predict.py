@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING
 from minidl.backend import resolve_device
 from minidl.profiler import profiled
 from r2unet.commands.messages import DISCLAIMER, explain_memory_error, print_error, print_licence
-from r2unet.commands.options import add_checkpoint, add_device, add_post_processing, add_processes
-from r2unet.commands.values import number
-from r2unet.commands.workers import check_processes, new_predictor, results_of
+from r2unet.commands.options import (
+    add_checkpoint,
+    add_device,
+    add_post_processing,
+    add_processes,
+    add_size,
+)
+from r2unet.commands.workers import check_processes, load_network, new_predictor, results_of
 from r2unet.data.classes import COLUMNS, malignant_classes
 from r2unet.errors import InputError, visible
 from r2unet.files import check_outputs, check_writable, write_text
-from r2unet.training.checkpoints import load_model
-from r2unet.training.settings import LIMITS
 
 if TYPE_CHECKING:
     from r2unet.prediction.photographs import Predictor, Result
@@ -45,12 +48,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also draw the outline on each image, and its diagnosis with a heat map of what drove it",
     )
-    p.add_argument(
-        "--size",
-        type=number(int, *LIMITS["size"]),
-        metavar="N",
-        help="resize images to N x N pixels for the network (default: the size it was trained at)",
-    )
+    add_size(p)
     add_device(p)
     add_processes(p)
     p.add_argument(
@@ -66,12 +64,12 @@ def run(options: argparse.Namespace) -> int:
 
     device = resolve_device(options.device)
     check_processes(options, device)
-    loaded = _, settings, state = load_model(options.checkpoint)
+    loaded = _, settings, state = load_network(options)
     files = find_photographs(options.paths)
     check_writable("--out", options.out)
     outputs = [path for file in files for path in output_paths(file, options.out, options.overlay)]
     check_outputs("--out", [*outputs, options.out / TABLE], [*files, options.checkpoint])
-    size = options.size or settings.size
+    size = settings.size
     remedy = "lower it" + (", or use --device cpu" if device == "cuda" else "")
     print_licence(state)
     with explain_memory_error(f"--size {size}", 1, size, device, remedy):

@@ -10,6 +10,7 @@ results come in the order of the tasks: the output of a command is the same for 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from r2unet.network.model import UShape
 from r2unet.processes import Processes
 from r2unet.training.calibrate import correction
 from r2unet.training.checkpoints import load_model
+from r2unet.training.prediction_memory import check_size, images_at_once
 from r2unet.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +38,18 @@ if TYPE_CHECKING:
     from r2unet.scores.predictions import Answered, Outlined
 
 Loaded = tuple[UShape, Settings, dict[str, Any]]  # of `load_model`
+
+
+def load_network(options: argparse.Namespace) -> Loaded:
+    """Return the network of --checkpoint, with --size in its settings if it is given.
+
+    Raises InputError if it cannot be read, or if it takes much memory and --size does not permit this.
+    """
+    model, settings, state = load_model(options.checkpoint)
+    if options.size:
+        return model, dataclasses.replace(settings, size=options.size), state
+    check_size(options.checkpoint, settings, state["model"])
+    return model, settings, state
 
 
 def ignore_warnings_of_pillow() -> None:
@@ -93,11 +107,11 @@ def new_predictor(options: argparse.Namespace, device: str, loaded: Loaded | Non
     """
     from r2unet.prediction.photographs import Predictor
 
-    model, settings, state = loaded or load_model(options.checkpoint)
+    model, settings, state = loaded or load_network(options)
     post = post_processing(options, state)
     return Predictor(
         fold_all(model.to(device)),
-        options.size or settings.size,
+        settings.size,
         options.out,
         device,
         options.overlay,
@@ -130,7 +144,7 @@ class Scorer:
         from r2unet.diagnosis.evaluate import Diagnoses
         from r2unet.scores.baselines import all_baselines
 
-        model, self.settings, state = loaded or load_model(options.checkpoint)
+        model, self.settings, state = loaded or load_network(options)
         self.lesions, self.files, self.device = lesions, options.data is not None, device
         self.model, self.post = fold_all(model.to(device)), post_processing(options, state)
         self.correction = correction(state, self.post["tta"])
@@ -143,7 +157,7 @@ class Scorer:
 
     def batches(self) -> list[range]:
         """Return the numbers of the images in each batch; an image file is a batch of its own."""
-        step, count = 1 if self.files else self.settings.batch_size, len(self.lesions)
+        step, count = 1 if self.files else images_at_once(self.settings), len(self.lesions)
         return [range(start, min(start + step, count)) for start in range(0, count, step)]
 
     def __call__(self, batch: range) -> list[Scored]:
@@ -168,7 +182,7 @@ class Scorer:
         more = {"device": self.device, "tta": self.post["tta"], "correction": self.correction}
         if self.files:
             return answer_originals(self.model, lesions, self.settings.size, **more)
-        return answer_samples(self.model, lesions, self.settings.batch_size, **more)
+        return answer_samples(self.model, lesions, images_at_once(self.settings), **more)
 
     def outlined(self, answers: Iterable[Answered]) -> Iterator[Outlined]:
         """Yield each sample with the outline to score, cleaned up if that is asked for."""

@@ -289,13 +289,11 @@ class TestEvaluateAndPredict:
         assert_refused(ended(child), "--size 4096: not enough memory for 4096 x 4096 pixels; lower it")
 
     def test_an_explanation_larger_than_memory(self, program, trained, isic, tmp_path):
-        state = read_state(trained / "best.npz")
-        state["settings"]["size"] = 4096
-        checkpoint.save(tmp_path / "large.npz", state)
-        words = ["explain", isic / IMAGE, "--checkpoint", tmp_path / "large.npz", "--out", tmp_path / "e.png"]
-        child = program(*words, "--device", "cpu", code=limited("RLIMIT_AS", 600 * 2**20))
-        expected = "large.npz: not enough memory for 4096 x 4096 pixels; close other programs"
-        assert_refused(ended(child), expected)
+        words = ["explain", isic / IMAGE, "--checkpoint", trained / "best.npz", "--out", tmp_path / "e.png"]
+        more = ["--size", 4096, "--device", "cpu"]
+        child = program(*words, *more, code=limited("RLIMIT_AS", 600 * 2**20))
+        expected = "best.npz: not enough memory for 4096 x 4096 pixels; close other programs"
+        assert_refused(ended(child), expected, "give a smaller --size")
 
     def test_a_file_in_the_place_of_the_folder_for_masks(self, r2unet, trained, isic):
         words = ["predict", "--checkpoint", trained / "best.npz", isic / IMAGE, "--out", isic / MASK]
@@ -306,6 +304,13 @@ class TestEvaluateAndPredict:
         file.write_text("no image")
         words = ["predict", "--checkpoint", trained / "best.npz", file, "--out", tmp_path / "out"]
         assert_refused(r2unet(*words), "two lines.jpg")
+
+
+def test_export_on_a_full_disk_names_the_file_and_leaves_nothing(program, trained, tmp_path):
+    words = ["export", trained / "best.npz", "--out", tmp_path / "a.npz"]
+    child = program(*words, code=limited("RLIMIT_FSIZE", 1000))
+    assert_refused(ended(child), f"{tmp_path / 'a.npz'}: cannot be written", "free space")
+    assert list(tmp_path.iterdir()) == []
 
 
 class TestSummary:

@@ -1,0 +1,129 @@
+"""The size at which a network sees images: that of its checkpoint, if this takes little memory, or --size."""
+
+import json
+import tracemalloc
+
+import pytest
+
+from minidl import checkpoint
+from minidl.profiler import memory_traced
+from r2unet.commands.workers import Scorer
+from r2unet.network.model import UShape
+from r2unet.training import prediction_memory
+from r2unet.training.checkpoints import read_state
+from r2unet.training.settings import Settings
+
+IMAGE = "ISIC-2017_Validation_Data/ISIC_0000006.jpg"
+
+
+@pytest.fixture
+def claiming(trained, tmp_path):
+    """Return a function that writes the trained network with other settings, and returns its file."""
+
+    def write(**settings):
+        state = read_state(trained / "best.npz")
+        state["settings"] |= settings
+        checkpoint.save(tmp_path / "claiming.npz", state)
+        return tmp_path / "claiming.npz"
+
+    return write
+
+
+@pytest.fixture
+def commands(isic, tmp_path):
+    """The commands that predict, without their checkpoint, and what each writes."""
+    mask, table, figure = tmp_path / "masks", tmp_path / "scores.json", tmp_path / "e.png"
+    return {
+        "predict": (["predict", isic / IMAGE, "--out", mask], mask),
+        "evaluate": (["evaluate", "--data", isic, "--json", table], table),
+        "evaluate generated": (["evaluate", "--json", table], table),
+        "explain": (["explain", isic / IMAGE, "--out", figure], figure),
+    }
+
+
+COMMANDS = ("predict", "evaluate", "evaluate generated", "explain")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_small_file_that_claims_large_images_is_refused_without_memory_for_them(
+    r2unet, claiming, commands, name, monkeypatch
+):
+    monkeypatch.setattr(UShape, "answer", None)  # nothing is predicted
+    words, out = commands[name]
+    file = claiming(size=4096)
+    with memory_traced():
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        code, stdout, stderr = r2unet(*words, "--checkpoint", file)
+        peak = tracemalloc.get_traced_memory()[1] - before
+    assert (code, stdout) == (2, "") and stderr.count("\n") == 1
+    assert f"{file}: its network sees an image of 4096 x 4096 pixels" in stderr
+    assert "if you trust it, add --size 4096, otherwise a smaller one" in stderr
+    assert peak < 16 * 2**20 and not out.exists()
+
+
+@pytest.mark.parametrize("name", COMMANDS[:3])
+def test_with_size_the_same_file_is_used_at_that_size(r2unet, trained, claiming, commands, name):
+    words, out = commands[name]
+    written = []
+    for options in (
+        ["--checkpoint", trained / "best.npz"],
+        ["--checkpoint", claiming(size=4096), "--size", 16],
+    ):
+        assert r2unet(*words, *options)[0] == 0
+        if out.is_dir():
+            written.append([path.read_bytes() for path in sorted(out.iterdir())])
+        else:
+            written.append(json.loads(out.read_text())["scores"])
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_its_own_large_size_is_permitted_by_the_option(r2unet, trained, commands, name, monkeypatch):
+    monkeypatch.setattr(prediction_memory, "UNASKED", 0)  # any size is too large
+    words, out = commands[name]
+    best = ["--checkpoint", trained / "best.npz"]
+    assert r2unet(*words, *best)[0] == 2 and not out.exists()
+    assert r2unet(*words, *best, "--size", 16)[0] == 0 and out.exists()
+
+
+def test_training_export_and_check_accept_any_size(r2unet, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction_memory, "UNASKED", 0)
+    best = tmp_path / "run" / "best.npz"
+    assert r2unet("train", *tiny, "--out", tmp_path / "run")[0] == 0
+    (tmp_path / "run" / "report.json").unlink()
+    assert r2unet("train", *tiny, "--resume", "--out", tmp_path / "run")[0] == 0
+    assert r2unet("export", best, "--out", tmp_path / "a.npz")[0] == 0
+    assert r2unet("check", best, tmp_path / "a.npz")[0] == 0
+
+
+def test_the_batches_of_a_checkpoint_are_bounded(r2unet, claiming, monkeypatch):
+    monkeypatch.setattr(
+        prediction_memory,
+        "UNASKED",
+        3 * prediction_memory.prediction_memory(Settings(size=16, widths=(2, 4))),
+    )
+    predicted, kept, answer, score = [], [], UShape.answer, Scorer.__call__
+    monkeypatch.setattr(UShape, "answer", lambda model, x: predicted.append(len(x.data)) or answer(model, x))
+    monkeypatch.setattr(Scorer, "__call__", lambda self, batch: kept.append(len(batch)) or score(self, batch))
+    assert r2unet("evaluate", "--checkpoint", claiming(batch_size=4096, images=40))[0] == 0
+    assert predicted == kept == [3, 3, 2]
+
+
+def test_comparing_modes_needs_the_option_for_large_batches(r2unet, claiming, monkeypatch):
+    one = prediction_memory.prediction_memory(Settings(size=16, widths=(2, 4)))
+    monkeypatch.setattr(prediction_memory, "UNASKED", one)
+    words = ["evaluate", "--compare-modes", "--checkpoint", claiming(batch_size=4096, images=400)]
+    code, _, stderr = r2unet(*words)
+    assert code == 2 and "sees 80 images of 16 x 16 pixels" in stderr and stderr.count("\n") == 1
+    assert r2unet(*words, "--size", 16)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["explain", "evaluate"])
+def test_sizes_that_the_network_cannot_halve_are_refused_where_nothing_is_padded(
+    r2unet, trained, commands, name
+):
+    words, out = commands[name]
+    more = ["--compare-modes"] if name == "evaluate" else []
+    code, _, stderr = r2unet(*words, *more, "--checkpoint", trained / "best.npz", "--size", 15)
+    assert code == 2 and "--size 15" in stderr and "must be divisible by 2" in stderr and not out.exists()
