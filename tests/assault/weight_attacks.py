@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
+import numpy as np
+
+from minidl import checkpoint
+from minidl.npz import END
+from r2unet.network.model import NETWORKS as MODELS
+from r2unet.training.checkpoints import checkpoint_header
+from r2unet.training.settings import Settings, new_model
 from tests.assault import mutations
 from tests.assault.attacks import Attacks
 from tests.assault.honest import NETWORKS, OUTLINE
@@ -68,3 +76,62 @@ def pytorch(a: Attacks, folder: Path) -> Trial:
             expected = a.results(words, (name,), folder.with_name("honest-weights"))
     (folder / name).write_bytes(damaged)
     return Trial("PyTorch weights", folder, words, 1, expected, decoded=lambda: len(content))
+
+
+def claimed_sizes(a: Attacks, folder: Path) -> Trial:
+    """Predict or evaluate with a whole checkpoint that claims any size of its images and of its batches."""
+    name = "claimed.npz"
+    a.copy(folder, "pictures/png0-rgb.png", "data")
+    channels = [int(2 ** a.rng.uniform(0, 6)) for _ in range(a.rng.integers(1, 7))]
+    multiple = 2 ** (len(channels) - 1)
+    settings = Settings(
+        model=a.one_of(*MODELS),
+        task=a.one_of("outline", "both", "diagnosis"),
+        norm=a.one_of("per-step", "group"),
+        up=a.one_of("transposed", "nearest"),
+        widths=tuple(channels),
+        size=multiple * int(2 ** a.rng.uniform(2, np.log2(4096 / multiple))),
+        batch_size=int(2 ** a.rng.uniform(0, 12)),
+        images=100,
+    ).check()
+    weights = new_model(settings, a.rng).state_dict()
+    checkpoint.save(folder / name, {**checkpoint_header(settings), "model": weights})
+    words = [
+        ["predict", "pictures/png0-rgb.png", "--out=out"],
+        ["predict", "pictures/png0-rgb.png", "--out=out", "--tta"],
+        ["evaluate", "--json=out.json"],
+        ["evaluate", "--json=out.json", "--data=data", "--split=validation"],
+    ][a.rng.integers(4)]
+    size = (folder / name).stat().st_size
+    return Trial("claimed sizes", folder, [*words, f"--checkpoint={name}"], decoded=lambda: size)
+
+
+def directories(a: Attacks, folder: Path) -> Trial:
+    """Read a zip whose directory has very many entries, or whose records at the end were changed."""
+    name = a.one_of("both.npz", "U_Net.npz")
+    content = bytearray((a.honest / name).read_bytes())
+    if a.rng.random() < 0.3:
+        entry = struct.Struct("<4s6H3L5H2L").pack(b"PK\1\2", *[0] * 9, 1, *[0] * 6)
+        directory = (entry + b"a") * int(2 ** a.rng.uniform(10, 19))
+        count = min(len(directory) // 47, 0xFFFF)
+        content = directory + END.pack(b"PK\5\6", 0, 0, count, count, len(directory), 0, 0)
+    else:
+        tail = damage(bytes(content[-98:]), a.rng)[0]
+        content[-98:] = tail
+    (folder / name).write_bytes(content)
+    words = {
+        "both.npz": ["export", name, "--out=out.npz"],
+        "U_Net.npz": ["export", "--pytorch", name, "--steps=2", "--size=16", "--out=out.npz"],
+    }[name]
+    size = (a.honest / name).stat().st_size
+    return Trial("directories", folder, words, decoded=lambda: size)
+
+
+def trees(a: Attacks, folder: Path) -> Trial:
+    """Read a checkpoint whose tree is whole, and consists of very many small values."""
+    value = a.one_of("[]", "{}", '{"a":1}', "[[]]", "0", '""', "[0.5,1]", '"皮"')
+    text = ",".join([value] * int(2 ** a.rng.uniform(10, 20)))
+    tree = f'{{"format": "{checkpoint.FORMAT}", "tree": {{"program": "r2unet", "history": [{text}]}}}}'
+    np.savez(folder / "tree.npz", tree=np.array(tree))
+    size = (folder / "tree.npz").stat().st_size
+    return Trial("trees", folder, ["export", "tree.npz", "--out=out.npz"], decoded=lambda: size)

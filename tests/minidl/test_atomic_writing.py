@@ -123,6 +123,15 @@ class TestTemporaryFiles:
         write(tmp_path / "a")
         assert (tmp_path / "victim").read_bytes() == b"old" and (tmp_path / "a").read_bytes() == b"new"
 
+    def test_a_planted_file_is_not_written_to_even_if_its_name_was_guessed(self, tmp_path, monkeypatch):
+        write(tmp_path / "first")  # removes old temporary files, once for each folder
+        monkeypatch.setattr("secrets.token_hex", lambda size: "guessed")
+        (tmp_path / ".minidl-guessed.part").write_bytes(b"old")
+        (tmp_path / "victim").hardlink_to(tmp_path / ".minidl-guessed.part")
+        with pytest.raises(FileExistsError):
+            write(tmp_path / "a")
+        assert (tmp_path / "victim").read_bytes() == b"old" and not (tmp_path / "a").exists()
+
 
 class TestWhatIsReplaced:
     def refused(self, path, kind):
