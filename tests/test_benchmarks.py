@@ -8,9 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import agreement, blocks, cpu, instructions, networks, processes, report, sections, shared
+from benchmarks import (
+    agreement,
+    blocks,
+    cpu,
+    folder,
+    instructions,
+    networks,
+    processes,
+    report,
+    sections,
+    shared,
+)
 from benchmarks.frameworks import OWN, import_dezero, installed
 from benchmarks.timing import Spread, exponent, interleave, ratios, spread
+from r2unet.data.images import read_mask, write_mask
 from tests.mpi import require_mpi
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +112,35 @@ class TestProcesses:
         for what in ("allreduce", "exchanges"):
             assert all(0.0 < share < 1.0 for share in together.shares(what, last=3))
         assert 0 < together.memory["imported"] < together.memory["peak"]
+
+
+class TestFolder:
+    """The prediction of a folder of photographs."""
+
+    @pytest.fixture
+    def predicted(self, tmp_path):
+        """Photographs, and the folders of the masks by the name of the contender, each with its memory."""
+        (tmp_path / "photographs").mkdir()
+        files = folder.write_photographs(tmp_path / "photographs", side=24, count=3)
+        outs, peaks = {}, {}
+        for name in folder.contenders():
+            outs[name] = tmp_path / name
+            outs[name].mkdir()
+            with folder.predicting(name, 16, outs[name]) as do:
+                do(files)
+                peaks[name] = do([folder.PEAK] * 2)
+        return files, outs, peaks
+
+    def test_all_write_the_same_masks_and_another_mask_is_noticed(self, predicted):
+        files, outs, peaks = predicted
+        folder.check_masks(outs, files)
+        masks = [read_mask(file) for file in sorted(outs[OWN].iterdir())]
+        assert [mask.shape for mask in masks] == [(24, 24)] * 3
+        assert all(0.0 < mask.mean() < 1.0 for mask in masks)
+        assert len(set(peaks[folder.SHARED])) == 2  # of two processes
+        write_mask(min(outs[folder.SHARED].iterdir()), 1 - masks[0])
+        with pytest.raises(agreement.Disagreement, match="r2unet, 2 processes: 33.3% of the pixels"):
+            folder.check_masks(outs, files)
 
 
 class TestCommandLine:
