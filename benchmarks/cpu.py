@@ -23,7 +23,17 @@ if not __package__:  # run as a file: Python would search for modules in this fo
 
 from benchmarks.plan import FULL, QUICK, Plan
 
-SECTIONS = ("block", "train_step", "shared_step", "inference", "loading", "memory", "scaling", "startup")
+SECTIONS = (
+    "block",
+    "train_step",
+    "shared_step",
+    "inference",
+    "predict_folder",
+    "loading",
+    "memory",
+    "scaling",
+    "startup",
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -29,21 +29,24 @@ class Inputs(NamedTuple):
     images: np.ndarray  # (N, 3, H, W)
     masks: np.ndarray  # (N, 1, H, W), 0 or 1
     state: dict[str, np.ndarray]  # the weights
+    widths: tuple[int, ...] = SETTINGS.widths
 
 
-def draw(batch: int, size: int, rng: np.random.Generator) -> Inputs:
+def draw(
+    batch: int, size: int, rng: np.random.Generator, widths: tuple[int, ...] = SETTINGS.widths
+) -> Inputs:
     """Draw images, masks and the weights of a new network."""
     images = rng.standard_normal((batch, 3, size, size), np.float32)
     masks = (rng.random((batch, 1, size, size)) < 0.25).astype(np.float32)
-    model = R2UNet(widths=SETTINGS.widths, steps=STEPS, rng=rng)
-    return Inputs(images, masks, model.state_dict())
+    model = R2UNet(widths=widths, steps=STEPS, rng=rng)
+    return Inputs(images, masks, model.state_dict(), widths)
 
 
 class OwnNetwork:
     """This project's R2UNet with minidl's AdamW."""
 
     def __init__(self, inputs: Inputs) -> None:
-        self.model = R2UNet(widths=SETTINGS.widths, steps=STEPS, rng=np.random.default_rng(0))
+        self.model = R2UNet(widths=inputs.widths, steps=STEPS, rng=np.random.default_rng(0))
         self.model.load_state_dict(inputs.state)
         self.images, self.masks = Tensor(inputs.images), Tensor(inputs.masks)
         self.folded = None
@@ -77,6 +80,7 @@ class TorchNetwork:
         import torch
 
         self.torch, self.reference = torch, import_torch_reference()
+        self.levels = len(inputs.widths)
         self.w = {name: torch.tensor(array) for name, array in inputs.state.items()}
         self.parameters = [a.requires_grad_() for name, a in self.w.items() if "running" not in name]
         self.images, self.masks = torch.tensor(inputs.images), torch.tensor(inputs.masks)
@@ -100,7 +104,7 @@ class TorchNetwork:
             return self._forward(training=False).numpy()
 
     def _forward(self, training: bool) -> Any:
-        return self.reference.r2unet(self.w, self.images, len(SETTINGS.widths), STEPS, training)
+        return self.reference.r2unet(self.w, self.images, self.levels, STEPS, training)
 
 
 IMPLEMENTATIONS = {OWN: OwnNetwork, "PyTorch": TorchNetwork}

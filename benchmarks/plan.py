@@ -19,6 +19,10 @@ class Plan:
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # batches of images of `batch_size`
     batch_size: int = 64
     loaded: tuple[int, int] = (256, 8)  # size, batch
+    folders: tuple[tuple[int, int, int], ...] = (
+        (128, 128, 16),
+        (1024, 128, 8),
+    )  # side, network, count
     shared: tuple[tuple[int, int], ...] = ((128, 4), (128, 8), (256, 2))  # size, batch, for two processes
 
     @property
@@ -37,5 +41,6 @@ QUICK = Plan(
     batches=(1, 2, 4),
     batch_size=16,
     loaded=(64, 4),
+    folders=((40, 32, 3),),
     shared=((32, 2),),
 )

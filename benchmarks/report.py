@@ -62,6 +62,17 @@ def shared_step(section: Mapping[str, Any]) -> str:
     return "### Training step in two processes\n\n" + table(head, rows)
 
 
+def predict_folder(section: Mapping[str, Any]) -> str:
+    """Return the time of a photograph, and the memory of all processes of a contender."""
+    rows = [
+        (shape, name, seconds(s), ratio(measured["ratios"].get(name)), megabytes(measured["memory"][name]))
+        for shape, measured in section.items()
+        for name, s in measured["times"].items()
+    ]
+    head = ("folder", "framework", "ms a photograph", "ratio", "MB in total")
+    return "### Prediction of a folder\n\n" + table(head, rows)
+
+
 def memory(section: Mapping[str, Any]) -> str:
     """Return the peaks of memory."""
     rows = [
@@ -143,6 +154,7 @@ WRITERS = {
     "train_step": comparison("Training step"),
     "shared_step": shared_step,
     "inference": comparison("Inference"),
+    "predict_folder": predict_folder,
     "loading": loading,
     "memory": memory,
     "scaling": scaling,

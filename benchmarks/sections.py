@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import blocks, loading, networks, processes
+from benchmarks import blocks, folder, loading, networks, processes
 from benchmarks.agreement import SMALL, check_blocks, check_networks
 from benchmarks.agreement import compare as check_agreement
 from benchmarks.frameworks import OWN, installed
@@ -129,6 +129,16 @@ def shared_step(plan: Plan, torch_threads: int) -> dict[str, Any]:
     return measured
 
 
+def predict_folder(plan: Plan, torch_threads: int) -> dict[str, Any]:
+    """Time the prediction of a folder of photographs in two processes, and measure their memory."""
+    return {
+        f"{count} photographs of {side} x {side}, network {size} x {size}": folder.measure(
+            side, size, count, plan.repeats, torch_threads
+        )
+        for side, size, count in plan.folders
+    }
+
+
 def all_sections(torch_threads: int) -> dict[str, Callable[[Plan], dict[str, Any]]]:
     """Return the function of each part by name, in the order in which they run."""
     return {
@@ -136,6 +146,7 @@ def all_sections(torch_threads: int) -> dict[str, Callable[[Plan], dict[str, Any
         "train_step": train_step,
         "shared_step": partial(shared_step, torch_threads=torch_threads),
         "inference": inference,
+        "predict_folder": partial(predict_folder, torch_threads=torch_threads),
         "loading": lambda plan: loading.measure(*plan.loaded, plan.slow_repeats),
         "memory": partial(memory, torch_threads=torch_threads),
         "scaling": scaling,

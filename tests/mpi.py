@@ -4,6 +4,8 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,25 @@ def run_processes(count: int, program: Path, *words: object) -> None:
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS
     )
     assert done.returncode == 0, done.stdout
+
+
+def processes_of(out: Path) -> dict[int, int]:
+    """Return the process ids of the running training into a folder, by rank."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment, words = ((folder / n).read_bytes().split(b"\0") for n in ("environ", "cmdline"))
+        except OSError:
+            continue
+        ranks = [int(v.partition(b"=")[2]) for v in environment if v.startswith(b"PMI_RANK=")]
+        if ranks and str(out).encode() in words:
+            found[ranks[0]] = int(folder.name)
+    return found
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -8,9 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import agreement, blocks, cpu, instructions, networks, processes, report, sections, shared
+from benchmarks import (
+    agreement,
+    blocks,
+    cpu,
+    folder,
+    instructions,
+    links,
+    networks,
+    processes,
+    report,
+    sections,
+    shared,
+)
 from benchmarks.frameworks import OWN, import_dezero, installed
 from benchmarks.timing import Spread, exponent, interleave, ratios, spread
+from r2unet.data.images import read_mask, write_mask
+from r2unet.network.model import R2UNet
 from tests.mpi import require_mpi
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +114,69 @@ class TestProcesses:
         for what in ("allreduce", "exchanges"):
             assert all(0.0 < share < 1.0 for share in together.shares(what, last=3))
         assert 0 < together.memory["imported"] < together.memory["peak"]
+
+
+class TestFolder:
+    """The prediction of a folder of photographs."""
+
+    @pytest.fixture
+    def predicted(self, tmp_path):
+        """Photographs, and the folders of the masks by the name of the contender, each with its memory."""
+        (tmp_path / "photographs").mkdir()
+        files = folder.write_photographs(tmp_path / "photographs", side=24, count=3)
+        outs, peaks = {}, {}
+        for name in folder.contenders():
+            outs[name] = tmp_path / name
+            outs[name].mkdir()
+            with folder.predicting(name, 16, outs[name]) as do:
+                do(files)
+                peaks[name] = do([folder.PEAK] * 2)
+        return files, outs, peaks
+
+    def test_all_write_the_same_masks_and_another_mask_is_noticed(self, predicted):
+        files, outs, peaks = predicted
+        folder.check_masks(outs, files)
+        masks = [read_mask(file) for file in sorted(outs[OWN].iterdir())]
+        assert [mask.shape for mask in masks] == [(24, 24)] * 3
+        assert all(0.0 < mask.mean() < 1.0 for mask in masks)
+        assert len(set(peaks[folder.SHARED])) == 2  # of two processes
+        write_mask(min(outs[folder.SHARED].iterdir()), 1 - masks[0])
+        with pytest.raises(agreement.Disagreement, match="r2unet, 2 processes: 33.3% of the pixels"):
+            folder.check_masks(outs, files)
+
+
+class TestLinks:
+    """The latency and the bandwidth of an Allreduce."""
+
+    def test_the_line_of_exact_times_is_found(self):
+        sizes = [8, 4096, 10**6, 10**8]
+        line = links.fit(sizes, [3e-6 + size / 5e9 for size in sizes])
+        assert line.latency == pytest.approx(3e-6, rel=1e-9)
+        assert line.bandwidth == pytest.approx(5e9, rel=1e-9)
+        assert line.seconds(5e9) == pytest.approx(1.0, rel=1e-5)
+
+    def test_relative_errors_are_fitted_so_a_large_time_does_not_hide_the_latency(self):
+        sizes = [8, 64, 512, 10**8, 2 * 10**8]
+        line = links.fit(sizes, [3e-6, 3e-6, 3e-6, 0.02, 0.06])
+        assert line.latency == pytest.approx(3e-6, rel=0.05)
+
+    def test_two_processes_time_their_exchange_and_the_table_has_each_size(self):
+        require_mpi()
+        times = links.measure_link(2, (2, 1000))
+        assert times.keys() == {8, 4000}
+        assert all(len(seconds) == links.ROUNDS and min(seconds) > 0.0 for seconds in times.values())
+        made = {8: [2e-6, 3e-6, 4e-6], 10**6: [200e-6] * 3}
+        assert links.report(made).splitlines()[2:] == [
+            "| 8 | 3.0 | 2.0 | 4.0 | 3.0 |",
+            "| 1,000,000 | 200.0 | 200.0 | 200.0 | 200.0 |",
+            "",
+            "latency 3.0 us, bandwidth 5.08 GB/s",
+        ]
+
+    def test_a_network_of_other_widths_is_timed(self):
+        model = R2UNet(widths=(2, 3), steps=2, rng=np.random.default_rng(0))
+        parameters, seconds = links.time_step((2, 3), repeats=1)
+        assert parameters == sum(p.data.size for p in model.parameters()) and seconds.median > 0.0
 
 
 class TestCommandLine:

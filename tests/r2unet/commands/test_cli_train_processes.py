@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 
 from minidl.launch import find_mpiexec
 from r2unet.training.checkpoints import read_state
-from tests.mpi import SECONDS, require_mpi
+from tests.mpi import SECONDS, processes_of, require_mpi, wait_for
 from tests.r2unet.conftest import OPTIONS
 from tests.r2unet.refusal import refusal
 
@@ -40,28 +39,6 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch ") == 2 and done.stdout.count("best.npz") == 1  # process 0 alone prints
     return out
-
-
-def processes_of(out: Path) -> dict[int, int]:
-    """Return the process ids of the running training into a folder, by rank."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment, words = ((folder / n).read_bytes().split(b"\0") for n in ("environ", "cmdline"))
-        except OSError:
-            continue
-        ranks = [int(v.partition(b"=")[2]) for v in environment if v.startswith(b"PMI_RANK=")]
-        if ranks and str(out).encode() in words:
-            found[ranks[0]] = int(folder.name)
-    return found
-
-
-def wait_for(condition) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from minidl.parallel import Processes
 from r2unet.training import state as training_state
 from tests.mpi import require_mpi, run_processes
 from tests.r2unet.training import shared_batches
+from tests.r2unet.training.agreement_of_processes import KINDS, STEPS, differences
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +28,26 @@ def test_gradients_weights_statistics_and_scores_are_those_of_one_process(alone,
         assert found.keys() == alone.keys()
         for name, expected in alone.items():
             np.testing.assert_allclose(found[name], expected, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+class TestTheTableOfDifferences:
+    def test_a_run_does_not_differ_from_itself(self, alone):
+        assert differences(alone, alone, "per-step") == dict.fromkeys(KINDS, 0.0)
+        assert differences(alone, alone, "group").keys() == {*KINDS} - {"running statistics"}
+
+    @pytest.mark.parametrize(
+        "kind, start",
+        [("gradients", "gradient 7"), ("weights", "model.head"), ("loss and scores", "validation_dice")],
+    )
+    def test_a_difference_is_relative_to_all_arrays_of_its_kind(self, alone, kind, start):
+        names = [name for name in alone if name.startswith(f"group/{start}")]
+        found = alone | {name: 2.0 * alone[name] for name in names}
+        apart = differences(found, alone, "group")
+        assert {name for name, value in apart.items() if value} == {kind}
+        assert 0.0 < apart[kind] < 1.0
+
+    def test_the_gradients_of_each_step_are_compared_with_their_own_length(self, alone):
+        names = [name for name in alone if name.startswith("group/gradient ")]
+        last = [name for name in names if int(name.split()[1]) >= len(names) * (STEPS - 1) // STEPS]
+        found = alone | {name: 1.5 * alone[name] for name in last}
+        assert differences(found, alone, "group")["gradients"] == pytest.approx(0.5)
