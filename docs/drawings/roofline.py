@@ -1,7 +1,7 @@
 """Two rooflines: the kernels of a training step on an H100 before they were changed, on an H200 after.
 
 The stored times are in docs/gpu. The time of a launch is the shortest of those of one kernel on arrays of one
-shape: if the queue of launches had run empty, the others also contain the time of Python.
+shape, because some of the others also contain the time of Python, whose queue of launches had run empty.
 """
 
 from __future__ import annotations
