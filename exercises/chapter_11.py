@@ -23,8 +23,8 @@ def needed_speedup(part: float, whole: float, target: float) -> float:
     """Return how many times faster a part must become, so that the whole becomes `target` times faster.
 
     Of `whole` seconds, `part` are spent in the part, and the rest stays as it is. If no speed of the part is
-    enough, return math.inf: this is Amdahl's law. (The weight gradient of the chapter takes 22.2 of 39.2 ms.
-    Can it alone double the speed of a step? Make it three times as fast?)
+    enough, return math.inf: this is Amdahl's law. (Before, the weight gradient of the chapter takes 22.0 of
+    39.2 ms. Can it alone double the speed of a step? Make it three times as fast?)
 
     Chapter 11, "Where the time of a step goes".
     """

@@ -9,6 +9,9 @@ and adds 72 products to 72 sums. If S = 2, three are the same, and it reads six.
 
 The blocks own different weights or different *segments* of columns. `parts.py` adds their sums in a fixed
 order, so that every run gives the same bits.
+
+On an H200 the layers of stride 1 with 8, 16, 32 and 64 channels take 65, 56, 51 and 50 us (shapes as in
+`strips.py`): 36 to 47 % of the rate of a large matrix product.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ kernels = Kernels(__file__)
 
 CHANNELS, TILE, COLUMNS, ROWS = 8, 8, 16, 8  # as in columns.cu
 # Rows of a segment, and blocks: four for each of an H100's 132 multiprocessors. An earlier version of the
-# kernel was measured at six shapes: with 528 blocks it was at most 3 % slower than with 1056 or 2112, and
-# with segments of 32 rows at most 3 % slower than with 16 or 64. At stride 2 no others have been tried.
+# kernel was measured there at six shapes: with 528 blocks it was at most 3 % slower than with 1056 or 2112,
+# and with segments of 32 rows at most 3 % slower than with 16 or 64. At stride 2 no others have been tried.
 SEGMENT, BLOCKS = 32, 528
 
 

@@ -19,6 +19,9 @@ each pair of channels: every weight once.
 The implicit GEMM asks for each of the nine weights whether a pixel needs it. In `phases.cu` a thread owns
 squares instead, in 8 output channels, and nothing is asked. The forward pass is in `strips.py`, the weight
 gradient in `columns.py`.
+
+On an H200, up-sampling from 16 channels to 8 of 256 x 256 pixels, batch 16, takes 34 us, and took 191 by the
+implicit GEMM; its input gradient 50 (54), its weight gradient 52 (161). docs/kernels.md has other shapes.
 """
 
 from __future__ import annotations
