@@ -245,16 +245,19 @@ class TestTheChoice:
         assert name_of(choose(Conv2d, "cpu", narrow, (2, 2), one)) == "definition"
         assert name_of(choose(Conv2d, "cpu", narrow, one, (3, 3))) == "definition"
         assert name_of(choose(Conv2d, "cuda", narrow, one, one)) == "strips"
-        for arguments in ((narrow, one, (1, 2)), (narrow, (2, 2), one), ((96, 256, 1, 1), one, one)):
-            assert name_of(choose(Conv2d, "cuda", *arguments)) == "implicit GEMM"
-            assert name_of(choose(ConvTranspose2d, "cuda", *arguments)) == "implicit GEMM"
+        for name, arguments in {
+            "phases": (narrow, (2, 2), one),
+            "pointwise": ((96, 256, 1, 1), one, (0, 0)),
+            "implicit GEMM": ((64, 128, 5, 5), one, (2, 2)),
+        }.items():
+            assert name_of(choose(Conv2d, "cuda", *arguments)) == name
+            assert name_of(choose(ConvTranspose2d, "cuda", *arguments)) == name
         assert name_of(choose(Conv2d, "cuda", wide, one, one)) == "im2col"
         assert name_of(choose(ConvTranspose2d, "cuda", wide, (2, 2), one)) == "im2col"
-        assert name_of(choose(Conv2d, "cuda", (96, 257, 1, 1), one, one)) == "im2col"
+        assert name_of(choose(Conv2d, "cuda", (96, 257, 1, 1), one, (0, 0))) == "im2col"
 
-    def test_of_group_norm_is_its_definition_for_more_groups_than_a_grid_can_have(self):
-        assert name_of(choose(GroupNorm, "cuda", (16383, 8, 2, 2), 4)) == "kernels"
-        assert name_of(choose(GroupNorm, "cuda", (16384, 8, 2, 2), 4)) == "definition"
+    def test_of_group_norm_is_by_kernels_for_any_number_of_groups(self):
+        assert name_of(choose(GroupNorm, "cuda", (16384, 8, 2, 2), 4)) == "kernels"
         assert name_of(choose(GroupNorm, "cpu", (16384, 8, 2, 2), 4)) == "fused"
 
     def test_can_be_set_for_all_operations_or_for_some(self):
