@@ -2,9 +2,9 @@
 
 A checkpoint is a tree of dictionaries and lists whose leaves are arrays, numbers, strings, True, False and
 None. The arrays are stored in a .npz file (a zip of .npy files, each with a checksum). The rest of the tree
-is stored in the same file as one JSON text, in which {"array": k} stands for array k. The file can therefore
-be opened without this library, by `numpy.load(file, allow_pickle=False)`. Loading it never runs code from the
-file, as loading a pickle can.
+is stored in the same file as one JSON text, in which {"array": k} stands for array k. The text is in ASCII,
+one byte for each character, because NumPy stores a str in four. The file can be opened without this library,
+by `numpy.load(file, allow_pickle=False)`. Loading it never runs code from the file, as loading a pickle can.
 
 Writing is atomic (`minidl.files`): after an interruption, by Ctrl-C or by a power failure, the file is the
 old checkpoint or the new one, never a part of it.
@@ -27,8 +27,8 @@ FORMAT = "minidl checkpoint 1"
 # about 600 characters, those of 100,000 epochs 60 million.
 MAX_CHARACTERS = 100_000_000
 # The limit of its lists, dictionaries and values, because an empty list of three characters takes 64 bytes:
-# this many, and one for every 20 characters. A score of an epoch takes more than 30 characters with its name.
-MAX_VALUES, CHARACTERS_PER_VALUE = 500_000, 20
+# this many, and one for every 50 characters. The scores of 100,000 epochs are 1.4 million values.
+MAX_VALUES, CHARACTERS_PER_VALUE = 500_000, 50
 
 
 class CheckpointError(ValueError):
@@ -44,7 +44,7 @@ def save(path: str | Path, tree: dict[str, Any]) -> None:
     arrays: list[np.ndarray] = []
     text = json.dumps({"format": FORMAT, "tree": _extract_arrays(tree, arrays)})
     with atomic_write(path) as file:
-        np.savez(file, tree=np.array(text), **{f"array{k}": a for k, a in enumerate(arrays)})
+        np.savez(file, tree=np.array(text.encode("ascii")), **{f"array{k}": a for k, a in enumerate(arrays)})
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -68,12 +68,15 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def _text(array: np.ndarray) -> str:
-    """Return the JSON text that an array of a single string holds."""
-    if array.shape != () or array.dtype.kind != "U":
+    """Return the JSON text that an array of a single string holds. Earlier versions stored a str."""
+    if array.shape != () or array.dtype.kind not in "SU":
         raise ValueError("its tree is not a text")
-    if array.nbytes > MAX_CHARACTERS * np.dtype("U1").itemsize:
+    if array.nbytes > MAX_CHARACTERS * np.dtype(f"{array.dtype.kind}1").itemsize:
         raise ValueError(f"its tree is longer than {MAX_CHARACTERS:,} characters")
-    text = str(array)
+    if array.dtype.kind == "S":
+        text = str(array.reshape(1).view(np.uint8), "ascii")  # from its memory, without a copy as bytes
+    else:
+        text = array.item()
     limit = MAX_VALUES + len(text) // CHARACTERS_PER_VALUE
     if sum(map(text.count, ",[{")) > limit:  # at least the number of lists, dictionaries and values
         raise ValueError(f"its tree has more than {limit:,} values")
