@@ -78,7 +78,8 @@ def _text(array: np.ndarray) -> str:
     else:
         text = array.item()
     limit = MAX_VALUES + len(text) // CHARACTERS_PER_VALUE
-    if sum(map(text.count, ",[{")) > limit:  # at least the number of lists, dictionaries and values
+    # At least the number of lists, dictionaries and values; a dictionary counts twice, as it takes more memory.
+    if sum(map(text.count, ",[{{")) > limit:
         raise ValueError(f"its tree has more than {limit:,} values")
     return text
 
