@@ -73,10 +73,8 @@ def _text(array: np.ndarray) -> str:
         raise ValueError("its tree is not a text")
     if array.nbytes > MAX_CHARACTERS * np.dtype(f"{array.dtype.kind}1").itemsize:
         raise ValueError(f"its tree is longer than {MAX_CHARACTERS:,} characters")
-    if array.dtype.kind == "S":
-        text = str(array.reshape(1).view(np.uint8), "ascii")  # from its memory, without a copy as bytes
-    else:
-        text = array.item()
+    in_ascii = array.dtype.kind == "S"  # decoded in its memory, without a copy as bytes
+    text = str(array.reshape(1).view(np.uint8), "ascii") if in_ascii else array.item()
     limit = MAX_VALUES + len(text) // CHARACTERS_PER_VALUE
     # At least the number of lists, dictionaries and values; a dictionary counts twice, as it takes more memory.
     if sum(map(text.count, ",[{{")) > limit:
