@@ -76,7 +76,7 @@ def _text(array: np.ndarray) -> str:
     in_ascii = array.dtype.kind == "S"  # decoded in its memory, without a copy as bytes
     text = str(array.reshape(1).view(np.uint8), "ascii") if in_ascii else array.item()
     limit = MAX_VALUES + len(text) // CHARACTERS_PER_VALUE
-    # At least the number of lists, dictionaries and values; a dictionary counts twice, as it takes more memory.
+    # At least the number of lists, dictionaries and values; a dictionary counts twice, for its memory.
     if sum(map(text.count, ",[{{")) > limit:
         raise ValueError(f"its tree has more than {limit:,} values")
     return text
