@@ -2,9 +2,9 @@
 
 A checkpoint is a tree of dictionaries and lists whose leaves are arrays, numbers, strings, True, False and
 None. The arrays are stored in a .npz file (a zip of .npy files, each with a checksum). The rest of the tree
-is stored in the same file as one JSON text, in which {"array": k} stands for array k. The file can therefore
-be opened without this library, by `numpy.load(file, allow_pickle=False)`. Loading it never runs code from the
-file, as loading a pickle can.
+is stored in the same file as one JSON text, in which {"array": k} stands for array k. The text is in ASCII,
+one byte for each character, because NumPy stores a str in four. The file can be opened without this library,
+by `numpy.load(file, allow_pickle=False)`. Loading it never runs code from the file, as loading a pickle can.
 
 Writing is atomic (`minidl.files`): after an interruption, by Ctrl-C or by a power failure, the file is the
 old checkpoint or the new one, never a part of it.
@@ -41,7 +41,7 @@ def save(path: str | Path, tree: dict[str, Any]) -> None:
     arrays: list[np.ndarray] = []
     text = json.dumps({"format": FORMAT, "tree": _extract_arrays(tree, arrays)})
     with atomic_write(path) as file:
-        np.savez(file, tree=np.array(text), **{f"array{k}": a for k, a in enumerate(arrays)})
+        np.savez(file, tree=np.array(text.encode("ascii")), **{f"array{k}": a for k, a in enumerate(arrays)})
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -65,12 +65,13 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def _text(array: np.ndarray) -> str:
-    """Return the JSON text that an array of a single string holds."""
-    if array.shape != () or array.dtype.kind != "U":
+    """Return the JSON text that an array of a single string holds. Earlier versions stored a str."""
+    if array.shape != () or array.dtype.kind not in "SU":
         raise ValueError("its tree is not a text")
-    if array.nbytes > MAX_CHARACTERS * np.dtype("U1").itemsize:
+    if array.nbytes > MAX_CHARACTERS * np.dtype(f"{array.dtype.kind}1").itemsize:
         raise ValueError(f"its tree is longer than {MAX_CHARACTERS:,} characters")
-    return str(array)
+    text = array.item()
+    return text.decode("ascii") if isinstance(text, bytes) else text
 
 
 def _extract_arrays(node: Any, arrays: list[np.ndarray]) -> Any:

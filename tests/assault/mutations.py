@@ -185,8 +185,8 @@ def damage_npz(content: bytes, rng: Rng, values: Values) -> bytes:
     with np.load(io.BytesIO(content)) as file:
         arrays = dict(file)
     if "tree" in arrays and rng.random() < 0.6:
-        tree = damage_json(json.loads(str(arrays["tree"])), rng, values)
-        arrays["tree"] = np.array(json.dumps(tree))
+        tree = damage_json(json.loads(arrays["tree"].item()), rng, values)
+        arrays["tree"] = np.array(json.dumps(tree).encode("ascii"))
     else:
         name = str(rng.choice([*arrays]))
         arrays[name] = damage_array(arrays[name], rng)

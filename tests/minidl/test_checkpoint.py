@@ -48,6 +48,18 @@ class TestRoundTrip:
     def test_a_tree_loads_as_it_was_saved(self, saved):
         assert equal(checkpoint.load(saved), TREE)
 
+    def test_the_text_takes_one_byte_for_each_character(self, path):
+        checkpoint.save(path, {"a": ""})
+        empty = path.stat().st_size
+        checkpoint.save(path, {"a": "x" * 1000})
+        assert path.stat().st_size == empty + 1000
+
+    def test_a_text_that_numpy_stored_as_a_str_loads_too(self, path):
+        """As earlier versions did."""
+        text = '{"format": "minidl checkpoint 1", "tree": {"a": {"array": 0}, "b": "Läsion"}}'
+        np.savez(path, tree=np.array(text), array0=np.ones(3))
+        assert equal(checkpoint.load(path), {"a": np.ones(3), "b": "Läsion"})
+
     def test_a_path_may_be_a_string(self, path):
         checkpoint.save(str(path), {"a": 1})
         assert checkpoint.load(str(path)) == {"a": 1}
@@ -216,6 +228,13 @@ class TestDamage:
         monkeypatch.setattr(checkpoint, "MAX_CHARACTERS", 1000)
         self.document(path, "[" + "[]," * 400 + "1]")
         assert "longer than 1,000 characters" in self.rejected(path)
+        with pytest.raises(CheckpointError, match="longer than 1,000 characters"):
+            checkpoint.save(path, {"a": "x" * 1000})
+            checkpoint.load(path)
+
+    def test_a_text_that_is_not_ascii_is_rejected(self, path):
+        np.savez(path, tree=np.array('{"format": "minidl checkpoint 1", "tree": {"ä": 1}}'.encode()))
+        assert "ascii" in self.rejected(path)
 
     def test_compressed_arrays_are_rejected(self, path):
         np.savez_compressed(path, tree=np.array("{}"), array0=np.zeros(1_000_000))
