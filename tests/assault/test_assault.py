@@ -96,6 +96,9 @@ class TestTheAssaultItself:
         assert self.fault(tmp_path / "a", lambda: fill(100)).startswith("memory: ")
         assert self.fault(tmp_path / "b", lambda: fill(100), decoded=lambda: 10 << 20) == ""
         assert "MemoryError" in self.fault(tmp_path / "c", lambda: fill(3000))
+        child, parent = [os.getpid()], os.getpid()
+        assert self.fault(tmp_path / "d", lambda: 0, decoded=lambda: child.append(os.getpid()) or 0) == ""
+        assert child == [parent, parent]  # the honest size is asked where memory has no limit
 
     def test_notices_files(self, tmp_path):
         def write(name: str, code: int = 0):
