@@ -40,9 +40,7 @@ class Call(NamedTuple):
 
     folder: Path
     run: Callable[[], int | None]  # returns the exit code
-    decoded: Callable[[], int] = (
-        int  # bytes, the honest size of what it reads; asked later, not in the child
-    )
+    decoded: Callable[[], int] = int  # bytes, the honest size of what it reads; asked later, not in the child
 
 
 class Outcome(NamedTuple):
