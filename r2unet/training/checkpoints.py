@@ -49,6 +49,7 @@ CONTENT_ERRORS = (
     TypeError,
     ValueError,
 )
+LARGEST = 1e12  # number of a logistic regression: with these, the scores of any features are finite
 MAX_SHOWN = 300  # characters of such an error
 SETTING_TYPES = (bool, int, float, str, list, tuple)
 
@@ -171,6 +172,11 @@ def _check_diagnosis(entry: dict[str, Any], classes: int) -> None:
         found = {name: np.asarray(array) for name, array in regression.items()}
         if {name: array.shape for name, array in found.items() if array.dtype.kind == "f"} != shapes:
             raise ValueError("its logistic regression does not fit its features and classes")
+        biases = found["biases"]
+        found["biases"] = biases[biases != -np.inf]  # -infinity for a class without training images
+        bounded = all((np.abs(array) < LARGEST).all() for array in found.values())
+        if not (bounded and (found["scale"] > 1 / LARGEST).all() and len(found["biases"])):
+            raise ValueError("its logistic regression has a number that is too large, or a scale of 0")
 
 
 def _numbers(array: Any, axes: int) -> np.ndarray:

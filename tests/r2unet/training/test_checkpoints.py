@@ -12,23 +12,24 @@ from r2unet.training.checkpoints import load_model, read_settings, read_state
 from r2unet.training.settings import Settings
 from tests.r2unet.refusal import refusal
 
+REGRESSION = {
+    "mean": np.zeros(2),
+    "scale": np.ones(2),
+    "weights": np.zeros((3, 2)),
+    "biases": np.array([0.0, 1.0, -np.inf]),  # a class without training images
+}
 DIAGNOSIS = {
     "log_weights": np.zeros(3),
     "temperature": {"one view": 1.5, "eight views": 1.0},
     "shares": np.full(3, 1 / 3),
-    "regression": {
-        "mean": np.zeros(2),
-        "scale": np.ones(2),
-        "weights": np.zeros((3, 2)),
-        "biases": np.array([0.0, 1.0, -np.inf]),  # a class without training images
-    },
+    "regression": REGRESSION,
 }
 
 
 class TestContent:
     def test_is_plain_arrays_and_no_pickle(self, trained):
         with np.load(trained / "last.npz", allow_pickle=False) as file:
-            assert all(file[name].dtype.kind in "fiuU" for name in file.files)
+            assert all(file[name].dtype.kind in "fiuS" for name in file.files)
 
     def test_settings_of_other_versions_are_accepted(self):
         settings = dataclasses.asdict(Settings())
@@ -118,6 +119,10 @@ class TestLoadModel:
             {"diagnosis": DIAGNOSIS | {"temperature": {"one view": 0.0, "eight views": 1.0}}},
             {"diagnosis": DIAGNOSIS | {"temperature": {"one view": 1.0}}},
             {"diagnosis": DIAGNOSIS | {"regression": {"mean": np.zeros(2)}}},
+            {"diagnosis": DIAGNOSIS | {"regression": REGRESSION | {"scale": np.array([1.0, 0.0])}}},
+            {"diagnosis": DIAGNOSIS | {"regression": REGRESSION | {"mean": np.array([0.0, np.nan])}}},
+            {"diagnosis": DIAGNOSIS | {"regression": REGRESSION | {"weights": np.full((3, 2), 1e300)}}},
+            {"diagnosis": DIAGNOSIS | {"regression": REGRESSION | {"biases": np.full(3, -np.inf)}}},
             {"settings": {"widths": [2, 4], "size": 16, "steps": 10**400}},
             {"settings": {"widths": [2, 4], "size": 16, "lr": {}}},
             {"settings": {"widths": [np.zeros((3, 1)), 4], "size": 16}},
