@@ -7,7 +7,8 @@ confidence into M bins of equal width. In every bin compare the accuracy with th
 
 A reliability diagram shows both by bin. A trained network is usually too confident: its training loss still
 falls when right answers become more confident, even after its accuracy has stopped rising (Guo et al. 2017).
-The ECE of few images is too high, because noise in the accuracy of a bin has an absolute value, too.
+The ECE of few images is too high, because noise in the accuracy of a bin has an absolute value, too:
+`errors_by_chance` says which ECE the same confidences would have if they were exactly right.
 
 **Temperature scaling** (Guo et al. 2017, section 4.2) divides all logits z by one number T > 0. The answer,
 the largest logit, stays the same. T > 1 lowers the confidence. T minimises the negative log likelihood on
@@ -57,8 +58,7 @@ def reliability(
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
     confidence = probabilities.max(axis=1)  # (N, K) -> (N,)
     right = probabilities.argmax(axis=1) == labels
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # (N,)
-    member = np.eye(bins)[bin_of]  # (N, M) one-hot
+    member = _members(confidence, bins)
     images = weights @ member  # (..., M)
     return Reliability(
         images,
@@ -71,6 +71,21 @@ def expected_calibration_error(bins: Reliability) -> np.ndarray:
     """Mean distance between accuracy and confidence, weighted by the images of a bin: (..., M) -> (...)."""
     gaps = np.where(bins.images > 0, np.abs(bins.accuracy - bins.confidence), 0.0)
     return ratio(np.sum(bins.images * gaps, axis=-1), bins.images.sum(axis=-1))
+
+
+def errors_by_chance(
+    probabilities: np.ndarray, rng: np.random.Generator, draws: int = 1000, bins: int = BINS
+) -> np.ndarray:
+    """Return the expected calibration errors of perfectly calibrated answers: (N, K) -> (draws,).
+
+    Each draw decides anew which answers are right, an answer of confidence c with probability c, for each
+    image independently. An ECE below the largest of these errors is no evidence of a bad calibration.
+    """
+    confidence = probabilities.max(axis=1)  # (N, K) -> (N,)
+    member = _members(confidence, bins)
+    right = rng.random((draws, len(confidence))) < confidence
+    gaps = np.abs((right - confidence) @ member)  # (draws, M): n_b |accuracy_b - confidence_b|
+    return gaps.sum(axis=1) / len(confidence)
 
 
 def negative_log_likelihood(
@@ -128,6 +143,12 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
             break
         beta = following
     return float(1 / beta)
+
+
+def _members(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """Return the bin of each confidence, (N,) -> (N, M) one-hot."""
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # (N,)
+    return np.eye(bins)[bin_of]
 
 
 def _derivatives(logits: np.ndarray, labels: np.ndarray, beta: float) -> tuple[float, float]:

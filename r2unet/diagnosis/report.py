@@ -86,7 +86,7 @@ def diagnosis_report(
     for name, decision in decisions.items():
         matrix = confusion_matrix(labels, decision, len(classes))
         report["decisions"][name]["confusion"] = matrix.astype(int).tolist()
-    report["calibration"]["bins"] = _bins(probabilities, labels)
+    report["calibration"] |= _chance(probabilities, rng) | {"bins": _bins(probabilities, labels)}
     return report
 
 
@@ -122,7 +122,7 @@ def binary_report(
     report = _counts(lesions) | {"positives": int(labels.sum()), "decision": f"score > {threshold:g}"}
     report |= {"operating_point": OPERATING_POINT} | _nested(with_intervals(statistics, lesions, rng))
     report["confusion"] = confusion_matrix(labels, decision, 2).astype(int).tolist()
-    report["calibration"]["bins"] = _bins(probabilities, labels)
+    report["calibration"] |= _chance(probabilities, rng) | {"bins": _bins(probabilities, labels)}
     return report
 
 
@@ -175,6 +175,14 @@ def _calibration(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndar
         ),
         ("calibration", "brier_score"): calibration.brier_score(probabilities, labels, weights),
     }
+
+
+def _chance(probabilities: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+    """Return the calibration error of perfectly calibrated answers: its mean and 95 % of its values."""
+    own = rng.spawn(1)[0]  # leaves the numbers that `rng` draws next as they are
+    errors = calibration.errors_by_chance(probabilities, own)
+    interval = np.quantile(errors, (0.025, 0.975)).tolist()
+    return {"error_by_chance": {"value": float(errors.mean()), "interval": interval}}
 
 
 def _bins(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:

@@ -13,11 +13,12 @@ NAMES = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "expected_calibration_error": "calibration error",
+    "error_by_chance": "calibration error by chance",
     "negative_log_likelihood": "neg. log likelihood",
     "brier_score": "Brier score",
 }
 INTERVALS = "in brackets 95 % intervals over lesions"
-CALIBRATION = ("expected_calibration_error", "negative_log_likelihood", "brier_score")
+CALIBRATION = ("expected_calibration_error", "error_by_chance", "negative_log_likelihood", "brier_score")
 LABEL, CELL = 22, 24  # the widths of the columns, in characters
 
 

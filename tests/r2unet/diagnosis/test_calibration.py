@@ -7,6 +7,7 @@ from r2unet.diagnosis import calibration
 from r2unet.diagnosis.calibration import (
     apply_temperature,
     brier_score,
+    errors_by_chance,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
@@ -62,6 +63,30 @@ class TestCalibrationError:
         for row, value in zip(weights, together, strict=True):
             repeated = np.repeat(p, row, axis=0), np.repeat(labels, row)
             assert value == pytest.approx(calibration_error(*repeated), abs=1e-12)
+
+
+class TestErrorsByChance:
+    def test_by_hand(self, rng):
+        p = np.array([[0.6, 0.4], [0.4, 0.6]])
+        errors = errors_by_chance(p, rng, draws=20_000)
+        # 0, 1 or 2 answers are right, with probabilities .16, .48 and .36; the confidence expects 1.2
+        values, counts = np.unique(errors.round(12), return_counts=True)
+        np.testing.assert_allclose(values, [0.1, 0.4, 0.6])
+        np.testing.assert_allclose(counts / 20_000, [0.48, 0.36, 0.16], atol=0.015)
+
+    def test_are_those_of_labels_drawn_from_the_probabilities(self, rng):
+        p = apply_temperature(draw(rng, 150)[0], 1.0)
+        drawn = [
+            calibration_error(p, (rng.random((150, 1)) > np.cumsum(p, axis=1)[:, :-1]).sum(axis=1))
+            for _ in range(2000)
+        ]
+        expected = errors_by_chance(p, rng, draws=2000)
+        assert expected.mean() == pytest.approx(np.mean(drawn), abs=0.003)
+        assert np.quantile(expected, 0.975) == pytest.approx(np.quantile(drawn, 0.975), abs=0.006)
+
+    def test_shrink_with_the_square_root_of_the_images(self, rng):
+        few, many = (errors_by_chance(apply_temperature(draw(rng, n)[0], 1.0), rng) for n in (100, 10_000))
+        assert few.mean() / many.mean() == pytest.approx(10, rel=0.1)
 
 
 @pytest.mark.parametrize("weighted", ["", "weighted_"])

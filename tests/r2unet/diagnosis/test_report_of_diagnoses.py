@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from r2unet.diagnosis import calibration
 from r2unet.diagnosis.report import binary_report, diagnosis_report
 from r2unet.diagnosis.tables import as_binary_table, as_table
 from tests.r2unet.diagnosis.test_roc import CASES
@@ -65,7 +66,7 @@ class TestReport:
 
     def test_intervals_contain_the_value(self, report):
         found = dict(numbers(report))
-        assert len(found) == 3 * 4 + 2 + 2 * (2 + 3 * 2) + 3
+        assert len(found) == 3 * 4 + 2 + 2 * (2 + 3 * 2) + 4
         for path, number in found.items():
             low, high = number["interval"]
             assert low < high
@@ -94,6 +95,23 @@ class TestReport:
         error = sum(each["images"] * abs(each["accuracy"] - each["confidence"]) for each in full) / 300
         assert report["calibration"]["expected_calibration_error"]["value"] == pytest.approx(error)
         assert bins[0] == {"low": 0, "high": 1 / 15, "images": 0, "confidence": None, "accuracy": None}
+
+    def test_exact_probabilities_have_a_calibration_error_like_that_by_chance(self, rng):
+        p, _, lesions = diagnoses(rng, 300)
+        labels = (rng.random((300, 1)) > np.cumsum(p, axis=1)[:, :-1]).sum(axis=1)  # drawn from p
+        found = diagnosis_report(p, labels, lesions, CLASSES, rng)["calibration"]
+        low, high = found["error_by_chance"]["interval"]
+        assert low < found["expected_calibration_error"]["value"] < high < 0.12
+
+    def test_the_error_by_chance_changes_no_later_draw(self, monkeypatch):
+        p, labels, lesions = diagnoses(np.random.default_rng(0), 40)
+        following = []
+        for draws in (10, 1000):
+            rng = np.random.default_rng(5)
+            monkeypatch.setattr(calibration.errors_by_chance, "__defaults__", (draws, 15))
+            diagnosis_report(p, labels, lesions, CLASSES, rng)
+            following.append(rng.random())
+        assert following[0] == following[1]
 
     def test_is_reproducible_and_changes_no_input(self, rng):
         p, labels, lesions = diagnoses(rng, 60)
