@@ -11,7 +11,18 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from drawings import architecture, block, convolution, diagnosis, engine, features, gpu, network, roofline
+from drawings import (
+    architecture,
+    block,
+    convolution,
+    diagnosis,
+    engine,
+    features,
+    gpu,
+    network,
+    prediction,
+    roofline,
+)
 from drawings.style import darken
 
 FOLDER = Path(__file__).parent / "figures"
@@ -32,6 +43,7 @@ FIGURES = {
     "strip": gpu.draw_strip,
     "weight-gradient": gpu.draw_weight_gradient,
     "shuffle": gpu.draw_shuffle,
+    "photo-to-mask": prediction.draw_photo_to_mask,
     "roofline": roofline.draw_roofline,
     "diagnosis": diagnosis.draw_diagnosis,
     "roc": diagnosis.draw_roc,
