@@ -64,21 +64,21 @@ def draw_roc() -> Figure:
 
     malignant, benign = (0.9, 0.6, 0.3), (0.7, 0.3, 0.1)
     counts = roc_counts(np.array(malignant + benign), np.array([True] * 3 + [False] * 3))
-    figure, axes = new_figure(8.6, 4.1, (-4.3, 6.9), (-1.15, 4.2))
-    for x, name, scores, mark in ((-3.1, "malignant", malignant, "o"), (-1.7, "benign", benign, "s")):
+    figure, axes = new_figure(6.4, 4.4, (-3.25, 4.3), (-1.05, 4.15))
+    for x, name, scores, mark in ((-2.2, "malignant", malignant, "o"), (-0.95, "benign", benign, "s")):
         label(axes, x, 3.75, name, fontsize=10.5)
         colour = ORANGE if mark == "o" else BLUE
         for score in scores:
             axes.plot(x - 0.25, 3.5 * score, mark, ms=11, color=colour, mec=INK, mew=0.9)
             label(axes, x, 3.5 * score, f"{score}", ha="left", fontsize=10.5)
-    arrow(axes, (-3.95, 0.0), (-3.95, 3.6), colour=QUIET)
-    label(axes, -4.15, 1.8, "score", QUIET, fontsize=10, rotation=90)
+    arrow(axes, (-2.85, 0.0), (-2.85, 3.6), colour=QUIET)
+    label(axes, -3.05, 1.8, "score", QUIET, fontsize=10, rotation=90)
     won = [["#c4e4f7" if p > n else "white" for n in benign] for p in malignant]
     cells(axes, 1.0, 3.0, [[""] * 3] * 3, won[::-1])
     axes.fill([2, 3, 3], [2, 2, 3], color="#c4e4f7", zorder=1.5)  # the tie is won by half
     for (i, p), (j, n) in product(enumerate(malignant), enumerate(benign)):
         sign = "=" if p == n else ">" if p > n else "<"
-        label(axes, 1.61 + j, 0.15 + i, f"{p} {sign} {n}", fontsize=8.5, zorder=4)
+        label(axes, 1.6 + j, 0.13 + i, f"{p} {sign} {n}", fontsize=9, zorder=4)
     fpr, tpr = roc_curve(counts)
     axes.plot(1 + 3 * fpr, 3 * tpr, "-o", color=INK, lw=2.4, ms=6, zorder=3, clip_on=False)
     for i, text in enumerate(("0", "1/3", "2/3", "1")):
@@ -86,9 +86,8 @@ def draw_roc() -> Figure:
         label(axes, 0.85, i, text, fontsize=9.5, color=QUIET, ha="right")
     label(axes, 2.5, -0.65, "1 - specificity", fontsize=10.5)
     label(axes, 0.2, 1.5, "sensitivity", fontsize=10.5, rotation=90)
-    label(axes, 2.5, 3.5, "one cell for each pair: malignant, benign", fontsize=10.5)
-    note = f"area under\nthe curve:\n6.5 of 9 cells\nAUC {auc(counts):.3f}"
-    label(axes, 4.4, 1.9, note, ha="left", fontsize=10.5)
+    label(axes, 2.35, 3.75, "one cell for each pair: malignant, benign", fontsize=10.5)
+    label(axes, 2.35, 3.4, f"below the curve: 6.5 of 9 cells, AUC {auc(counts):.3f}", fontsize=10.5)
     return figure
 
 

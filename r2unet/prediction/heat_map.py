@@ -31,7 +31,9 @@ HiResCAM (Draelos and Carin 2020). Both are equal if the head only takes the mea
 The map is exact for the head and coarse for the image. A network with five levels and 128 x 128 pixels has
 8 x 8 positions, the receptive field of each is much larger than its cell, and the encoder is not linear. The
 map shows where the network found evidence, which need not be the lesion. A sticker on the skin is evidence
-for a nevus if the training images have stickers beside nevi only.
+for a nevus if the training images have stickers beside nevi only. In the ISIC archive, coloured stickers lie
+beside many benign lesions (Rieger et al. 2020), and ink marks made a commercial network call many more nevi
+melanomas (Winkler et al. 2019).
 """
 
 from __future__ import annotations
