@@ -20,8 +20,10 @@ from drawings import (
     features,
     gpu,
     network,
+    norms,
     prediction,
     roofline,
+    training,
 )
 from drawings.style import darken
 
@@ -32,12 +34,14 @@ FIGURES = {
     "step-size": engine.draw_step_size,
     "im2col": convolution.draw_im2col,
     "rows": convolution.draw_rows,
+    "norms": norms.draw_norms,
     "recurrence": block.draw_recurrence,
     "through-time": block.draw_through_time,
     "block": block.draw_block,
     "u": network.draw_u,
     "receptive-field": network.draw_receptive_field,
     "features": features.draw_features,
+    "training": training.draw_training,
     "thread": gpu.draw_thread,
     "tile": gpu.draw_tile,
     "strip": gpu.draw_strip,
