@@ -30,7 +30,7 @@ def learning_rate(step: int, total: int, warmup: int) -> float:
 
     It rises linearly to 1 over the first `warmup` steps: 1/(warmup + 1) at step 0, and 1 at step `warmup`.
     Then it follows half a cosine, from 1 at step `warmup` to 0 at step `total`, which is not reached. The
-    table of the chapter has total = 100 and warmup = 10.
+    figure of the chapter has total = 400 and warmup = 40.
 
     Chapter 7, "The schedule".
     """
