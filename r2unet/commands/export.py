@@ -8,10 +8,10 @@ from pathlib import Path
 
 from r2unet.commands.options import add_post_processing, post_processing
 from r2unet.commands.values import new_file, number
-from r2unet.errors import InputError, visible
+from r2unet.errors import InputError, visible, warn
 from r2unet.files import check_outputs, check_writable
 from r2unet.training.export import PYTORCH_SIZE
-from r2unet.training.settings import LIMITS, flag
+from r2unet.training.settings import LIMITS
 
 HELP = "write weights to a small file for prediction"
 DETAILS = (
@@ -30,6 +30,16 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     text = "licence of the weights, stored in the file and printed by predict; default: as in SOURCE"
     p.add_argument("--licence", metavar="TEXT", help=text)
+    text = (
+        "predict, evaluate and explain resize images to N x N pixels for the network (default: as in SOURCE; "
+        f"with --pytorch {PYTORCH_SIZE})"
+    )
+    p.add_argument("--size", type=number(int, *LIMITS["size"]), metavar="N", help=text)
+    text = (
+        "fit the temperature of the diagnosis, and its baselines, anew on the training split of these "
+        "folders, at the size in the file; without DIR: on generated lesions, if it was trained on them"
+    )
+    p.add_argument("--calibrate", nargs="?", const="", metavar="DIR[:DIR]", help=text)
     p.add_argument(
         "--pytorch",
         action="store_true",
@@ -42,30 +52,32 @@ def add_options(p: argparse.ArgumentParser) -> None:
         metavar="N",
         help="with --pytorch: the recurrent steps t that the network was trained with",
     )
-    p.add_argument(
-        "--size",
-        type=number(int, *LIMITS["size"]),
-        metavar="N",
-        help=f"with --pytorch: images are resized to N x N pixels (default {PYTORCH_SIZE})",
-    )
 
 
 def run(options: argparse.Namespace) -> int:
-    from r2unet.training.export import from_pytorch, from_training, to_half, write
+    from r2unet.training.checkpoints import read_settings, write_state
+    from r2unet.training.export import calibrated, check_out, from_pytorch, from_training, to_half
+    from r2unet.training.prediction_memory import check_size
 
     check_writable("--out", options.out.parent)
     check_outputs("--out", [options.out], [options.source])
+    check_out(options.source, options.out)
     if options.pytorch:
         state = from_pytorch(options.source, options.steps, options.size or PYTORCH_SIZE)
     else:
-        for name in ("steps", "size"):
-            if getattr(options, name) is not None:
-                raise InputError(f"{flag(name)}: has no effect without --pytorch; omit the option")
-        state = from_training(options.source)
+        if options.steps is not None:
+            raise InputError("--steps: has no effect without --pytorch; omit the option")
+        state = from_training(options.source, options.size)
     state = {**(to_half(state) if options.half else state), "prediction": post_processing(options, state)}
+    if options.calibrate is not None:
+        if not options.size:
+            check_size(options.source, read_settings(state), state["model"])
+        state = calibrated(state, options.calibrate or None)
+    elif options.size and "diagnosis" in state:
+        warn("--size: the temperature of the diagnosis is still that of SOURCE; --calibrate DIR fits it anew")
     if options.licence:
         state["licence"] = options.licence
-    write(state, options.source, options.out)
+    write_state(options.out, state)
     numbers = sum(array.size for array in state["model"].values())
     size = options.out.stat().st_size
     print(visible(f"{options.out}: {numbers:,} numbers in {size:,} bytes; to predict with them:"))

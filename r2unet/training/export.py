@@ -8,10 +8,14 @@ their precision: they are few, and a variance may exceed the range of half preci
 
 The exported file is a checkpoint (`minidl.checkpoint`) for `r2unet predict`, `evaluate` and `explain`. It may
 also recommend post-processing: test-time augmentation, and clean-up of the mask.
+
+**Another size.** The network sees images at the size in the file, which need not be that of the training. The
+temperature of a diagnosis belongs to a size, and is fitted again with `calibrated`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -22,15 +26,17 @@ from r2unet.data.folders import paths
 from r2unet.errors import InputError
 from r2unet.network import interop
 from r2unet.network.model import NETWORKS
+from r2unet.training.calibrate import calibrate
 from r2unet.training.checkpoints import (
     check_weights,
     checkpoint_errors,
     checkpoint_header,
     load_model,
-    write_state,
+    read_settings,
 )
-from r2unet.training.run_folder import BEST, LAST, PATHS
-from r2unet.training.settings import Settings
+from r2unet.training.prediction_memory import images_at_once
+from r2unet.training.run_folder import BEST, LAST, PATHS, load_training
+from r2unet.training.settings import Settings, new_model
 
 PYTORCH_SIZE = 256  # LeeJunHyun's loader resizes to this width in pixels, whatever his --image_size is
 OPTIONAL_ENTRIES = (
@@ -42,13 +48,17 @@ OPTIONAL_ENTRIES = (
 )  # copied where a checkpoint has them
 
 
-def from_training(path: str | Path) -> dict[str, Any]:
+def from_training(path: str | Path, size: int | None = None) -> dict[str, Any]:
     """Return the part of a training checkpoint that prediction needs.
 
-    The paths of data sets and labels are shortened to the names of their folders and files, because they are
-    private. Raises InputError if the file is not a checkpoint of r2unet.
+    `size` replaces the side of the images in pixels. The paths of data sets and labels are shortened to the
+    names of their folders and files, because they are private. Raises InputError if the file is not a
+    checkpoint of r2unet, or if the network cannot halve images of this size.
     """
     model, settings, state = load_model(path)
+    if size:
+        _check_size(size, model.multiple)
+        settings = dataclasses.replace(settings, size=size)
     header = checkpoint_header(settings)
     for name in PATHS:
         if text := header["settings"][name]:
@@ -83,8 +93,7 @@ def from_pytorch(path: str | Path, steps: int | None = None, size: int = PYTORCH
             f"{path}: the network has {channels[0]} input and {channels[1]} output channels, but predict "
             "needs 3 and 1; use it from Python, with r2unet.network.interop.read_pytorch"
         )
-    if size % model.multiple:
-        raise InputError(f"--size {size}: must be divisible by {model.multiple} for this network")
+    _check_size(size, model.multiple)
     with checkpoint_errors(path):
         check_weights(model.state_dict())
     first.weight.data *= 0.5
@@ -92,6 +101,30 @@ def from_pytorch(path: str | Path, steps: int | None = None, size: int = PYTORCH
     network = {"model": name, "widths": model.widths, "up": "nearest", "norm": "shared", "steps": model.steps}
     settings = Settings(**network, size=size, data="(of LeeJunHyun's program)")
     return {**checkpoint_header(settings.check()), "model": model.state_dict()}
+
+
+def _check_size(size: int, multiple: int) -> None:
+    if size % multiple:
+        raise InputError(f"--size {size}: must be divisible by {multiple} for this network")
+
+
+def calibrated(state: dict[str, Any], data: str | None) -> dict[str, Any]:
+    """Return the state with its entry "diagnosis" computed anew, at the size of the state.
+
+    `data` are the folders of the training images; None for a network trained on generated lesions. The
+    labels are those beside the images. Raises InputError if the network has no diagnosis, or if the images
+    cannot be used.
+    """
+    settings = read_settings(state)
+    if settings.task == "outline":
+        raise InputError("--calibrate: this network predicts only the outline; omit the option")
+    if data is None and settings.data is not None:
+        raise InputError("--calibrate: needs the folder of the training images; add it: --calibrate DIR")
+    batch = images_at_once(settings)
+    settings = dataclasses.replace(settings, data=data, labels=None, batch_size=batch)
+    model = new_model(settings, np.random.default_rng(0))
+    model.load_state_dict(state["model"])
+    return {**state, "diagnosis": calibrate(model.eval(), settings, load_training(settings))}
 
 
 def to_half(state: dict[str, Any]) -> dict[str, Any]:
@@ -108,8 +141,7 @@ def to_half(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "model": weights}
 
 
-def write(state: dict[str, Any], source: Path, out: Path) -> None:
-    """Write the state to a file. Raises InputError if it would overwrite its source or a training run."""
+def check_out(source: Path, out: Path) -> None:
+    """Raise InputError if a file written to `out` would replace its source or a part of a training run."""
     if out.exists() and (out.name in (LAST, BEST) or source.samefile(out)):
         raise InputError(f"--out {out}: this file is SOURCE or part of a training run; choose another name")
-    write_state(out, state)

@@ -84,18 +84,22 @@ def load_datasets(
     """Return the training and the validation set: image files or, without `data`, generated lesions."""
     if settings.data is None:
         # Two seeds, not one data set split in two: the validation set does not depend on `images`.
+        validation = max(1, settings.images // TRAINING_PER_VALIDATION)
         return (
-            SyntheticLesions(settings.images, settings.size, seed=settings.seed),
-            SyntheticLesions(
-                max(1, settings.images // TRAINING_PER_VALIDATION),
-                settings.size,
-                seed=settings.seed + 1_000_003,
-            ),
+            load_training(settings),
+            SyntheticLesions(validation, settings.size, seed=settings.seed + 1_000_003),
         )
     # Both splits are found before any image is decoded, so that a missing folder is reported at once.
     pairs = [find_files(settings, split) for split in ("training", "validation")]
     training, validation = (LesionImages(p, settings.size, threads, cache, progress) for p in pairs)
     return training, validation
+
+
+def load_training(settings: Settings) -> Sequence[Sample]:
+    """Return the training set alone, as `load_datasets` does."""
+    if settings.data is None:
+        return SyntheticLesions(settings.images, settings.size, seed=settings.seed)
+    return LesionImages(find_files(settings, "training"), settings.size)
 
 
 def find_files(settings: Settings, split: str) -> list[Pair]:

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from r2unet.commands.main import main
-from r2unet.data.synthetic import make_lesion
-from r2unet.training.checkpoints import load_model, read_state
+from r2unet.data.synthetic import SyntheticLesions, make_lesion
+from r2unet.training.calibrate import calibrate
+from r2unet.training.checkpoints import PRETRAINED, load_model, read_state, write_state
 
 TASKS = ("diagnosis", "both")
 OPTIONS = ["--size=16", "--widths=2,4", "--norm=group", "--images=60", "--batch-size=12", "--epochs=1"]
@@ -147,6 +148,62 @@ class TestExport:
         assert after["diagnosis"]["temperature"] == before["diagnosis"]["temperature"]
         code, _, err = r2unet("predict", photographs, "--checkpoint", out, "--out", tmp_path / "out")
         assert code == 0 and "licence of the weights: CC BY-NC 4.0" in err
+
+    def test_another_size_keeps_the_temperature_and_says_so(self, r2unet, diagnosed, tmp_path):
+        source, out = diagnosed["both"], tmp_path / "small.npz"
+        code, _, err = r2unet("export", source, "--size", 24, "--out", out)
+        assert code == 0 and "the temperature of the diagnosis is still that of SOURCE; --calibrate" in err
+        assert load_model(out)[1].size == 24
+        assert read_state(out)["diagnosis"]["temperature"] == read_state(source)["diagnosis"]["temperature"]
+
+    def test_calibrates_the_exported_weights_at_their_size(self, r2unet, diagnosed, tmp_path):
+        out = tmp_path / "small.npz"
+        code, _, err = r2unet("export", diagnosed["both"], "--size=24", "--half", "--calibrate", "--out", out)
+        assert (code, err) == (0, "")
+        model, settings, state = load_model(out)  # in half precision
+        training = SyntheticLesions(settings.images, 24, seed=settings.seed)
+        assert settings.size == 24 and state["diagnosis"]["temperature"] == pytest.approx(
+            calibrate(model, settings, training)["temperature"], rel=1e-9
+        )
+        before = read_state(diagnosed["both"])["diagnosis"]["temperature"]
+        assert state["diagnosis"]["temperature"]["one view"] != pytest.approx(before["one view"], rel=0.01)
+
+    def test_calibrates_an_interrupted_run(self, r2unet, diagnosed, tmp_path):
+        """At the same size and in single precision, the entry is the one that the end of a training adds."""
+        state = read_state(diagnosed["both"])
+        expected = state.pop("diagnosis")
+        write_state(tmp_path / "interrupted.npz", state)
+        out = tmp_path / "calibrated.npz"
+        assert r2unet("export", tmp_path / "interrupted.npz", "--calibrate", "--out", out)[0] == 0
+        found = read_state(out)["diagnosis"]
+        assert found["temperature"] == expected["temperature"]
+        for name in ("log_weights", "shares"):
+            np.testing.assert_array_equal(found[name], expected[name])
+
+    def test_a_file_that_claims_large_images_is_calibrated_only_at_a_given_size(
+        self, r2unet, diagnosed, tmp_path
+    ):
+        state = read_state(diagnosed["both"])
+        state["settings"] |= {"size": 1024, "batch_size": 4096}
+        write_state(tmp_path / "claiming.npz", state)
+        out = tmp_path / "a.npz"
+        words = "export", tmp_path / "claiming.npz", "--calibrate", "--out", out
+        code, _, err = r2unet(*words)
+        assert code == 2 and "if you trust it, add --size 1024" in err and not out.exists()
+        assert r2unet(*words, "--size", 16)[0] == 0 and load_model(out)[1].size == 16
+
+    def test_refuses_to_calibrate_what_has_no_diagnosis(self, r2unet, trained, tmp_path):
+        out = tmp_path / "a.npz"
+        code, _, err = r2unet("export", trained / "best.npz", "--calibrate", "--out", out)
+        assert code == 2 and "--calibrate: this network predicts only the outline" in err
+        assert not out.exists()
+
+    def test_needs_the_folder_to_calibrate_a_network_of_real_images(self, r2unet, tmp_path):
+        out = tmp_path / "a.npz"
+        code, _, err = r2unet("export", PRETRAINED["isic2017"], "--calibrate", "--out", out)
+        assert code == 2 and "add it: --calibrate DIR" in err and not out.exists()
+        code, _, err = r2unet("export", PRETRAINED["isic2017"], "--calibrate", tmp_path, "--out", out)
+        assert code == 2 and str(tmp_path) in err and not out.exists()
 
 
 class TestScore:

@@ -71,6 +71,17 @@ class TestFromTraining:
         settings = from_training(tmp_path / "best.npz")["settings"]
         assert (settings["data"], settings["labels"]) == (exported, "labels.csv")
 
+    def test_stores_another_size_and_nothing_else(self, trained, write, picture):
+        before, after = (from_training(trained / "best.npz", size) for size in (None, 8))
+        assert (before["settings"]["size"], after["settings"]["size"]) == (16, 8)
+        assert {**before["settings"], "size": 8} == after["settings"]
+        x = to_input([picture])
+        assert (logits(write(after)[0], x) == logits(write(before)[0], x)).all()
+
+    def test_refuses_a_size_that_the_levels_cannot_halve(self, trained):
+        with pytest.raises(InputError, match="--size 15: must be divisible by 2 for this network"):
+            from_training(trained / "best.npz", size=15)
+
     def test_refuses_a_file_that_is_not_a_checkpoint(self, tmp_path):
         with pytest.raises(InputError, match="no such checkpoint"):
             from_training(tmp_path / "none.npz")
@@ -193,6 +204,11 @@ class TestCommand:
         code, _, err = r2unet("export", tmp_path / "best.npz", "--out", tmp_path / name)
         assert code == 2 and f"--out {tmp_path / name}: " in err and words in err
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+
+    @pytest.mark.parametrize("size", ["0", "8193", "x"])
+    def test_refuses_an_impossible_size(self, r2unet, trained, tmp_path, size):
+        code, _, err = r2unet("export", trained / "best.npz", "--size", size, "--out", tmp_path / "a.npz")
+        assert code == 2 and "--size: " in err and not (tmp_path / "a.npz").exists()
 
     def test_refuses_a_folder_as_output_file(self, r2unet, trained, tmp_path):
         code, _, err = r2unet("export", trained / "best.npz", "--out", tmp_path)
