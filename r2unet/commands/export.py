@@ -40,6 +40,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
         "folders, at the size in the file; without DIR: on generated lesions, if it was trained on them"
     )
     p.add_argument("--calibrate", nargs="?", const="", metavar="DIR[:DIR]", help=text)
+    text = "with --calibrate: first fit the linear head of the diagnosis anew, on the same images"
+    p.add_argument("--refit-head", action="store_true", help=text)
     p.add_argument(
         "--pytorch",
         action="store_true",
@@ -62,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
     check_writable("--out", options.out.parent)
     check_outputs("--out", [options.out], [options.source])
     check_out(options.source, options.out)
+    if options.refit_head and options.calibrate is None:
+        raise InputError("--refit-head: needs the training images; add them: --calibrate DIR")
     if options.pytorch:
         state = from_pytorch(options.source, options.steps, options.size or PYTORCH_SIZE)
     else:
@@ -72,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     if options.calibrate is not None:
         if not options.size:
             check_size(options.source, read_settings(state), state["model"])
-        state = calibrated(state, options.calibrate or None)
+        state = calibrated(state, options.calibrate or None, options.refit_head)
     elif options.size and "diagnosis" in state:
         warn("--size: the temperature of the diagnosis is still that of SOURCE; --calibrate DIR fits it anew")
     if options.licence:

@@ -128,9 +128,10 @@ def objective(
     gradient = errors.T @ rows + penalty * weights
     hessian = np.empty((classes, columns, classes, columns))
     for k in range(classes):
-        for m in range(classes):
+        for m in range(k + 1):
             curvature = image_weights * probabilities[:, k] * ((k == m) - probabilities[:, m])  # (N,)
             hessian[k, :, m] = (curvature[:, None] * rows).T @ rows + (k == m) * np.diag(penalty)
+            hessian[m, :, k] = hessian[k, :, m]  # H_mk = H_km
     return _value(weights, rows, labels, image_weights, l2), gradient, hessian
 
 

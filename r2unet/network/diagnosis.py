@@ -48,6 +48,10 @@ class DiagnosisHead(Module):
         self.linear.weight = Parameter(xavier_normal((classes, pooled), pooled, classes, rng))
 
     def forward(self, features: Tensor, outline: Tensor | None = None) -> Tensor:
+        return self.linear(self.pool(features, outline))  # (N, 4 C) -> (N, classes)
+
+    def pool(self, features: Tensor, outline: Tensor | None = None) -> Tensor:
+        """Return the pooled features of each image, (N, 4 C), or (N, 2 C) if `pooling` is not "both"."""
         N, C, h, w = features.shape
         pooled = []
         if self.pooling != "lesion":
@@ -58,7 +62,7 @@ class DiagnosisHead(Module):
             inside = features * mask
             pooled.append(inside.sum(axis=(2, 3)) / (mask.sum(axis=(2, 3)) + SMALLEST_AREA))
             pooled.append(inside.reshape(N, C, h * w).max(axis=2))
-        return self.linear(concat(pooled, axis=1))  # (N, 4 C) -> (N, classes)
+        return concat(pooled, axis=1)  # -> (N, 4 C)
 
 
 def cell_means(mask: Tensor, h: int, w: int) -> Tensor:

@@ -10,7 +10,8 @@ The exported file is a checkpoint (`minidl.checkpoint`) for `r2unet predict`, `e
 also recommend post-processing: test-time augmentation, and clean-up of the mask.
 
 **Another size.** The network sees images at the size in the file, which need not be that of the training. The
-temperature of a diagnosis belongs to a size, and is fitted again with `calibrated`.
+temperature of a diagnosis belongs to a size, and is fitted again with `calibrated`. The head of the diagnosis
+can be refitted, too (`r2unet.training.refit`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from r2unet.training.checkpoints import (
     read_settings,
 )
 from r2unet.training.prediction_memory import images_at_once
+from r2unet.training.refit import refit_head
 from r2unet.training.run_folder import BEST, LAST, PATHS, load_training
 from r2unet.training.settings import Settings, new_model
 
@@ -108,12 +110,12 @@ def _check_size(size: int, multiple: int) -> None:
         raise InputError(f"--size {size}: must be divisible by {multiple} for this network")
 
 
-def calibrated(state: dict[str, Any], data: str | None) -> dict[str, Any]:
+def calibrated(state: dict[str, Any], data: str | None, refit: bool = False) -> dict[str, Any]:
     """Return the state with its entry "diagnosis" computed anew, at the size of the state.
 
     `data` are the folders of the training images; None for a network trained on generated lesions. The
-    labels are those beside the images. Raises InputError if the network has no diagnosis, or if the images
-    cannot be used.
+    labels are those beside the images. `refit` first replaces the weights of the diagnosis head. Raises
+    InputError if the network has no diagnosis, or if the images cannot be used.
     """
     settings = read_settings(state)
     if settings.task == "outline":
@@ -124,7 +126,12 @@ def calibrated(state: dict[str, Any], data: str | None) -> dict[str, Any]:
     settings = dataclasses.replace(settings, data=data, labels=None, batch_size=batch)
     model = new_model(settings, np.random.default_rng(0))
     model.load_state_dict(state["model"])
-    return {**state, "diagnosis": calibrate(model.eval(), settings, load_training(settings))}
+    training = load_training(settings)
+    weights = state["model"]
+    if refit:
+        refit_head(model.eval(), settings, training)
+        weights = weights | {n: a for n, a in model.state_dict().items() if n.startswith("diagnosis.")}
+    return {**state, "model": weights, "diagnosis": calibrate(model.eval(), settings, training)}
 
 
 def to_half(state: dict[str, Any]) -> dict[str, Any]:

@@ -192,6 +192,25 @@ class TestExport:
         assert code == 2 and "if you trust it, add --size 1024" in err and not out.exists()
         assert r2unet(*words, "--size", 16)[0] == 0 and load_model(out)[1].size == 16
 
+    @pytest.mark.parametrize("task", TASKS)
+    def test_refits_the_head_before_it_calibrates(self, r2unet, diagnosed, tmp_path, task):
+        words = "export", diagnosed[task], "--half", "--calibrate"
+        for name, more in (("old", ()), ("new", ("--refit-head",))):
+            assert r2unet(*words, *more, "--out", tmp_path / f"{name}.npz")[0] == 0
+        old, new = (read_state(tmp_path / f"{name}.npz") for name in ("old", "new"))
+        changed = {name for name, array in new["model"].items() if (array != old["model"][name]).any()}
+        assert changed == {"diagnosis.linear.weight", "diagnosis.linear.bias"}
+        assert {n: a.dtype for n, a in new["model"].items()} == {n: a.dtype for n, a in old["model"].items()}
+        model, settings, state = load_model(tmp_path / "new.npz")
+        training = SyntheticLesions(settings.images, settings.size, seed=settings.seed)
+        assert state["diagnosis"]["temperature"] == pytest.approx(
+            calibrate(model, settings, training)["temperature"], rel=1e-9
+        )
+
+    def test_to_refit_the_head_needs_images(self, r2unet, diagnosed, tmp_path):
+        code, _, err = r2unet("export", diagnosed["both"], "--refit-head", "--out", tmp_path / "a.npz")
+        assert code == 2 and "--refit-head: needs the training images; add them: --calibrate DIR" in err
+
     def test_refuses_to_calibrate_what_has_no_diagnosis(self, r2unet, trained, tmp_path):
         out = tmp_path / "a.npz"
         code, _, err = r2unet("export", trained / "best.npz", "--calibrate", "--out", out)
