@@ -43,7 +43,7 @@ def no_bands() -> None:
     """Convolve whole images instead of bands of rows."""
     from minidl.ops.conv import rows
 
-    rows.BAND_PIXELS = 1 << 30
+    rows.BAND_PIXELS = rows.STACK_BYTES = 1 << 30
 
 
 def default_buffers() -> None:

@@ -343,6 +343,7 @@ def test_more_channels_and_pixels_than_fit_into_a_block_or_a_band(
     channels, stride, rng, value, gradients, monkeypatch
 ):
     monkeypatch.setattr(row_views, "BAND_PIXELS", 1)
+    monkeypatch.setattr(row_views, "STACK_BYTES", 1)
     (C, OC), N, padding = channels, 3, (1, 1)
     x, w, b = rng.normal(size=(N, C, 29, 13)), rng.normal(size=(OC, C, 3, 3)), rng.normal(size=OC)
 
@@ -364,10 +365,25 @@ def test_more_channels_and_pixels_than_fit_into_a_block_or_a_band(
     np.testing.assert_allclose(db, dy.sum((0, 2, 3)), rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("window", [(3, 3), (2, 5), (1, 1)])
+def test_products_by_row_and_by_channel_agree_with_the_definition(window, rng, monkeypatch):
+    monkeypatch.setattr(row_views, "BAND_PIXELS", 1)
+    monkeypatch.setattr(row_views, "STACK_BYTES", 1)  # several bands
+    padding = (window[0] - 1, window[1] // 2)
+    arguments = rng.normal(size=(3, 5, 29, 35)), rng.normal(size=(7, 5, *window)), rng.normal(size=7), (1, 1)
+    expected = definition.convolve(*arguments, padding)
+    for small_product in (1, 10**6):
+        monkeypatch.setattr(row_views, "SMALL_PRODUCT", small_product)
+        by_row = row_views.product_by_row(window[0], 35, work=5 * window[1] * 7)
+        assert by_row == (small_product > 1 and window != (1, 1))
+        np.testing.assert_allclose(row_views.convolve(*arguments, padding), expected, rtol=1e-10, atol=1e-11)
+
+
 def test_results_are_bit_identical_for_any_number_of_threads(rng, value, gradients, monkeypatch):
     monkeypatch.setattr(row_views, "SHARED_WORK", 0)
     monkeypatch.setattr(row_views, "BAND_PIXELS", 1)  # several bands for each partial sum
-    x, w = rng.normal(size=(5, 4, 19, 17)), rng.normal(size=(6, 4, 3, 3))
+    monkeypatch.setattr(row_views, "STACK_BYTES", 1)
+    x, w = rng.normal(size=(5, 4, 19, 35)), rng.normal(size=(6, 4, 3, 3))
     results = []
     for threads in (1, 2, 5):
         set_threads(threads)
