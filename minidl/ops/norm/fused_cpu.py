@@ -20,6 +20,11 @@ from minidl.ops.norm.row_passes import (
 )
 
 
+def for_images(v: Array, N: int) -> Array:
+    """Repeat one number per channel for the rows of N images, v (C,) -> (N C,)."""
+    return np.concatenate([v] * N)  # a quarter of the time of np.tile
+
+
 def over_images(v: Array, C: int) -> Array:
     """Sum over the images of each channel, v (N C,) -> (C,)."""
     return v.reshape(-1, C).sum(0)
@@ -34,7 +39,7 @@ def scale(norm: Norm) -> tuple[Array, Array]:
 def line(norm: Norm, N: int) -> tuple[Array, Array]:
     """Return a and c of z = a x + c for the rows of N images, (N C,) each."""
     _, a = scale(norm)
-    return np.tile(a, N), np.tile(norm.bias - a * norm.mean, N)
+    return for_images(a, N), for_images(norm.bias - a * norm.mean, N)
 
 
 @short_buffers()
@@ -42,7 +47,7 @@ def moments(x: Array) -> tuple[Array, Array]:
     """Return the mean and the variance of every channel, x (N, C, H, W) -> (C,), (C,)."""
     (N, C), rows = x.shape[:2], as_rows(x)
     shift = row_means(rows[:C])
-    sums, squares = moment_sums(rows, np.tile(shift, N))
+    sums, squares = moment_sums(rows, for_images(shift, N))
     return mean_and_variance(shift, over_images(sums, C), over_images(squares, C), x.size // C)
 
 
@@ -58,15 +63,15 @@ def gradients(dy: Array, x: Array, norm: Norm, sums: Sums | None) -> tuple[Array
     (N, C), (r, a) = x.shape[:2], scale(norm)
     dx = np.empty(x.shape, x.dtype)
     x_rows, dx_rows = as_rows(x), as_rows(dx)
-    parameters = *line(norm, N), np.tile(norm.mean, N)
+    parameters = *line(norm, N), for_images(norm.mean, N)
     dz, dg, db = gradient_sums(as_rows(dy), x_rows, dx_rows, *parameters, norm.relu)
     dg, db = over_images(dg, C) * r, over_images(db, C)
     rest = ()
     if sums:
         all_dg, all_db, m = sums(dg, db)
         B = -a * r * all_dg / m
-        rest = np.tile(B, N), np.tile(-a * all_db / m - B * norm.mean, N)
-    write_input_gradient(dx_rows, dz, np.tile(a, N), x_rows, *rest)
+        rest = for_images(B, N), for_images(-a * all_db / m - B * norm.mean, N)
+    write_input_gradient(dx_rows, dz, for_images(a, N), x_rows, *rest)
     return dx, dg, db
 
 

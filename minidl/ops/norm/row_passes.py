@@ -89,10 +89,8 @@ def gradient_sums(
     for piece, scratch in pieces(x):
         part = dy[piece]
         if relu:
-            z = np.multiply(x[piece], a[piece], out=scratch)
-            z += c[piece]
             part = dz[piece]
-            part[...] = z > 0.0  # relu'(0) = 0
+            part[...] = np.multiply(x[piece], a[piece], out=scratch) > -c[piece]  # z > 0; relu'(0) = 0
             part *= dy[piece]
         d = np.subtract(x[piece], mean[piece], out=scratch)
         sums[piece], total[piece] = row_dot(part, d), part @ ones
