@@ -39,6 +39,20 @@ def by_im2col() -> None:
     FOR_THE_WHOLE_PROCESS.enter_context(convolution("im2col"))
 
 
+def by_channel() -> None:
+    """Convolve by three products of a whole band instead of one for each row."""
+    from minidl.ops.conv import rows
+
+    rows.product_by_row = lambda *numbers: False
+
+
+def small_pages() -> None:
+    """Ask for no huge pages."""
+    from minidl import allocator
+
+    allocator.mark_for_huge_pages = no_change
+
+
 def no_bands() -> None:
     """Convolve whole images instead of bands of rows."""
     from minidl.ops.conv import rows
@@ -86,7 +100,9 @@ IDEAS: dict[str, tuple[str, Callable[[], None]]] = {
     "all": ("all optimisations", no_change),
     "definitions": ("with the definition of every operation", by_definitions),
     "memory": ("without reuse of freed memory", no_change),
+    "pages": ("without huge pages", small_pages),
     "rows": ("with im2col instead of row views", by_im2col),
+    "products": ("with products of bands instead of rows", by_channel),
     "bands": ("without bands of rows that fit the cache", no_bands),
     "fused": ("with ReLU as a separate pass", separate_relu),
     "buffers": ("with NumPy's default buffer size", default_buffers),
@@ -103,9 +119,9 @@ def measure(idea: str, size: int, batch: int) -> float:
     from benchmarks import networks
     from minidl.allocator import keep_freed_memory
 
+    IDEAS[idea][1]()
     if idea != "memory":
         keep_freed_memory()
-    IDEAS[idea][1]()
     network = networks.OwnNetwork(networks.draw(batch, size, np.random.default_rng(0)))
     network.step()
     seconds = []

@@ -235,6 +235,24 @@ print(name_of(choose(Conv2d, "cpu", (8, 8, 3, 3), (1, 1), (1, 1))))
         result = run("-c", program)
         assert (result.returncode, result.stdout) == (0, f"{expected}\n")
 
+    @pytest.mark.parametrize(
+        "idea, state",
+        [
+            ("products", "minidl.ops.conv.rows.product_by_row(3, 128, 192)"),
+            ("pages", "minidl.allocator.mark_for_huge_pages.__name__ != 'no_change'"),
+        ],
+    )
+    def test_an_idea_about_a_setting_changes_it(self, idea, state):
+        program = f"""
+import minidl.allocator, minidl.ops
+from benchmarks.ideas import IDEAS
+before = {state}
+IDEAS[{idea!r}][1]()
+print(before, {state})
+"""
+        result = run("-c", program)
+        assert (result.returncode, result.stdout) == (0, "True False\n")
+
 
 class TestInstructions:
     TEXT = """
