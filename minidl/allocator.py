@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -33,9 +34,7 @@ def keep_freed_memory() -> bool:
     memory of the process stays the same, but it is not released between steps. Its first 512 MiB are marked
     for huge pages.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _c_function("mallopt")
     kept = mallopt is not None and all(
         [mallopt(M_MMAP_THRESHOLD, LARGEST) == 1, mallopt(M_TRIM_THRESHOLD, NEVER) == 1]
     )
@@ -55,6 +54,21 @@ def mark_for_huge_pages() -> None:
         count, size = RESERVED
         with contextlib.suppress(MemoryError):
             [np.empty(size, np.uint8) for _ in range(count)]  # never written to, and freed at once
+
+
+def release_freed_memory() -> bool:
+    """Return freed memory to the operating system, once; return whether the C library supports that.
+
+    For a program that has finished with large arrays and goes on with other objects, which do not fit into
+    the gaps between the arrays that are left.
+    """
+    malloc_trim = _c_function("malloc_trim")
+    return malloc_trim is not None and malloc_trim(0) == 1
+
+
+def _c_function(name: str) -> Any:
+    """Return a function of the C library; None where there is none of this name, as on most systems."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ Figures are drawn with matplotlib's objects and never with pyplot, whose list of
 that grows with every call and needs a display.
 """
 
+import math
 import unicodedata
 import warnings
 from pathlib import Path
@@ -27,6 +28,7 @@ PREDICTION = "#f0e442"
 TRAINING = "#0072b2"
 VALIDATION = "#d55e00"
 QUIET = "#666666"
+DPI = 150  # dots an inch
 
 # The compression of a PNG, from 1 to 9. On a photograph, THOROUGH, the default of most programs, takes five
 # times as long as QUICK, and the file is an eighth smaller.
@@ -35,12 +37,12 @@ QUICK, THOROUGH = 1, 6
 LONGEST_NAME = 60  # characters, also of a script with wide ones
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure of `width` x `height` inches."""
+def new_figure(width: float, height: float, most_pixels: float = math.inf) -> "Figure":
+    """Return an empty figure of `width` x `height` inches, of 150 dots an inch or at most so many pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150)
+    figure = Figure(figsize=(width, height), dpi=min(DPI, math.sqrt(most_pixels / (width * height))))
     FigureCanvasAgg(figure)
     return figure
 

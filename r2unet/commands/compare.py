@@ -17,6 +17,7 @@ from r2unet.commands.options import (
     add_feed,
     add_pictures,
     add_training,
+    add_trust,
     resources_given,
     settings_given,
 )
@@ -25,6 +26,7 @@ from r2unet.errors import InputError, visible, visible_lines
 from r2unet.files import check_writable
 from r2unet.study.studies import SEEDS, STUDIES, Variant
 from r2unet.training.lock import locked
+from r2unet.training.prediction_memory import check_size
 from r2unet.training.settings import as_text
 
 HELP = "train variants of a network and compare their scores"
@@ -62,6 +64,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--only-report", action="store_true", help="train nothing; report on the finished runs")
     add_execution(p)
+    add_trust(p)
     add_data(p)
     add_training(p)
     add_device(p)
@@ -112,9 +115,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from r2unet.study.plan import open_study
+    from r2unet.study.plan import PLAN, open_study
     from r2unet.study.report import write_report
     from r2unet.study.reuse import copy_finished, finished_runs
+    from r2unet.study.run_pictures import TRUST
     from r2unet.study.train_study import Resources, train_study
     from r2unet.training.interruption import Interrupted
 
@@ -125,16 +129,22 @@ def _compare(options: argparse.Namespace) -> int:
     if options.reuse and options.only_report:
         raise InputError("--reuse: has no effect with --only-report, which trains nothing; omit one of them")
     finished = finished_runs(options.reuse)
+    trust = options.trust or not (out / PLAN).exists()  # a new study has the settings of the command line
     plan = open_study(out, options.study, given, options.seeds, options.variant, options.only_report)
+    if not trust:  # asked now, and not after the training
+        for row in plan.rows:
+            check_size(out / PLAN, row.settings, {}, remedy=TRUST)
     progress_bar = sys.stderr.isatty() and options.jobs == 1
-    resources = Resources(device, options.conv, options.threads, options.cache, progress_bar, options.feed)
+    resources = Resources(
+        device, options.conv, options.threads, options.cache, progress_bar, options.feed, trust
+    )
     log = line_printer(progress_bar)
     if not options.only_report:
         copy_finished(out, plan, finished, log)
         try:
             errors = train_study(out, plan, resources, options.jobs, log)
         except Interrupted as interrupted:
-            text = resources_given(options, add_execution, add_device, add_feed, add_cache)
+            text = resources_given(options, add_execution, add_trust, add_device, add_feed, add_cache)
             print(visible(f"{interrupted} {text}".rstrip()), file=sys.stderr)
             return 130
     for error in errors:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -24,17 +23,17 @@ from r2unet.commands.options import (
     add_processes,
     add_size,
 )
-from r2unet.commands.values import new_file, picture
+from r2unet.commands.values import new_file, number, picture
 from r2unet.commands.workers import Loaded, Scorer, check_processes, load_network, results_of
 from r2unet.data.folders import find_pairs, paths
-from r2unet.data.lesion_images import LesionImages
+from r2unet.data.lesion_images import UnstoredImages
 from r2unet.data.pairs import SPLITS, Pair
-from r2unet.data.sample import Sample
+from r2unet.data.synthetic import SyntheticLesions
 from r2unet.errors import InputError
 from r2unet.files import check_outputs, check_writable
-from r2unet.training.prediction_memory import check_size, images_at_once
-from r2unet.training.run_folder import load_datasets
-from r2unet.training.settings import Settings
+from r2unet.training.prediction_memory import check_generated, check_size, images_at_once
+from r2unet.training.run_folder import generate_datasets
+from r2unet.training.settings import LIMITS, Settings
 
 HELP = "score a checkpoint and compare it with trivial baselines"
 DETAILS = "With --data, masks are compared at the images' original size, as in the ISIC challenge."
@@ -51,6 +50,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
         default="validation",
         help="images to score; generated lesions have training and validation (default %(default)s)",
     )
+    text = "score only the first N generated lesions (default: all, unless they are very many)"
+    p.add_argument("--images", type=number(int, *LIMITS["images"]), metavar="N", help=text)
     add_post_processing(p)
     add_size(p)
     p.add_argument(
@@ -114,6 +115,8 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
         )
     if options.labels and not options.data:
         raise InputError("--labels: belongs to images of your own; give their folder with --data, or omit it")
+    if options.images and options.data:
+        raise InputError("--images: counts generated lesions; omit it, or --data")
     images = images_at_once(settings) if options.data is None else 1
     option, remedy = f"--checkpoint {options.checkpoint}", memory_remedy(device)
     with explain_memory_error(option, images, settings.size, device, remedy):
@@ -168,7 +171,7 @@ def _score(options: argparse.Namespace, loaded: Loaded, device: str) -> dict[str
         settings.check().check_batches(len(lesions))  # train mode needs a multiple and adds no pixels
         if not options.size:
             check_size(options.checkpoint, settings, state["model"], min(settings.batch_size, len(lesions)))
-        resized = LesionImages(lesions, settings.size) if options.data else lesions
+        resized = UnstoredImages(lesions, settings.size) if options.data else lesions
         result["modes"] = compare_modes(model, resized, settings.batch_size)
     if options.overlays:
         # Predict the chosen images again: storing every original until all are ranked takes too much memory.
@@ -180,10 +183,10 @@ def _score(options: argparse.Namespace, loaded: Loaded, device: str) -> dict[str
     return result
 
 
-def _lesions(options: argparse.Namespace, settings: Settings) -> Sequence[Pair] | Sequence[Sample]:
+def _lesions(options: argparse.Namespace, settings: Settings) -> Sequence[Pair] | SyntheticLesions:
     """Return the lesions to score: pairs of files, or generated lesions."""
     if options.data is None:
-        return _generated(settings, options.split)
+        return _generated(options, settings)
     lesions = find_pairs(
         options.data,
         options.split,
@@ -197,12 +200,18 @@ def _lesions(options: argparse.Namespace, settings: Settings) -> Sequence[Pair] 
     return lesions
 
 
-def _generated(settings: Settings, split: str) -> Sequence[Sample]:
-    """Return the generated lesions of a split."""
+def _generated(options: argparse.Namespace, settings: Settings) -> SyntheticLesions:
+    """Return the generated lesions of a split, or the first of them."""
+    split = options.split
     if split not in ("training", "validation"):
         raise InputError(
             f"--split {split}: generated lesions have only training and validation; choose one of the "
             "two, or give --data"
         )
-    training, validation = load_datasets(dataclasses.replace(settings, data=None))
-    return training if split == "training" else validation
+    training, validation = generate_datasets(settings, stored=False)
+    lesions = training if split == "training" else validation
+    if not options.images:
+        remedy = "add --images N to score the first N"
+        check_generated(options.checkpoint, len(lesions), remedy)
+        return lesions
+    return SyntheticLesions(min(options.images, len(lesions)), lesions.size, lesions.seed, stored=False)

@@ -197,6 +197,12 @@ def post_processing(options: argparse.Namespace, state: dict[str, Any]) -> dict[
     return {name: bool(stored.get(name) if value is None else value) for name, value in given.items()}
 
 
+def add_trust(p: argparse.ArgumentParser) -> None:
+    """Add --trust, for runs that take much memory to predict with."""
+    text = "predict with the networks of these runs whatever memory their image size takes"
+    p.add_argument("--trust", action="store_true", help=text)
+
+
 def add_pictures(p: argparse.ArgumentParser) -> None:
     """Add --pictures, how many images to draw."""
     kind, text = number(int, 1, 12), "number of images to draw (default %(default)s)"

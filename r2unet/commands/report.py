@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minidl.backend import resolve_device
 from r2unet.commands.messages import explain_memory_error
-from r2unet.commands.options import DATA, add_device
+from r2unet.commands.options import DATA, add_device, add_trust
 from r2unet.commands.values import new_file, number
 from r2unet.errors import InputError, visible
 from r2unet.files import check_outputs, check_writable, write_text
@@ -34,6 +34,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--data", metavar="DIR", help=text)
     text = "number of images to draw, which the networks predict again; 0: none (default %(default)s)"
     p.add_argument("--pictures", type=number(int, 0, 24), default=6, metavar="N", help=text)
+    add_trust(p)
     add_device(p)
 
 
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     runs = read_runs(options.runs)
     if options.data and all(each.settings.data is None for each in runs):
         raise InputError("--data: these runs were trained on generated lesions; omit the option")
-    pictures = Pictures(options.pictures, options.data, device)
+    pictures = Pictures(options.pictures, options.data, device, options.trust)
     size = max(each.settings.size for each in runs)
     with explain_memory_error(f"--pictures {options.pictures}", 1, size, device, "give --pictures 0"):
         write_text(options.out, run_page(runs, pictures, _command(options)))
@@ -66,4 +67,5 @@ def _command(options: argparse.Namespace) -> str:
     """Return the command line that writes the same page."""
     words = ["r2unet", "report", *map(str, options.runs), "--out", str(options.out)]
     words += ["--data", options.data] if options.data else []
+    words += ["--trust"] if options.trust else []
     return shlex.join([*words, "--pictures", str(options.pictures)])

@@ -56,6 +56,19 @@ def read_pair(pair: Pair, size: int | None = None) -> Sample:
     return Sample(image, mask, pair.name, pair.diagnosis, pair.lesion)
 
 
+class UnstoredImages:
+    """A data set as `LesionImages`, for a single pass: each pair of files is decoded when it is asked for."""
+
+    def __init__(self, pairs: Sequence[Pair], size: int) -> None:
+        self.pairs, self.size = pairs, size
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        return read_pair(self.pairs[index], self.size)
+
+
 class LesionImages:
     """A data set of samples from pairs of files, each decoded once, resized to (size, size), stored as bytes.
 

@@ -40,6 +40,7 @@ generator thus gives the same scene at every resolution.
 
 import cmath
 import math
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -78,17 +79,17 @@ class SyntheticLesions:
     """A data set of `count` generated samples of (size, size) pixels, with invented diagnoses.
 
     Sample i depends on (seed, i) alone, so a split or a larger data set has the same images. Each sample is
-    generated at its first use and stored in memory, read-only: 4 * size * size bytes. Raises InputError for a
-    count below 1, a seed below 0 or a size below 16.
+    generated at its first use and, if `stored`, kept in memory, read-only: 4 * size * size bytes. Raises
+    InputError for a count below 1, a seed below 0 or a size below 16.
     """
 
-    def __init__(self, count: int, size: int, seed: int):
+    def __init__(self, count: int, size: int, seed: int, stored: bool = True):
         if count < 1:
             raise InputError(f"{count} generated lesions: must be at least 1")
         if seed < 0:
             raise InputError(f"seed {seed}: must be at least 0")
         _check_size(size)
-        self.count, self.size, self.seed = count, size, seed
+        self.count, self.size, self.seed, self.stored = count, size, seed, stored
         self._samples: dict[int, Sample] = {}
 
     def __len__(self) -> int:
@@ -98,12 +99,24 @@ class SyntheticLesions:
         """Return sample `index`: image (size, size, 3) and mask (size, size); IndexError outside the set."""
         if not 0 <= index < self.count:
             raise IndexError(f"sample {index} of a data set of {self.count}")
-        if index not in self._samples:
-            image, mask, diagnosis = _generate(self.size, np.random.default_rng([self.seed, index]))
-            image.setflags(write=False)
-            mask.setflags(write=False)
-            self._samples[index] = Sample(image, mask, f"synthetic_{index:05d}", diagnosis)
-        return self._samples[index]
+        if index in self._samples:
+            return self._samples[index]
+        image, mask, diagnosis = _generate(self.size, np.random.default_rng([self.seed, index]))
+        image.setflags(write=False)
+        mask.setflags(write=False)
+        sample = Sample(image, mask, lesion_name(index), diagnosis)
+        if self.stored:
+            self._samples[index] = sample
+        return sample
+
+    def named(self, names: Collection[str]) -> Iterator[Sample]:
+        """Yield the samples that have these names, in the order of the set; no other is generated."""
+        return (self[index] for index in range(self.count) if lesion_name(index) in names)
+
+
+def lesion_name(index: int) -> str:
+    """Return the name of sample `index`."""
+    return f"synthetic_{index:05d}"
 
 
 def make_lesion(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -87,8 +87,8 @@ def draw_evidence(
 ) -> None:
     """Draw the positive evidence over the grey image (H, W, 3), the outline, and the terms of the logit."""
     heat = np.maximum(evidence.map, 0) / highest  # (h, w)
-    cells = [side // count for side, count in zip(image.shape, heat.shape, strict=False)]
-    axes.imshow(heat_on_grey(image, np.kron(heat, np.ones(cells))))  # every position a square of pixels
+    cells = [np.arange(H) * h // H for H, h in zip(image.shape, heat.shape, strict=False)]  # of every pixel
+    axes.imshow(heat_on_grey(image, heat[np.ix_(*cells)]))  # every position a square of pixels
     if probability is not None:
         draw_outline(axes, probability, THRESHOLD, PREDICTION)
     axes.set_title(f"{spoken(evidence.name)} {evidence.probability:.2f}", fontsize=11)

@@ -98,7 +98,7 @@ def predict(
             logits.append(diagnosis)
     return Prediction(
         _mean(outlines).astype(np.float32) if outlines else None,
-        _finite(correction(_mean(logits))) if logits else None,
+        finite(correction(_mean(logits))) if logits else None,
     )
 
 
@@ -112,14 +112,14 @@ def _answer(model: UShape, x: np.ndarray, device: str) -> tuple[np.ndarray | Non
     H, W = x.shape[2:]
     with no_grad(), np.errstate(all="ignore"):  # overflow is an error below, not a warning
         answer = model.answer(Tensor(to_device(pad_to_multiple(x, model.multiple), device)))
-    outline, diagnosis = (None if part is None else _finite(to_numpy(part.data)) for part in answer)
+    outline, diagnosis = (None if part is None else finite(to_numpy(part.data)) for part in answer)
     return (
         None if outline is None else stable_sigmoid(outline)[:, 0, :H, :W],
         None if diagnosis is None else diagnosis.astype(np.float64),
     )
 
 
-def _finite(answer: np.ndarray) -> np.ndarray:
+def finite(answer: np.ndarray) -> np.ndarray:
     """Return an answer of the network. Raises InputError if it contains NaN or infinity."""
     if not np.isfinite(answer).all():
         raise InputError(

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from minidl.backend import describe
-from r2unet.data.lesion_images import LesionImages
+from r2unet.data.lesion_images import LesionImages, UnstoredImages
 from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 from r2unet.files import write_text
@@ -42,11 +42,11 @@ from r2unet.study.diagnosis_findings import diagnosed
 from r2unet.study.findings import Finding, Run, baselines, collect
 from r2unet.study.plan import FINISHED, Plan
 from r2unet.study.results import as_json
-from r2unet.study.run_pictures import overlay_rows
+from r2unet.study.run_pictures import TRUST, load_run, overlay_rows
 from r2unet.study.tables import as_csv, as_markdown
 from r2unet.study.train_study import Resources
-from r2unet.training.checkpoints import load_model
-from r2unet.training.run_folder import BEST, PATHS, find_files, load_datasets
+from r2unet.training.prediction_memory import check_generated, check_size
+from r2unet.training.run_folder import BEST, PATHS, find_files, generate_datasets
 from r2unet.training.settings import Settings, as_text
 
 ORIGINALS, MODES = "report-originals.json", "modes.json"
@@ -98,8 +98,7 @@ def _add_scores(
     missing = [name for name in needed if not (run.folder / name).exists()]
     if not missing:
         return
-    model, settings, state = load_model(run.folder / BEST)
-    model.to(resources.device)
+    model, settings, state = load_run(run, resources.device, resources.trust)
     if ORIGINALS in missing:
         log(f"scoring {run.folder} at the original size")
         pairs = find_files(_with_paths(settings, plan), "validation")
@@ -110,8 +109,11 @@ def _add_scores(
         write_text(run.folder / ORIGINALS, json.dumps(scores, indent=2))
     if MODES in missing:
         log(f"scoring {run.folder} in train mode")
-        lesions = _validation_images(_with_paths(settings, plan), resources)
+        lesions = _validation_images(run.folder / BEST, _with_paths(settings, plan), resources)
         settings.check_batches(len(lesions))
+        if not resources.trust:
+            images = min(settings.batch_size, len(lesions))
+            check_size(run.folder / BEST, settings, state["model"], images, TRUST)
         modes = compare_modes(model, lesions, settings.batch_size)
         write_text(run.folder / MODES, json.dumps(modes, indent=2))
 
@@ -121,11 +123,16 @@ def _with_paths(settings: Settings, plan: Plan) -> Settings:
     return dataclasses.replace(settings, **{name: getattr(plan.shared, name) for name in PATHS})
 
 
-def _validation_images(settings: Settings, resources: Resources) -> Sequence[Sample]:
-    """Return the validation images at the training size."""
+def _validation_images(path: Path, settings: Settings, resources: Resources) -> Sequence[Sample]:
+    """Return the validation images at the training size; `path` is the checkpoint with the settings."""
     if settings.data is None:
-        return load_datasets(settings)[1]
+        lesions = generate_datasets(settings, stored=False)[1]
+        if not resources.trust:
+            check_generated(path, len(lesions), f"if you trust it, {TRUST}")
+        return lesions
     pairs = find_files(settings, "validation")
+    if resources.cache is None:
+        return UnstoredImages(pairs, settings.size)
     return LesionImages(pairs, settings.size, resources.threads, resources.cache, resources.bar)
 
 
@@ -145,7 +152,9 @@ def _overlays(
         return {}
     names = best_to_worst(by_seed[0][common[0]].jaccards, images)
     return {
-        finding.row.label: overlay_rows(runs[common[0]], names, plan.shared.data, resources.device)
+        finding.row.label: overlay_rows(
+            runs[common[0]], names, plan.shared.data, resources.device, resources.trust
+        )
         for finding, runs in zip(findings, by_seed, strict=True)
     }
 

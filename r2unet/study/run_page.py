@@ -58,6 +58,7 @@ class Pictures(NamedTuple):
     count: int
     data: str | None
     device: str
+    trust: bool = False  # predict whatever memory it takes
 
 
 def run_page(runs: Sequence[ComparedRun], pictures: Pictures, command: str) -> str:
@@ -144,7 +145,7 @@ def _outlines(group: Sequence[ComparedRun], pictures: Pictures, total: int) -> s
         drawn = (
             f"<p>Images from the best to the worst, at equal distances of rank{by}. "
             '<span class="key truth">truth</span> <span class="key prediction">prediction</span>, and behind '
-            "each run its Jaccard.</p>" + gallery(group, pictures.count, pictures.data, pictures.device)
+            "each run its Jaccard.</p>" + gallery(group, *pictures)
         )
     return (
         _group_title(group, f"{images} validation images", total)

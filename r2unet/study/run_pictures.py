@@ -8,9 +8,9 @@ rest shows run 1 (`run_page.js`). So a page with many runs is hardly larger than
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from r2unet.data.folders import find_pairs
 from r2unet.diagnosis.plots import readable
 from r2unet.errors import InputError
 from r2unet.figures import new_figure
+from r2unet.network.model import UShape
 from r2unet.scores.overlays import OverlayRow, shrink
 from r2unet.scores.predictions import predict_originals, predict_samples
 from r2unet.scores.ranking import best_to_worst
@@ -26,20 +27,38 @@ from r2unet.study.findings import Run
 from r2unet.study.run_charts import sample, text
 from r2unet.study.run_comparison import ComparedRun
 from r2unet.training.checkpoints import load_model
-from r2unet.training.run_folder import BEST, load_datasets
+from r2unet.training.prediction_memory import check_size
+from r2unet.training.run_folder import BEST, generate_datasets
+from r2unet.training.settings import Settings
+
+TRUST = "add --trust"
 
 
-def overlay_rows(run: Run, names: Sequence[str], data: str | None, device: str) -> list[OverlayRow]:
+def load_run(run: Run, device: str, trust: bool) -> tuple[UShape, Settings, dict[str, Any]]:
+    """Return what `load_model` does of a run's best state.
+
+    Raises InputError if a prediction at the size of its images takes much memory, unless `trust`.
+    """
+    path = run.folder / BEST
+    model, settings, state = load_model(path)
+    if not trust:
+        check_size(path, settings, state["model"], remedy=TRUST)
+    return model.to(device), settings, state
+
+
+def overlay_rows(
+    run: Run, names: Sequence[str], data: str | None, device: str, trust: bool = False
+) -> list[OverlayRow]:
     """Predict the validation images with these names, at the original size, with the Jaccard of the report.
 
-    `data` is the folder of the images, None for generated lesions. Raises InputError if an image is missing.
+    `data` is the folder of the images, None for generated lesions. Raises InputError if an image is missing,
+    and as `load_run` does.
     """
-    model, settings, _ = load_model(run.folder / BEST)
-    model.to(device)
+    model, settings, _ = load_run(run, device, trust)
     if data is None:
-        lesions = load_datasets(dataclasses.replace(settings, data=None, labels=None))[1]
-        chosen = [sample for sample in lesions if sample.name in names]
-        predictions = predict_samples(model, chosen, settings.batch_size, device)
+        chosen = generate_datasets(settings, stored=False)[1].named(names)
+        # One at a time, because all in full size take more memory than the predictions.
+        predictions = (found for one in chosen for found in predict_samples(model, [one], 1, device))
     else:
         pairs = [pair for pair in find_pairs(data, "validation") if pair.name in names]
         predictions = predict_originals(model, pairs, settings.size, device)
@@ -54,7 +73,9 @@ def overlay_rows(run: Run, names: Sequence[str], data: str | None, device: str) 
     return [rows[name] for name in names]
 
 
-def gallery(runs: Sequence[ComparedRun], count: int, data: str | None, device: str) -> str:
+def gallery(
+    runs: Sequence[ComparedRun], count: int, data: str | None, device: str, trust: bool = False
+) -> str:
     """Draw `count` images with the outlines of these runs, which were scored on the same images.
 
     The images are at equal distances of rank, by the Jaccard of the first run. `data` is where the images are
@@ -65,10 +86,11 @@ def gallery(runs: Sequence[ComparedRun], count: int, data: str | None, device: s
     for each in runs:
         try:
             folder = each.settings.data and (data or each.settings.data)
-            columns.append(overlay_rows(each.run, names, folder, device))
+            columns.append(overlay_rows(each.run, names, folder, device, trust))
         except InputError as error:
-            remedy = "" if data else "; if the images have moved, give --data DIR, or omit them: --pictures 0"
-            raise InputError(f"{error}{remedy}") from None
+            moved = "" if data else "if the images have moved, give --data DIR, or "
+            moved = "or " if TRUST in str(error) else moved
+            raise InputError(f"{error}; {moved}omit the images: --pictures 0") from None
     figures = [_figure(runs, rows) for rows in zip(*columns, strict=True)]
     return f'<div class="gallery">{_slider(runs)}<div class="grid">{"".join(figures)}</div></div>'
 

@@ -48,6 +48,7 @@ class Resources(NamedTuple):
     cache: Path | None = None  # folder of decoded images
     bar: bool = False  # whether to show a progress bar
     feed: str = "auto"  # where batches are augmented
+    trust: bool = False  # predict for the report whatever memory it takes
 
 
 def train_study(

@@ -32,6 +32,8 @@ from r2unet.training.settings import Settings
 
 # Bytes that a prediction may take without the user's consent, in addition to the size of the weights.
 UNASKED = 52 * MiB
+# Generated lesions that are scored without the user's consent: more than the default training has.
+GENERATED = 1000
 
 
 def prediction_memory(settings: Settings, images: int = 1) -> int:
@@ -46,14 +48,30 @@ def images_at_once(settings: Settings) -> int:
 
 
 def check_size(
-    path: str | Path, settings: Settings, weights: Mapping[str, np.ndarray], images: int = 1
+    path: str | Path,
+    settings: Settings,
+    weights: Mapping[str, np.ndarray],
+    images: int = 1,
+    remedy: str = "add --size {size}, otherwise a smaller one",
 ) -> None:
-    """Raise InputError if the size of the images in a checkpoint makes a prediction take too much memory."""
+    """Raise InputError if the size of the images in a checkpoint makes a prediction take too much memory.
+
+    `remedy` says what permits it; "{size}" in it is the size.
+    """
     limit, size = UNASKED + sum(array.nbytes for array in weights.values()), settings.size
     if (needed := prediction_memory(settings, images)) > limit:
         batch = f"{images} images" if images > 1 else "an image"
         raise InputError(
             f"{path}: its network sees {batch} of {size} x {size} pixels, for which a prediction takes up to "
             f"{needed // MiB:,} MiB, more than the {limit // MiB:,} MiB that a checkpoint may claim; if you "
-            f"trust it, add --size {size}, otherwise a smaller one"
+            f"trust it, {remedy.format(size=size)}"
+        )
+
+
+def check_generated(path: str | Path, count: int, remedy: str) -> None:
+    """Raise InputError if a checkpoint claims so many generated lesions that they take very long."""
+    if count > GENERATED:
+        raise InputError(
+            f"{path}: was trained with settings that give {count:,} generated lesions to score, more than "
+            f"the {GENERATED:,} that a checkpoint may claim; {remedy}"
         )

@@ -78,17 +78,22 @@ class KeptFile:
         return True
 
 
+def generate_datasets(settings: Settings, stored: bool = True) -> tuple[SyntheticLesions, SyntheticLesions]:
+    """Return the training and the validation set of generated lesions; if `stored`, they stay in memory."""
+    # Two seeds, not one data set split in two: the validation set does not depend on `images`.
+    count, size, seed = settings.images, settings.size, settings.seed
+    return (
+        SyntheticLesions(count, size, seed, stored),
+        SyntheticLesions(max(1, count // TRAINING_PER_VALIDATION), size, seed + 1_000_003, stored),
+    )
+
+
 def load_datasets(
     settings: Settings, threads: int = 2, cache: Path | None = None, progress: bool = False
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """Return the training and the validation set: image files or, without `data`, generated lesions."""
     if settings.data is None:
-        # Two seeds, not one data set split in two: the validation set does not depend on `images`.
-        validation = max(1, settings.images // TRAINING_PER_VALIDATION)
-        return (
-            load_training(settings),
-            SyntheticLesions(validation, settings.size, seed=settings.seed + 1_000_003),
-        )
+        return generate_datasets(settings)
     # Both splits are found before any image is decoded, so that a missing folder is reported at once.
     pairs = [find_files(settings, split) for split in ("training", "validation")]
     training, validation = (LesionImages(p, settings.size, threads, cache, progress) for p in pairs)
@@ -98,7 +103,7 @@ def load_datasets(
 def load_training(settings: Settings) -> Sequence[Sample]:
     """Return the training set alone, as `load_datasets` does."""
     if settings.data is None:
-        return SyntheticLesions(settings.images, settings.size, seed=settings.seed)
+        return generate_datasets(settings)[0]
     return LesionImages(find_files(settings, "training"), settings.size)
 
 

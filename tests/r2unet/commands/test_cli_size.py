@@ -1,13 +1,16 @@
 """The size at which a network sees images: that of its checkpoint, if this takes little memory, or --size."""
 
 import json
+import shutil
 import tracemalloc
+import weakref
 
 import pytest
 
 from minidl import checkpoint
 from minidl.profiler import memory_traced
 from r2unet.commands.workers import Scorer
+from r2unet.data import synthetic
 from r2unet.network.model import UShape
 from r2unet.training import prediction_memory
 from r2unet.training.checkpoints import read_state
@@ -85,6 +88,86 @@ def test_its_own_large_size_is_permitted_by_the_option(r2unet, trained, commands
     best = ["--checkpoint", trained / "best.npz"]
     assert r2unet(*words, *best)[0] == 2 and not out.exists()
     assert r2unet(*words, *best, "--size", 16)[0] == 0 and out.exists()
+
+
+class TestRuns:
+    """`report` and `compare` predict at the size of each run."""
+
+    @pytest.fixture
+    def study(self, r2unet, tiny, tmp_path):
+        rows = ["--variant", "a: steps=1", "--variant", "b: steps=2"]
+        assert r2unet("compare", "own", *tiny, "--seeds=0", *rows, "--out", tmp_path / "study")[0] == 0
+        return tmp_path / "study"
+
+    def test_report_asks_before_it_predicts_at_a_large_size(self, r2unet, trained, claiming, tmp_path):
+        run, page = tmp_path / "run", tmp_path / "page.html"
+        shutil.copytree(trained, run)
+        (run / "best.npz").write_bytes(claiming(size=4096).read_bytes())
+        code, stdout, stderr = r2unet("report", run, "--out", page)
+        assert (code, stdout) == (2, "") and stderr.count("\n") == 1 and not page.exists()
+        assert "best.npz: its network sees an image of 4096 x 4096" in stderr
+        assert "if you trust it, add --trust; or omit the images: --pictures 0" in stderr
+        assert r2unet("report", run, "--out", page, "--pictures=0")[0] == 0
+
+    def test_report_with_permission(self, r2unet, trained, tmp_path, monkeypatch):
+        monkeypatch.setattr(prediction_memory, "UNASKED", 0)  # any size is too large
+        words = ["report", trained, "--out", tmp_path / "page.html"]
+        assert r2unet(*words)[0] == 2 and r2unet(*words, "--trust")[0] == 0
+
+    def test_report_generates_only_the_lesions_that_it_draws(
+        self, r2unet, trained, claiming, tmp_path, monkeypatch
+    ):
+        run = tmp_path / "run"
+        shutil.copytree(trained, run)
+        (run / "best.npz").write_bytes(claiming(images=1_000_000).read_bytes())
+        made, generate = [], synthetic._generate
+        monkeypatch.setattr(synthetic, "_generate", lambda *of: made.append(of) or generate(*of))
+        assert r2unet("report", run, "--out", tmp_path / "page.html")[0] == 0
+        assert len(made) == 2  # the validation images of the run
+
+    def test_compare_asks_before_it_predicts_at_a_large_size(self, r2unet, study, claiming, monkeypatch):
+        words = ["compare", "own", "--only-report", "--out", study]
+        assert r2unet(*words)[0] == 0
+        best = study / "a" / "seed-0" / "best.npz"
+        content = best.read_bytes()
+        state = read_state(best)
+        state["settings"] |= {"size": 4096}
+        checkpoint.save(best, state)
+        code, _, stderr = r2unet(*words)
+        assert code == 2 and stderr.count("\n") == 1
+        assert f"{best}: its network sees an image of 4096" in stderr and "add --trust" in stderr
+        best.write_bytes(content)
+        monkeypatch.setattr(prediction_memory, "UNASKED", 0)
+        code, _, stderr = r2unet(*words)
+        assert code == 2 and "study.json: its network sees an image of 16" in stderr
+        assert r2unet(*words, "--trust")[0] == 0
+
+
+def test_evaluate_generates_very_many_lesions_only_if_it_is_told_to(r2unet, claiming, monkeypatch):
+    made, generate = [], synthetic._generate
+    monkeypatch.setattr(synthetic, "_generate", lambda *of: made.append(of) or generate(*of))
+    file = claiming(images=1_000_000)
+    code, stdout, stderr = r2unet("evaluate", "--checkpoint", file)
+    assert (code, stdout, made) == (2, "", []) and stderr.count("\n") == 1
+    assert f"{file}: was trained with settings that give 200,000 generated lesions" in stderr
+    assert "add --images N to score the first N" in stderr
+    assert r2unet("evaluate", "--checkpoint", file, "--images=3")[0] == 0 and len(made) == 3
+    code, _, stderr = r2unet("evaluate", "--images=3", "--data=anywhere")
+    assert code == 2 and "--images: counts generated lesions" in stderr
+
+
+def test_evaluate_does_not_store_the_lesions_that_it_generates(r2unet, claiming, monkeypatch):
+    images, alive, generate = [], [], synthetic._generate
+
+    def counted(*of):
+        made = generate(*of)
+        images.append(weakref.ref(made[0]))
+        alive.append(sum(image() is not None for image in images))
+        return made
+
+    monkeypatch.setattr(synthetic, "_generate", counted)
+    assert r2unet("evaluate", "--checkpoint", claiming(images=200))[0] == 0
+    assert len(alive) == 40 and max(alive) <= 12  # a batch has 4
 
 
 def test_training_export_and_check_accept_any_size(r2unet, tiny, tmp_path, monkeypatch):

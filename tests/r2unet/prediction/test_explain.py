@@ -13,7 +13,7 @@ from r2unet.errors import InputError
 from r2unet.figures import PREDICTION, new_figure
 from r2unet.network.model import R2UNet
 from r2unet.prediction.diagnosis_picture import heat_on_grey
-from r2unet.prediction.explain import explain, most_varying, plot_explanation
+from r2unet.prediction.explain import explain, plot_explanation
 from r2unet.prediction.explain_diagnosis import (
     Evidence,
     ExplainedDiagnosis,
@@ -21,6 +21,7 @@ from r2unet.prediction.explain_diagnosis import (
     draw_mask,
     highest_evidence,
 )
+from r2unet.prediction.feature_maps import most_varying
 from r2unet.prediction.heat_map import evidence
 from r2unet.prediction.predict import Correction, predict, probabilities
 from r2unet.training.checkpoints import checkpoint_header, write_state
@@ -140,8 +141,33 @@ class TestExplanation:
         first, last = (np.stack(section.rows[i].maps) for i in (0, 2))
         assert not np.array_equal(first, last)
 
+    def test_many_steps_are_shown_at_equal_distances(self, image, rng):
+        model = R2UNet(widths=(2, 4), steps=21, rng=rng).eval()
+        section = explain(model, image, 16).sections[1]
+        assert [row.label.splitlines()[0] for row in section.rows] == [f"t = {t}" for t in range(0, 22, 3)]
+
+    def test_large_maps_and_images_are_kept_as_they_are_drawn(self, image, rng):
+        explained = explain(R2UNet(widths=(2, 4), rng=rng).eval(), image, 300)
+        rows = [row for section in explained.sections for row in section.rows]
+        assert {row.label.splitlines()[-1] for row in rows} >= {"300 x 300 pixels", "150 x 150 pixels"}
+        assert {m.shape for row in rows for m in row.maps} == {(208, 208), (150, 150)}
+        assert all(m.base is None for row in rows for m in row.maps)  # no part of a larger array
+        assert explained.size == 300 and explained.image.shape == (208, 208, 3)
+        assert explained.probability.shape == (208, 208)
+
+    def test_an_answer_that_is_not_finite_is_refused(self, model, image):
+        model.head.bias.data[:] = np.nan
+        with pytest.raises(InputError, match="the network's answer contains NaN or infinity"):
+            explain(model, image, 16)
+
 
 class TestFigure:
+    def test_has_a_bounded_number_of_pixels(self, image, rng, tmp_path):
+        model = R2UNet(widths=(1,) * 10, steps=7, rng=rng).eval()
+        plot_explanation(explain(model, image, 512), tmp_path / "f.png")
+        height, width = read_pixels(tmp_path / "f.png").shape[:2]
+        assert 5.1e6 < height * width < 5.3e6
+
     def test_is_drawn_in_any_format(self, explanation, tmp_path):
         plot_explanation(explanation, tmp_path / "new" / "f.png")
         with Image.open(tmp_path / "new" / "f.png") as figure:

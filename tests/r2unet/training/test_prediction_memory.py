@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from minidl.profiler import memory_traced
+from r2unet.data.classes import CLASSES
 from r2unet.errors import InputError
 from r2unet.network.fold import fold_all
+from r2unet.prediction.explain import explain
 from r2unet.prediction.predict import predict, predict_lesion
 from r2unet.training.prediction_memory import UNASKED, check_size, images_at_once, prediction_memory
 from r2unet.training.settings import Settings, new_model
@@ -47,6 +49,26 @@ def test_the_estimate_is_one_to_four_times_what_a_prediction_takes(options, size
     measured = peak_memory(lambda: predict_lesion(model, image, size, tta=True))
     assert measured < one < 4 * measured
     assert peak_memory(lambda: predict(model, [image] * 3)) < three == 3 * one
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"widths": DEFAULT, "task": "both"},
+        {"widths": (2, 4), "steps": 100, "norm": "group"},  # whose steps would take 100 times the first level
+        {"widths": (4, 4), "tie_weights": False, "norm": "group"},
+        {"widths": (2, 4, 8), "model": "r2-attention-unet"},
+    ],
+    ids=str,
+)
+def test_collecting_feature_maps_takes_no_more_than_a_prediction(options, monkeypatch):
+    monkeypatch.setattr("r2unet.prediction.feature_maps.LARGEST_SIDE", 16)  # as 208 for a large image
+    settings = Settings(**options, size=96).check()
+    model, classes = new_model(settings, np.random.default_rng(0)).eval(), CLASSES[settings.classes]
+    image = np.zeros((96, 96, 3), np.uint8)
+    explain(model, image, 16, classes=classes)  # what is imported is not counted
+    measured = peak_memory(lambda: explain(model, image, 96, classes=classes))
+    assert measured < prediction_memory(settings)
 
 
 def test_a_size_that_takes_little_memory_is_accepted_and_a_larger_one_refused():
