@@ -129,21 +129,30 @@ def make_lesion(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
 
 
 def _generate(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return the image and the mask of `make_lesion`, and the diagnosis."""
+    """Return the image and the mask of `make_lesion`, and the diagnosis.
+
+    Arrays are changed in place and deleted early: a large image takes as much memory as its prediction.
+    """
     _check_size(size)
     points = _pixel_centres(size)
     area = _log_uniform(rng, *AREA)
     centre = complex(*rng.uniform(-0.35, 0.35, size=2))
     distance = _distance_inside(points - centre, area, rng)
-    skin = _skin(size, rng)  # (size, size, 3)
-    light = np.exp(-_pigment(distance, rng))  # that the pigment does not absorb, (size, size, 3)
-    scene = skin * light
+    scene = _skin(size, rng)  # (size, size, 3)
+    light = _pigment(distance, rng)  # (size, size, 3)
+    np.exp(np.negative(light, out=light), out=light)  # what the pigment does not absorb
+    inside = distance > 0
+    diagnosis = _diagnosis(area, float(light[inside].mean()))
+    scene *= light
+    del light, distance
     scene = _with_nuisances(scene, points, centre, area, rng)
     scene *= _lamp(points, rng)
+    del points
     scene += rng.uniform(0.005, 0.02) * rng.standard_normal(scene.shape, dtype=np.float32)
-    image = np.clip(255 * scene + 0.5, 0, 255).astype(np.uint8)
-    inside = distance > 0
-    return image, inside.astype(np.uint8), _diagnosis(area, float(light[inside].mean()))
+    scene *= 255
+    scene += 0.5
+    image = np.clip(scene, 0, 255, out=scene).astype(np.uint8)
+    return image, inside.astype(np.uint8), diagnosis
 
 
 def _diagnosis(area: float, light: float) -> str:
@@ -233,17 +242,22 @@ def _pigment(distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     size = len(distance)
     preference = rng.normal([1.5, 0, 0], 1.0).astype(np.float32)  # most lesions are brown
     variegation = rng.uniform(0.3, 1.8)
-    patches = np.stack([_smooth_noise(size, 5, rng) for _ in PIGMENTS], axis=-1)  # (size, size, 3 pigments)
-    mixture = np.exp(preference + variegation * patches)
+    mixture = np.stack([_smooth_noise(size, 5, rng) for _ in PIGMENTS], axis=-1)  # (size, size, 3 pigments)
+    mixture *= variegation
+    mixture += preference
+    np.exp(mixture, out=mixture)
     mixture /= mixture.sum(axis=-1, keepdims=True)
+    absorbed = mixture @ PIGMENTS  # (size, size, 3 channels)
+    del mixture
     blotches = 0.35 * _smooth_noise(size, 7, rng) + 0.25 * _smooth_noise(size, 20, rng)
     # the lines of the pigment network are where finer noise crosses zero
     network = rng.uniform(0, 0.5) * (0.5 - np.abs(_smooth_noise(size, 56, rng)))
     density = _log_uniform(rng, 0.45, 1.6) * np.exp(np.maximum(blotches + network, -0.6))
     density *= _sigmoid(distance / rng.uniform(0.01, 0.05))
     flush = rng.uniform(0, 0.15) * np.exp(-np.abs(distance) / 0.2)  # a red halo around the border
-    absorption = mixture @ PIGMENTS  # (size, size, 3 channels)
-    return density[..., None] * absorption + flush[..., None] * PIGMENTS[2]
+    absorbed *= density[..., None]
+    absorbed += flush[..., None] * PIGMENTS[2]
+    return absorbed
 
 
 def _with_nuisances(
@@ -265,8 +279,11 @@ def _with_nuisances(
 
 
 def _blend(scene: np.ndarray, coverage: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """Mix a colour (3,) into the scene (size, size, 3) by its coverage (size, size) in [0, 1]."""
-    return scene + coverage[..., None] * (colour - scene)
+    """Mix a colour (3,) into the scene (size, size, 3) by its coverage (size, size) in [0, 1], in place."""
+    change = colour - scene
+    change *= coverage[..., None]
+    scene += change
+    return scene
 
 
 def _lines(size: int, strokes: list[Stroke]) -> np.ndarray:

@@ -1,11 +1,13 @@
 """Generated lesions are reproducible, have exact areas and outlines, and are too hard for a threshold."""
 
 import hashlib
+import tracemalloc
 from collections import Counter
 
 import numpy as np
 import pytest
 
+from minidl.profiler import memory_traced
 from r2unet.data.classes import CLASSES
 from r2unet.data.synthetic import AREA, SyntheticLesions, make_lesion
 from r2unet.data.targets import DiagnosisTargets, class_labels
@@ -202,3 +204,14 @@ def test_the_error_for_an_invalid_setting_gives_the_valid_range(count, size, see
 
 def test_at_the_smallest_size_every_image_has_a_lesion():
     assert all(sample.mask.any() and not sample.mask.all() for sample in SyntheticLesions(50, 16, seed=0))
+
+
+def test_generating_takes_no_more_memory_than_a_prediction():
+    """The settings of a prediction that is used without a question take at least 100 bytes a pixel."""
+    make_lesion(16, np.random.default_rng(0))  # what is imported is not counted
+    for seed in range(3):
+        with memory_traced():
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            make_lesion(256, np.random.default_rng(seed))
+            assert tracemalloc.get_traced_memory()[1] - before < 66 * 256**2
