@@ -34,6 +34,7 @@ DPI = 150  # dots an inch
 # times as long as QUICK, and the file is an eighth smaller.
 QUICK, THOROUGH = 1, 6
 
+MOST_CROSSINGS = 10_000  # of contour lines between neighbouring pixels; a disc of 512 pixels has 2,000
 LONGEST_NAME = 60  # characters, also of a script with wide ones
 
 
@@ -85,12 +86,35 @@ def cell_height(image: np.ndarray, width: float) -> float:
 
 def draw_outline(axes: "Axes", values: np.ndarray, level: float, colour: str) -> None:
     """Draw the contour line where `values` (H, W) cross `level`, with a dark edge visible on any skin."""
+    from matplotlib.collections import LineCollection
     from matplotlib.patheffects import withStroke
 
-    # Without a crossing, older matplotlib warns; a line of pixels has no contour.
-    if values.min() < level < values.max() and min(values.shape) > 1:
-        edge = [withStroke(linewidth=3, foreground="#000000a0")]
-        axes.contour(values, levels=[level], colors=[colour], linewidths=1.5).set_path_effects(edge)
+    # Not axes.contour, which keeps 24 bytes for every pixel.
+    lines = LineCollection(contour_lines(values, level), colors=[colour], linewidths=1.5)
+    lines.set_path_effects([withStroke(linewidth=3, foreground="#000000a0")])
+    axes.add_collection(lines, autolim=False)
+
+
+def contour_lines(values: np.ndarray, level: float) -> list[np.ndarray]:
+    """Return the lines where `values` (H, W) cross `level`: (points, 2) each, x and y in pixels.
+
+    A line of pixels has no contour. The contour of noise has a corner for every pixel and takes much memory,
+    so where the lines are very many, only every second value in each direction is considered, or fewer.
+    """
+    from contourpy import contour_generator  # which matplotlib installs and uses
+
+    if min(values.shape) < 2:
+        return []
+    step, above = 1, values > level
+    while _crossings(above[::step, ::step]) > MOST_CROSSINGS:
+        step *= 2
+    lines = contour_generator(z=values[::step, ::step]).lines(level)
+    return [step * line for line in lines]
+
+
+def _crossings(above: np.ndarray) -> int:
+    """Return how many pairs of neighbours in (H, W) differ."""
+    return sum(np.count_nonzero(np.diff(above, axis=axis)) for axis in (0, 1))
 
 
 def add_outline_legend(figure: "Figure") -> None:

@@ -112,7 +112,7 @@ PACKAGES = {
 # Files outside the packages below, which all of them may import.
 BASE = {"r2unet", "r2unet.errors", "r2unet.files", "r2unet.figures", "r2unet.processes"}
 
-LIBRARIES = {"minidl": {"numpy"}, "r2unet": {"numpy", "PIL", "matplotlib", "tqdm"}}
+LIBRARIES = {"minidl": {"numpy"}, "r2unet": {"numpy", "PIL", "matplotlib", "contourpy", "tqdm"}}
 
 
 def module_name(path: Path) -> str:

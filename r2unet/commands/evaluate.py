@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.allocator import release_freed_memory
 from minidl.backend import resolve_device
 from r2unet.commands.messages import explain_memory_error, memory_remedy, print_scores, write_json
 from r2unet.commands.options import (
@@ -34,6 +35,9 @@ from r2unet.files import check_outputs, check_writable
 from r2unet.training.prediction_memory import check_generated, check_size, images_at_once
 from r2unet.training.run_folder import generate_datasets
 from r2unet.training.settings import LIMITS, Settings
+
+if TYPE_CHECKING:
+    from r2unet.scores.predictions import Outlined
 
 HELP = "score a checkpoint and compare it with trivial baselines"
 DETAILS = "With --data, masks are compared at the images' original size, as in the ISIC challenge."
@@ -174,13 +178,19 @@ def _score(options: argparse.Namespace, loaded: Loaded, device: str) -> dict[str
         resized = UnstoredImages(lesions, settings.size) if options.data else lesions
         result["modes"] = compare_modes(model, resized, settings.batch_size)
     if options.overlays:
-        # Predict the chosen images again: storing every original until all are ranked takes too much memory.
+        # Predict the chosen images again, one by one: storing every original takes too much memory.
         choose = worst if options.worst else best_to_worst
         names = choose(scores["model"]["jaccard_by_image"], options.pictures)
-        chosen = [lesion for lesion in lesions if lesion.name in names]
-        outlined = scorer.outlined(scorer.answers(chosen))
-        plot_overlays(best_to_worst_rows(outlined, len(names)), options.overlays)
+        chosen = (pair for pair in lesions if pair.name in names) if options.data else lesions.named(names)
+        plot_overlays(best_to_worst_rows(_one_by_one(scorer, chosen), len(names)), options.overlays)
     return result
+
+
+def _one_by_one(scorer: Scorer, lesions: Iterable[Any]) -> Iterator[Outlined]:
+    """Yield each lesion with the outline to score, and release the memory of its prediction."""
+    for lesion in lesions:
+        yield from scorer.outlined(scorer.answers([lesion]))
+        release_freed_memory()
 
 
 def _lesions(options: argparse.Namespace, settings: Settings) -> Sequence[Pair] | SyntheticLesions:

@@ -30,12 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL, GAP, LEFT, RIGHT, HEADING = 1.35, 0.07, 1.45, 0.6, 0.55  # inches
-PANEL, PANEL_GAP, SCALE, TERMS = (
-    2.25,
-    0.15,
-    0.6,
-    0.3,
-)  # of the diagnosis, in inches
+PANEL, PANEL_GAP, SCALE, TERMS = 2.25, 0.15, 0.6, 0.3  # of the diagnosis, in inches
 MOST_PIXELS = 5_200_000  # of the page: five levels and two steps at full resolution
 CAPTION = (
     "Shown are the channels that vary most. Colours: in the encoder and decoder, standard deviations (sd) "

@@ -22,10 +22,12 @@ import numpy as np
 from minidl import no_grad
 from minidl.backend import Array, to_numpy
 from minidl.ops import sigmoid
+from r2unet.data.images import bounded_size, resize_probability
 from r2unet.figures import PREDICTION, draw_outline
 from r2unet.network.diagnosis import DiagnosisHead, cell_means
 from r2unet.network.model import Answer
 from r2unet.prediction.diagnosis_picture import DISCLAIMER, heat_on_grey, spoken
+from r2unet.prediction.feature_maps import LARGEST_SIDE
 from r2unet.prediction.heat_map import head_evidence
 from r2unet.prediction.predict import THRESHOLD, Correction
 
@@ -105,7 +107,8 @@ def draw_evidence(
 def draw_mask(axes: Axes, mask: np.ndarray) -> None:
     """Draw the mask (h, w) as the head sees it: white is lesion."""
     h, w = mask.shape
-    axes.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    picture = resize_probability(mask, bounded_size(mask, LARGEST_SIDE))
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_title("mask as the head sees it", fontsize=11)
     axes.set_xlabel(f"share of lesion in {h} x {w} cells", fontsize=8)
 

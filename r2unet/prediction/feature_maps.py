@@ -37,11 +37,7 @@ from r2unet.network.model import UShape
 COLUMNS = 6
 MOST_STEPS = 8  # of the recurrence, in a figure
 LARGEST_SIDE = 208  # pixels of a map, which is drawn at 203; of the image and its outline, too
-SOURCES = {
-    "skip": "encoder",
-    "upsampled": "up",
-    "output": "decoder",
-}  # of the decoder's rows, and their layer
+SOURCES = {"skip": "encoder", "upsampled": "up", "output": "decoder"}  # of the decoder's rows: their layers
 
 
 class Row(NamedTuple):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from minidl.allocator import release_freed_memory
 from r2unet.data.images import bounded_size, resize_image, resize_probability
 from r2unet.figures import (
     PREDICTION,
@@ -29,6 +30,7 @@ LEFT_MARGIN = 0.5
 TOP_MARGIN = 0.32
 BOTTOM_MARGIN = 0.42
 LONGEST_NAME = 30  # characters, the height of a row
+LARGEST_SIDE = 384  # pixels of an image, which is drawn 345 wide
 
 
 class OverlayRow(NamedTuple):
@@ -53,6 +55,7 @@ def plot_overlays(rows: Sequence[OverlayRow], path: str | Path, threshold: float
     heights = [cell_height(row.image, COLUMN_WIDTH) for row in rows]
     width = LEFT_MARGIN + 4 * COLUMN_WIDTH + 4 * GAP
     height = TOP_MARGIN + sum(heights) + GAP * (len(rows) - 1) + BOTTOM_MARGIN
+    release_freed_memory()  # of the network
     figure = new_figure(width, height)
 
     top = height - TOP_MARGIN
@@ -82,9 +85,11 @@ def _draw_overlay_row(cells: "Sequence[Axes]", row: OverlayRow, threshold: float
     cells[0].set_ylabel(f"{printable(row.name, LONGEST_NAME)}\nJaccard {row.jaccard:.2f}", fontsize=9)
 
 
-def shrink(row: OverlayRow, side: int = 512) -> OverlayRow:
-    """Shrink a row's arrays to at most `side` pixels a side."""
+def shrink(row: OverlayRow, side: int = LARGEST_SIDE) -> OverlayRow:
+    """Shrink a row's arrays to at most `side` pixels a side; smaller ones stay as they are."""
     size = bounded_size(row.image, side)
+    if size == row.image.shape[:2]:
+        return row
     return row._replace(
         image=resize_image(row.image, size),
         truth=resize_probability(row.truth, size),  # the fraction of lesion, whose contour has no steps

@@ -8,7 +8,7 @@ import numpy as np
 
 from r2unet.prediction.predict import THRESHOLD
 from r2unet.scores.metrics import confusion, jaccard
-from r2unet.scores.overlays import OverlayRow
+from r2unet.scores.overlays import OverlayRow, shrink
 from r2unet.scores.predictions import Outlined
 
 
@@ -29,7 +29,7 @@ def best_to_worst_rows(predictions: Iterable[Outlined], count: int) -> list[Over
     rows = {}
     for sample, probability in predictions:
         score = float(jaccard(confusion(probability > THRESHOLD, sample.mask)))
-        rows[sample.name] = OverlayRow(sample.image, sample.mask, probability, sample.name, score)
+        rows[sample.name] = shrink(OverlayRow(sample.image, sample.mask, probability, sample.name, score))
     return [rows[name] for name in best_to_worst({name: row.jaccard for name, row in rows.items()}, count)]
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 FAINT = "#c8c8c8"
 CELL, GAP, LEFT, TOP, BOTTOM = 1.5, 0.06, 0.35, 0.3, 0.4  # the layout of plot_overlays, in inches
-
+LARGEST_SIDE = 256  # pixels of an image in plot_overlays, where it is 225 wide
 
 # The columns of history.csv with learning curves, and how they are called.
 CURVES = {"validation_jaccard": "validation Jaccard", "validation_auc": "validation AUC, mean over classes"}

@@ -42,7 +42,7 @@ from r2unet.study.diagnosis_findings import diagnosed
 from r2unet.study.findings import Finding, Run, baselines, collect
 from r2unet.study.plan import FINISHED, Plan
 from r2unet.study.results import as_json
-from r2unet.study.run_pictures import TRUST, load_run, overlay_rows
+from r2unet.study.run_pictures import TRUST, load_run, outlined_images
 from r2unet.study.tables import as_csv, as_markdown
 from r2unet.study.train_study import Resources
 from r2unet.training.prediction_memory import check_generated, check_size
@@ -151,12 +151,13 @@ def _overlays(
     if not common:
         return {}
     names = best_to_worst(by_seed[0][common[0]].jaccards, images)
-    return {
-        finding.row.label: overlay_rows(
-            runs[common[0]], names, plan.shared.data, resources.device, resources.trust
-        )
-        for finding, runs in zip(findings, by_seed, strict=True)
-    }
+    columns = {}
+    for finding, runs in zip(findings, by_seed, strict=True):
+        run, data = runs[common[0]], plan.shared.data
+        rows = outlined_images(run, names, data, resources.device, resources.trust, plots.LARGEST_SIDE)
+        found = {row.name: row for row in rows}
+        columns[finding.row.label] = [found[name] for name in names]
+    return columns
 
 
 def factor_panels(plan: Plan, findings: list[Finding]) -> dict[str, list[plots.Point]]:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from minidl.allocator import release_freed_memory
 from r2unet.data.classes import CLASSES
 from r2unet.data.folders import find_pairs
 from r2unet.diagnosis.plots import readable
 from r2unet.errors import InputError
-from r2unet.figures import new_figure
+from r2unet.figures import contour_lines
 from r2unet.network.model import UShape
 from r2unet.scores.overlays import OverlayRow, shrink
 from r2unet.scores.predictions import predict_originals, predict_samples
@@ -46,13 +47,14 @@ def load_run(run: Run, device: str, trust: bool) -> tuple[UShape, Settings, dict
     return model.to(device), settings, state
 
 
-def overlay_rows(
-    run: Run, names: Sequence[str], data: str | None, device: str, trust: bool = False
-) -> list[OverlayRow]:
-    """Predict the validation images with these names, at the original size, with the Jaccard of the report.
+def outlined_images(
+    run: Run, names: Sequence[str], data: str | None, device: str, trust: bool = False, side: int = 512
+) -> Iterator[OverlayRow]:
+    """Predict the validation images with these names, one after the other, with the Jaccard of the report.
 
-    `data` is the folder of the images, None for generated lesions. Raises InputError if an image is missing,
-    and as `load_run` does.
+    They are predicted at the original size, and come with at most `side` pixels a side, in the order of the
+    data set. `data` is the folder of the images, None for generated lesions. Raises InputError if an image is
+    missing, and as `load_run` does.
     """
     model, settings, _ = load_run(run, device, trust)
     if data is None:
@@ -62,15 +64,17 @@ def overlay_rows(
     else:
         pairs = [pair for pair in find_pairs(data, "validation") if pair.name in names]
         predictions = predict_originals(model, pairs, settings.size, device)
-    rows = {
-        s.name: shrink(OverlayRow(s.image, s.mask, probability, s.name, run.jaccards[s.name]))
-        for s, probability in predictions
-    }
-    if missing := [name for name in names if name not in rows]:
+    missing = dict.fromkeys(names)
+    for s, probability in predictions:
+        missing.pop(s.name, None)
+        row = shrink(OverlayRow(s.image, s.mask, probability, s.name, run.jaccards[s.name]), side)
+        del s, probability
+        release_freed_memory()
+        yield row
+    if missing:
         raise InputError(
-            f"--data {data}: has no validation image {missing[0]}, on which {run.folder} was scored"
+            f"--data {data}: has no validation image {next(iter(missing))}, on which {run.folder} was scored"
         )
-    return [rows[name] for name in names]
 
 
 def gallery(
@@ -79,19 +83,24 @@ def gallery(
     """Draw `count` images with the outlines of these runs, which were scored on the same images.
 
     The images are at equal distances of rank, by the Jaccard of the first run. `data` is where the images are
-    now; without it they are where the run found them.
+    now; without it they are where the run found them. An image is kept as HTML and never as an array, because
+    24 arrays take more memory than a prediction.
     """
     names = best_to_worst(runs[0].run.jaccards, count)
-    columns = []
+    pictures: dict[str, str] = {}
+    outlines: dict[str, list[str]] = {name: [] for name in names}  # of every run
     for each in runs:
         try:
             folder = each.settings.data and (data or each.settings.data)
-            columns.append(overlay_rows(each.run, names, folder, device, trust))
+            for row in outlined_images(each.run, names, folder, device, trust):
+                if row.name not in pictures:
+                    pictures[row.name] = _picture(row)
+                outlines[row.name].append(_svg('class="layer" ', "prediction", row.probability))
         except InputError as error:
             moved = "" if data else "if the images have moved, give --data DIR, or "
             moved = "or " if TRUST in str(error) else moved
             raise InputError(f"{error}; {moved}omit the images: --pictures 0") from None
-    figures = [_figure(runs, rows) for rows in zip(*columns, strict=True)]
+    figures = [_figure(runs, name, pictures[name] + "".join(outlines[name])) for name in names]
     return f'<div class="gallery">{_slider(runs)}<div class="grid">{"".join(figures)}</div></div>'
 
 
@@ -110,27 +119,33 @@ def _slider(runs: Sequence[ComparedRun]) -> str:
     )
 
 
-def _figure(runs: Sequence[ComparedRun], rows: Sequence[OverlayRow]) -> str:
-    """Return one image with the truth, the outline of each run, and their Jaccards."""
-    first = rows[0]
-    height, width = first.image.shape[:2]
-    layers = "".join(
-        f'<svg class="layer" viewBox="0 0 {width} {height}" aria-hidden="true">'
-        f'<path class="prediction" d="{contour(row.probability)}"/></svg>'
-        for row in rows
-    )
+def _figure(runs: Sequence[ComparedRun], name: str, picture: str) -> str:
+    """Return one image with its outlines, and below it the Jaccard of each run."""
     scores = "".join(
-        f"<li>{sample(each.number)} {text(each.label)}: {row.jaccard:.2f}{_answer(each, row.name)}</li>"
-        for each, row in zip(runs, rows, strict=True)
+        f"<li>{sample(each.number)} {text(each.label)}: "
+        f"{each.run.jaccards[name]:.2f}{_answer(each, name)}</li>"
+        for each in runs
     )
-    alternative = f"{first.name} with its true and its predicted outline"
     return (
-        f'<figure class="overlay"><div class="stack">'
-        f'<img src="{embedded(first.image)}" width="{width}" height="{height}" alt="{text(alternative)}">'
-        f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">'
-        f'<path class="truth" d="{contour(first.truth)}"/></svg>{layers}<div class="edge"></div></div>'
-        f"<figcaption>{text(first.name)}{_true_class(runs, first.name)}<ul>{scores}</ul></figcaption>"
-        "</figure>"
+        f'<figure class="overlay"><div class="stack">{picture}<div class="edge"></div></div>'
+        f"<figcaption>{text(name)}{_true_class(runs, name)}<ul>{scores}</ul></figcaption></figure>"
+    )
+
+
+def _picture(row: OverlayRow) -> str:
+    """Return an image with its true outline."""
+    height, width = row.image.shape[:2]
+    alternative = text(f"{row.name} with its true and its predicted outline")
+    image = f'<img src="{embedded(row.image)}" width="{width}" height="{height}" alt="{alternative}">'
+    return image + _svg("", "truth", row.truth)
+
+
+def _svg(attributes: str, outline: str, values: np.ndarray) -> str:
+    """Return the outline of `values` (H, W), of the class `outline`, as a picture to lay over the image."""
+    height, width = values.shape
+    return (
+        f'<svg {attributes}viewBox="0 0 {width} {height}" aria-hidden="true">'
+        f'<path class="{outline}" d="{contour(values)}"/></svg>'
     )
 
 
@@ -157,11 +172,7 @@ def contour(values: np.ndarray) -> str:
 
     Outside of the image the values count as 0, so a lesion that is cut off has a closed outline.
     """
-    padded = np.pad(np.asarray(values, dtype=np.float64), 1)  # (H, W) -> (H + 2, W + 2)
-    if padded.max() <= 0.5:
-        return ""
-    axes = new_figure(1, 1).add_subplot()
-    (lines,) = axes.contour(padded, levels=[0.5]).allsegs
+    lines = contour_lines(np.pad(values, 1), 0.5)
     # Pixel (0, 0) has its middle at (0.5, 0.5) of the picture and is at (1, 1) of the padded array.
     return "".join("M" + "L".join(f"{x - 0.5:.1f} {y - 0.5:.1f}" for x, y in line) + "Z" for line in lines)
 

@@ -2,12 +2,22 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from minidl.profiler import memory_traced
 from r2unet.errors import InputError
-from r2unet.figures import cell_height, draw_outline, new_figure, printable, save_figure
+from r2unet.figures import (
+    MOST_CROSSINGS,
+    cell_height,
+    contour_lines,
+    draw_outline,
+    new_figure,
+    printable,
+    save_figure,
+)
 
 
 def test_a_path_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
@@ -65,3 +75,28 @@ def test_a_line_of_pixels_has_no_outline(tmp_path):
     figure = new_figure(1, 1)
     draw_outline(figure.add_subplot(), np.array([[0, 1, 0]]), 0.5, "red")
     save_figure(figure, tmp_path / "a.png")
+
+
+def test_a_contour_runs_through_the_middle_between_pixels():
+    values = np.zeros((40, 60))
+    values[10:20, 30:50] = 1
+    (line,) = contour_lines(values, 0.5)
+    assert line.min(axis=0).tolist() == [29.5, 9.5] and line.max(axis=0).tolist() == [49.5, 19.5]
+
+
+def test_the_contour_of_noise_has_a_bounded_number_of_points(rng):
+    noise = rng.random((600, 500))
+    lines = np.concatenate(contour_lines(noise, 0.5))
+    assert MOST_CROSSINGS / 5 < len(lines) < 1.5 * MOST_CROSSINGS
+    assert (lines >= 0).all() and (lines <= (499, 599)).all()
+    assert (lines.max(axis=0) > (480, 580)).all()  # of the whole image
+
+
+def test_an_outline_that_is_drawn_keeps_no_array_of_all_pixels():
+    values, axes = np.zeros((512, 512), np.float32), new_figure(1, 1).add_subplot()
+    values[100:300, 100:300] = 1
+    draw_outline(axes, values, 0.5, "red")  # what is imported is not counted
+    with memory_traced():
+        draw_outline(axes, values, 0.5, "red")
+        kept, _ = tracemalloc.get_traced_memory()
+    assert kept < values.nbytes / 10

@@ -4,6 +4,7 @@ import json
 import shutil
 import tracemalloc
 import weakref
+from functools import partial
 
 import pytest
 
@@ -12,6 +13,7 @@ from minidl.profiler import memory_traced
 from r2unet.commands.workers import Scorer
 from r2unet.data import synthetic
 from r2unet.network.model import UShape
+from r2unet.scores import ranking
 from r2unet.training import prediction_memory
 from r2unet.training.checkpoints import read_state
 from r2unet.training.settings import Settings
@@ -99,7 +101,10 @@ class TestRuns:
         assert r2unet("compare", "own", *tiny, "--seeds=0", *rows, "--out", tmp_path / "study")[0] == 0
         return tmp_path / "study"
 
-    def test_report_asks_before_it_predicts_at_a_large_size(self, r2unet, trained, claiming, tmp_path):
+    def test_report_asks_before_it_predicts_at_a_large_size(
+        self, r2unet, trained, claiming, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(UShape, "answer", None)  # nothing is predicted
         run, page = tmp_path / "run", tmp_path / "page.html"
         shutil.copytree(trained, run)
         (run / "best.npz").write_bytes(claiming(size=4096).read_bytes())
@@ -119,7 +124,7 @@ class TestRuns:
     ):
         run = tmp_path / "run"
         shutil.copytree(trained, run)
-        (run / "best.npz").write_bytes(claiming(images=1_000_000).read_bytes())
+        (run / "best.npz").write_bytes(claiming(images=1000).read_bytes())
         made, generate = [], synthetic._generate
         monkeypatch.setattr(synthetic, "_generate", lambda *of: made.append(of) or generate(*of))
         assert r2unet("report", run, "--out", tmp_path / "page.html")[0] == 0
@@ -133,7 +138,9 @@ class TestRuns:
         state = read_state(best)
         state["settings"] |= {"size": 4096}
         checkpoint.save(best, state)
-        code, _, stderr = r2unet(*words)
+        with monkeypatch.context() as changed:
+            changed.setattr(UShape, "answer", None)  # nothing is predicted
+            code, _, stderr = r2unet(*words)
         assert code == 2 and stderr.count("\n") == 1
         assert f"{best}: its network sees an image of 4096" in stderr and "add --trust" in stderr
         best.write_bytes(content)
@@ -147,7 +154,9 @@ def test_evaluate_generates_very_many_lesions_only_if_it_is_told_to(r2unet, clai
     made, generate = [], synthetic._generate
     monkeypatch.setattr(synthetic, "_generate", lambda *of: made.append(of) or generate(*of))
     file = claiming(images=1_000_000)
-    code, stdout, stderr = r2unet("evaluate", "--checkpoint", file)
+    with monkeypatch.context() as changed:
+        changed.setattr(UShape, "answer", None)  # nothing is predicted
+        code, stdout, stderr = r2unet("evaluate", "--checkpoint", file)
     assert (code, stdout, made) == (2, "", []) and stderr.count("\n") == 1
     assert f"{file}: was trained with settings that give 200,000 generated lesions" in stderr
     assert "add --images N to score the first N" in stderr
@@ -156,18 +165,31 @@ def test_evaluate_generates_very_many_lesions_only_if_it_is_told_to(r2unet, clai
     assert code == 2 and "--images: counts generated lesions" in stderr
 
 
-def test_evaluate_does_not_store_the_lesions_that_it_generates(r2unet, claiming, monkeypatch):
-    images, alive, generate = [], [], synthetic._generate
+@pytest.fixture
+def alive(monkeypatch):
+    """How many of all generated images are in memory, each time that one is generated."""
+    images, counts, generate = [], [], synthetic._generate
 
     def counted(*of):
         made = generate(*of)
         images.append(weakref.ref(made[0]))
-        alive.append(sum(image() is not None for image in images))
+        counts.append(sum(image() is not None for image in images))
         return made
 
     monkeypatch.setattr(synthetic, "_generate", counted)
+    return counts
+
+
+def test_evaluate_does_not_store_the_lesions_that_it_generates(r2unet, claiming, alive):
     assert r2unet("evaluate", "--checkpoint", claiming(images=200))[0] == 0
     assert len(alive) == 40 and max(alive) <= 12  # a batch has 4
+
+
+def test_the_images_to_draw_are_predicted_one_by_one(r2unet, claiming, alive, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranking, "shrink", partial(ranking.shrink, side=8))  # as large images are shrunk
+    file, words = claiming(images=60, batch_size=2), ["--overlays", tmp_path / "a.png", "--pictures=12"]
+    assert r2unet("evaluate", "--checkpoint", file, *words)[0] == 0
+    assert len(alive) == 12 + 12 and max(alive) <= 4  # scored, and then drawn
 
 
 def test_training_export_and_check_accept_any_size(r2unet, tiny, tmp_path, monkeypatch):

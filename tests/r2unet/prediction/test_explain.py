@@ -328,6 +328,10 @@ class TestDiagnosisFigure:
         np.testing.assert_array_equal(axes.images[0].get_array(), [[0.25, 0.5]])
         assert axes.images[0].get_clim() == (0, 1) and "1 x 2 cells" in axes.get_xlabel()
 
+    def test_a_mask_of_very_many_cells_is_drawn_small(self, axes):
+        draw_mask(axes, np.ones((700, 700), np.float32))  # a network of one level has a cell for each pixel
+        assert axes.images[0].get_array().shape == (208, 208) and "700 x 700 cells" in axes.get_xlabel()
+
     def test_is_one_more_row_of_the_figure(self, rng, image, tmp_path):
         explained = explain(new_network(rng), image, 16, classes=THREE)._replace(sections=[])
         heights = []

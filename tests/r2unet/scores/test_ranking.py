@@ -32,3 +32,10 @@ def test_rows_contain_what_plot_overlays_needs():
     assert [(row.name, row.jaccard) for row in rows] == [("good", 1.0), ("bad", 0.25)]
     assert rows[1].image is bad.image and rows[1].truth is bad.mask
     assert np.array_equal(rows[1].probability, np.ones((4, 4)))
+
+
+def test_large_images_are_kept_as_small_as_they_are_drawn():
+    """A row for each validation image is kept, until all are ranked."""
+    large = Sample(np.zeros((700, 1400, 3), np.uint8), np.ones((700, 1400), np.uint8), "large")
+    (row,) = best_to_worst_rows([(large, np.ones((700, 1400), np.float32))], count=1)
+    assert row.image.shape == (192, 384, 3) and row.truth.shape == row.probability.shape == (192, 384)

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import weakref
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from r2unet.commands.main import build_parser, main
 from r2unet.commands.options import settings_given
+from r2unet.study import run_pictures
 from r2unet.study.run_charts import HEIGHT, WIDTH, Line, chart, ticks
 from r2unet.study.run_comparison import labels, read_runs, same_images
 from r2unet.study.run_pictures import contour
@@ -275,6 +277,21 @@ class TestGroups:
         assert labels(folders) == ["a/seed-0", "b/seed-0", "c"]
 
 
+def test_a_picture_is_kept_as_text_and_not_as_an_array(r2unet, tmp_path, monkeypatch):
+    assert r2unet("train", *OPTIONS, "--images=25", "--out", tmp_path / "run")[0] == 0
+    images, alive, shrink = [], [], run_pictures.shrink
+
+    def counted(*of):
+        row = shrink(*of)
+        alive.append(sum(image() is not None for image in images))  # of those before
+        images.append(weakref.ref(row.image))
+        return row
+
+    monkeypatch.setattr(run_pictures, "shrink", counted)
+    assert r2unet("report", tmp_path / "run", "--out", tmp_path / "a.html")[0] == 0
+    assert alive == [0, 1, 1, 1, 1]
+
+
 class TestContour:
     def test_of_one_pixel_is_a_diamond_around_its_middle(self):
         mask = np.zeros((3, 4))
@@ -286,6 +303,9 @@ class TestContour:
     def test_of_a_lesion_that_fills_the_image_is_its_border(self):
         numbers = list(map(float, re.findall(r"[\d.]+", contour(np.ones((5, 8))))))
         assert (min(numbers[::2]), max(numbers[::2]), min(numbers[1::2]), max(numbers[1::2])) == (0, 8, 0, 5)
+
+    def test_of_noise_has_a_bounded_length(self, rng):
+        assert len(contour(rng.random((512, 512)))) < 300_000
 
     def test_of_no_lesion_is_empty(self):
         assert contour(np.zeros((5, 5))) == ""
