@@ -27,6 +27,7 @@ INPUTS: dict[Callable[[Attacks, Path], Trial], int] = {
     weight_attacks.resumed: 400,
     weight_attacks.pytorch: 2_000,
     weight_attacks.claimed_sizes: 400,
+    weight_attacks.claimed_runs: 100,
     weight_attacks.directories: 1_000,
     weight_attacks.trees: 200,
     table_attacks.challenge_tables: 2_400,

@@ -18,10 +18,11 @@ from tests.assault.options import options
 from tests.assault.plan import INPUTS, Assault
 from tests.assault.table_attacks import challenge_tables
 from tests.assault.trial import Trial, files_in
-from tests.assault.weight_attacks import resumed
+from tests.assault.weight_attacks import claimed_runs, resumed
 
 SEED = 1
-FEW = {pictures: 3, resumed: 4, data_images: 4}  # 16 images each; a training; an evaluation
+# 16 images each; a training; an evaluation; predictions of large images
+FEW = {pictures: 3, resumed: 4, data_images: 4, claimed_runs: 4}
 
 
 @pytest.fixture(scope="module")

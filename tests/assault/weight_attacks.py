@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,31 +80,54 @@ def pytorch(a: Attacks, folder: Path) -> Trial:
 
 
 def claimed_sizes(a: Attacks, folder: Path) -> Trial:
-    """Predict or evaluate with a whole checkpoint that claims any size of its images and of its batches."""
-    name = "claimed.npz"
+    """Use a whole checkpoint that claims any size and number of its images, and any size of its batches."""
     a.copy(folder, "pictures/png0-rgb.png", "data")
+    task = a.one_of("outline", "both", "diagnosis")
+    state = claimed_state(a, task)
+    checkpoint.save(folder / "claimed.npz", state)
+    words = [
+        ["predict", "pictures/png0-rgb.png", "--out=out"],
+        ["predict", "pictures/png0-rgb.png", "--out=out", "--tta"],
+        ["explain", "pictures/png0-rgb.png", "--out=out.png"],
+        ["evaluate", "--json=out.json"],
+        ["evaluate", "--json=out.json", "--images=3"],
+        ["evaluate", "--json=out.json", "--images=3", "--overlays=out.png"],
+        ["evaluate", "--json=out.json", "--data=data", "--split=validation"],
+    ][a.rng.integers(7)]
+    size = (folder / "claimed.npz").stat().st_size
+    return Trial("claimed sizes", folder, [*words, "--checkpoint=claimed.npz"], decoded=lambda: size)
+
+
+def claimed_runs(a: Attacks, folder: Path) -> Trial:
+    """Report on a finished run or a study whose checkpoint claims any size of its images."""
+    words, run = [
+        (["report", "plain", "--out=out.html"], "plain"),
+        (["report", "plain", "--out=out.html", "--pictures=24"], "plain"),
+        (["compare", "own", "--only-report", "--out=study"], "study/a/seed-0"),
+    ][a.rng.integers(3)]
+    a.copy(folder, run.partition("/")[0])
+    best = folder / run / "best.npz"
+    state, claimed = checkpoint.load(best), claimed_state(a, "outline")
+    checkpoint.save(best, state | claimed)
+    size = best.stat().st_size
+    return Trial("claimed runs", folder, words, may_change=("study/",), partial=True, decoded=lambda: size)
+
+
+def claimed_state(a: Attacks, task: str) -> dict[str, Any]:
+    """Return a checkpoint of any network that claims any size of its images."""
     channels = [int(2 ** a.rng.uniform(0, 6)) for _ in range(a.rng.integers(1, 7))]
     multiple = 2 ** (len(channels) - 1)
     settings = Settings(
         model=a.one_of(*MODELS),
-        task=a.one_of("outline", "both", "diagnosis"),
+        task=task,
         norm=a.one_of("per-step", "group"),
         up=a.one_of("transposed", "nearest"),
         widths=tuple(channels),
         size=multiple * int(2 ** a.rng.uniform(2, np.log2(4096 / multiple))),
         batch_size=int(2 ** a.rng.uniform(0, 12)),
-        images=100,
+        images=int(a.one_of("10", "100", "6000", "1000000")),  # a fifth of them is evaluated, or refused
     ).check()
-    weights = new_model(settings, a.rng).state_dict()
-    checkpoint.save(folder / name, {**checkpoint_header(settings), "model": weights})
-    words = [
-        ["predict", "pictures/png0-rgb.png", "--out=out"],
-        ["predict", "pictures/png0-rgb.png", "--out=out", "--tta"],
-        ["evaluate", "--json=out.json"],
-        ["evaluate", "--json=out.json", "--data=data", "--split=validation"],
-    ][a.rng.integers(4)]
-    size = (folder / name).stat().st_size
-    return Trial("claimed sizes", folder, [*words, f"--checkpoint={name}"], decoded=lambda: size)
+    return {**checkpoint_header(settings), "model": new_model(settings, a.rng).state_dict()}
 
 
 def directories(a: Attacks, folder: Path) -> Trial:
