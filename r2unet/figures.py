@@ -101,7 +101,7 @@ def contour_lines(values: np.ndarray, level: float) -> list[np.ndarray]:
     A line of pixels has no contour. The contour of noise has a corner for every pixel and takes much memory,
     so where the lines are very many, only every second value in each direction is considered, or fewer.
     """
-    from contourpy import contour_generator  # which matplotlib installs and uses
+    from contourpy import contour_generator  # matplotlib requires it
 
     if min(values.shape) < 2:
         return []
