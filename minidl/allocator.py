@@ -7,8 +7,8 @@ step. All steps allocate the same sizes, so the C library should keep freed memo
 
 A page has 4 KiB. A core remembers the physical addresses of some thousand pages and must look up all others.
 For programs that ask, Linux has huge pages of 2 MiB. NumPy asks for them if an array has 4 MiB or more. The
-arrays of a small network are smaller, but memory stays marked for huge pages after a large array is freed,
-and small arrays can use it.
+arrays of a small network are smaller. But memory that is marked for huge pages stays marked when it is freed,
+and small arrays can use it then.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import numpy as np
 # From glibc's malloc.h. Arrays above the first threshold get fresh pages; it cannot exceed 32 MiB.
 M_MMAP_THRESHOLD, LARGEST = -3, 32 << 20
 M_TRIM_THRESHOLD, NEVER = -1, 2**31 - 1
-RESERVED = 32, 16 << 20  # large arrays and their bytes
+RESERVED = 32, 16 << 20  # blocks and their bytes; below the first threshold
+MADV_HUGEPAGE = 14  # from Linux's mman-common.h
 
 
 def keep_freed_memory() -> bool:
@@ -44,16 +45,23 @@ def keep_freed_memory() -> bool:
 
 
 def mark_for_huge_pages() -> None:
-    """Mark memory that the C library will use for arrays; it is not occupied before it is used.
+    """Mark 512 MiB that the C library will use for arrays; they are not occupied before they are used.
 
-    It takes addresses, however, so where a process may have only so many, nothing is done.
+    They take addresses, however, so where a process may have only so many, nothing is done.
     """
     import resource  # not on Windows
 
-    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
-        count, size = RESERVED
-        with contextlib.suppress(MemoryError):
-            [np.empty(size, np.uint8) for _ in range(count)]  # never written to, and freed at once
+    malloc, free, madvise = map(_c_function, ("malloc", "free", "madvise"))
+    if madvise is None or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return
+    malloc.restype = ctypes.c_void_p
+    count, size = RESERVED
+    blocks = [address for address in (malloc(ctypes.c_size_t(size)) for _ in range(count)) if address]
+    for address in blocks:
+        page = -address % resource.getpagesize()  # from the block's start to its first whole page
+        madvise(ctypes.c_void_p(address + page), ctypes.c_size_t(size - page), MADV_HUGEPAGE)
+    for address in blocks:
+        free(ctypes.c_void_p(address))
 
 
 def release_freed_memory() -> bool:

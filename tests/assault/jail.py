@@ -30,6 +30,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from matplotlib.figure import Figure
 
+from minidl.allocator import release_freed_memory
+
 SECONDS = 20.0
 ADDRESS_SPACE = 2**30  # above what the process has; memory beyond it raises MemoryError
 TICK = 0.5  # seconds between two looks at a silent child
@@ -192,6 +194,7 @@ def save_nothing(figure: Figure, file: BinaryIO, **options: Any) -> None:
 
 def _observe(call: Call, captured: Path) -> Outcome:
     """Run one call in this process."""
+    release_freed_memory()  # that of earlier calls, which this one would use unnoticed
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory
     before, code, fault = _kilobytes("VmRSS"), None, ""
     try:
