@@ -116,8 +116,9 @@ class TrainingStep:
         """Return the share of this process in the batch; None for a single process, which has all of it."""
         if self.processes.size == 1:
             return None
-        weight, own = self.processes.weight, 0.0
-        if targets is not None:
-            own = float(targets.data.sum()) if weight else 0.0
+        weight = self.processes.weight
+        if targets is None:
+            return Shares(weight, 0.0)
+        own = float(targets.data.sum()) if weight else 0.0
         everyones = self.processes.total(own)
         return Shares(weight, own / everyones if everyones else 0.0)

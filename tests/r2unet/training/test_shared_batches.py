@@ -1,5 +1,6 @@
 """Several processes that share each batch compute what one process computes."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 from minidl.parallel import Processes
 from r2unet.training import state as training_state
+from r2unet.training.run_folder import load_datasets
+from r2unet.training.trainer import Trainer
 from tests.mpi import require_mpi, run_processes
 from tests.r2unet.training import shared_batches
 from tests.r2unet.training.agreement_of_processes import KINDS, STEPS, differences
@@ -28,6 +31,41 @@ def test_gradients_weights_statistics_and_scores_are_those_of_one_process(alone,
         assert found.keys() == alone.keys()
         for name, expected in alone.items():
             np.testing.assert_allclose(found[name], expected, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+class CountedProcesses(Processes):
+    """Process 0 of two that have the same images; it counts the exchanges."""
+
+    size, weights, exchanges = 2, (0.5, 0.5), 0
+
+    def sum(self, array):
+        self.exchanges += 1
+        array *= 2.0
+
+    def gather(self, array):
+        self.exchanges += 1
+        return np.stack((array, array))
+
+
+# 13 norms: four in each of three blocks, one after the up-sampling.
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"norm": "group"}, 1),
+        ({"norm": "group", "task": "both"}, 2),
+        ({"norm": "per-step"}, 2 * 13 + 1),
+    ],
+    ids=["group norm", "with a diagnosis", "batch norm"],
+)
+def test_a_step_exchanges_the_gradients_once_and_only_what_else_it_needs(changes, expected):
+    settings = dataclasses.replace(shared_batches.SMALL, **changes).check()
+    training, validation = load_datasets(dataclasses.replace(settings, images=35))
+    data = (shared_batches.with_diagnoses(samples) for samples in (training, validation))
+    processes = CountedProcesses()
+    trainer = Trainer(settings, Path("unused"), *data, processes=processes)
+    trainer.state.train_mode()
+    trainer.train_step(next(trainer.divided(trainer.feed.batches(), trainer.feed.loader)))
+    assert processes.exchanges == expected
 
 
 class TestTheTableOfDifferences:
