@@ -19,6 +19,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from r2unet.files import read_rows, write_text
 from r2unet.study.plan import Plan, Task
 from r2unet.study.processes import Outcomes, run_in_processes, stop_if_orphaned
 from r2unet.training.interruption import Interrupted
-from r2unet.training.lock import locked
+from r2unet.training.lock import LOCK, locked
 from r2unet.training.run_folder import load_datasets, start_or_resume
 from r2unet.training.settings import Settings
 from r2unet.training.trainer import Trainer
@@ -62,6 +63,10 @@ def train_study(
     """
     tasks = plan.tasks(out)
     unfinished = [task for task in tasks if not task.finished]
+    for task in tasks:
+        if task.finished and (task.folder / LOCK).exists():  # left by a process that was killed at its end
+            with suppress(InputError), locked("--out", task.folder):
+                pass
     finished = f"{len(tasks) - len(unfinished)} of {len(tasks)} training runs are finished"
     log(f"{len(plan.rows)} rows x {len(plan.seeds)} seeds: {finished}")
     outcomes = (

@@ -34,6 +34,13 @@ class TestAStudy:
         assert r2unet("compare", "own", "--only-report", "--out", out, "--device", "cpu")[0] == 0
         assert {path: path.read_bytes() for path in before} == before
 
+    def test_removes_the_lock_of_a_process_that_was_killed_when_its_training_had_ended(self, study, r2unet):
+        out, words = study
+        left = out / "u-net/seed-0/.lock"
+        left.write_text("process 1 on a machine")
+        assert r2unet(*words, "--out", out)[0] == 0
+        assert not left.exists()
+
     def test_gives_the_same_results_in_parallel_processes(self, study, r2unet, tmp_path):
         out, words = study
         new, more = tmp_path / "b", ["--seeds", 1, "--jobs", 2, "--cache", tmp_path / "cache"]
