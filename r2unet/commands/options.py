@@ -100,6 +100,7 @@ def add_network(p: argparse.ArgumentParser) -> None:
     add_choice(p, "task", "what the network predicts: the outline, the diagnosis, or both with one encoder")
     add_choice(p, "classes", "classes of the diagnosis")
     add_choice(p, "pooling", "where the diagnosis looks: over the predicted lesion, the whole image, or both")
+    add_choice(p, "pooled_levels", "levels of the encoder that the diagnosis reads")
     add_setting(p, "widths", widths, "A,B,...", "channels of each level")
     add_setting(p, "steps", int, "N", "recurrent steps t; each recurrent convolution is applied t + 1 times")
     add_choice(p, "share_weights", "whether all recurrent steps share one convolution")

@@ -25,8 +25,8 @@ would fix the weights. Each [ ] is a block with that number of channels. The blo
 The output is one logit for every pixel: sigmoid(logit) is the probability that the pixel is lesion.
 
 A network can also predict what the lesion is. `task` says what it predicts: the outline, the diagnosis, or
-both. The diagnosis head (`diagnosis.py`) reads the bottleneck's features and the predicted outline. For the
-task "diagnosis" there is no decoder.
+both. The diagnosis head (`diagnosis.py`) reads the bottleneck's features, or those of all levels of the
+encoder, and the predicted outline. For the task "diagnosis" there is no decoder.
 
 All networks use the same norms, padding and up-convolutions, so two of them differ only in the block or the
 gates. Every option below changes one more thing. The defaults are R2U-Net as the paper draws it, with batch
@@ -61,7 +61,7 @@ from r2unet.network.blocks import (
     RecurrentResidualBlock,
     ResidualBlock,
 )
-from r2unet.network.diagnosis import POOLING, DiagnosisHead
+from r2unet.network.diagnosis import LEVELS, POOLING, DiagnosisHead
 
 # How a skip connection and the upsampled features x are combined, (N, C, H, W) each.
 SKIPS = {
@@ -81,6 +81,7 @@ CHOICES = {
     "checkpoint_blocks": (False, True),
     "task": ("outline", "diagnosis", "both"),
     "pooling": POOLING,
+    "pooled_levels": LEVELS,
 }
 
 
@@ -112,8 +113,8 @@ class UShape(Module):
     weights at every step, `tie_weights` uses the same weights for input and previous output; these three
     are for the recurrent networks only. `skips`, `up` and `norm` are among `CHOICES`. `checkpoint_blocks`
     turns on activation checkpointing (`minidl.recompute`): about half the memory for training, more time, the
-    same numbers. `task` and `pooling` are among `CHOICES`, too; `classes` is the number of diagnoses, if the
-    task includes the diagnosis. `rng` draws the weights (He et al. 2015).
+    same numbers. `task`, `pooling` and `pooled_levels` are among `CHOICES`, too; `classes` is the number of
+    diagnoses, if the task includes the diagnosis. `rng` draws the weights (He et al. 2015).
 
     Raises OptionError for an invalid option or a meaningless combination, ValueError for invalid sizes.
     """
@@ -136,6 +137,7 @@ class UShape(Module):
         checkpoint_blocks: bool = False,
         task: str = "outline",
         pooling: str = "both",
+        pooled_levels: str = "bottleneck",
         classes: int = 3,
         rng: np.random.Generator,
     ) -> None:
@@ -147,7 +149,8 @@ class UShape(Module):
         self.recurrent, self.attention = issubclass(self.block, RecurrentBlock), attention
         recurrence = {"steps": steps, "share_weights": share_weights, "tie_weights": tie_weights}
         others = {"skips": skips, "up": up, "norm": norm, "checkpoint_blocks": checkpoint_blocks}
-        self._check_options(**recurrence, **others, task=task, pooling=pooling)
+        diagnosis = {"pooling": pooling, "pooled_levels": pooled_levels}
+        self._check_options(**recurrence, **others, task=task, **diagnosis)
         self.task = task
         self.widths, self.steps = tuple(widths), steps
         self.share_weights, self.tie_weights = share_weights, tie_weights
@@ -162,8 +165,9 @@ class UShape(Module):
         upward = list(pairwise(reversed(widths)))  # (64, 32), (32, 16), (16, 8)
         sources = 2 if skips == "concat" else 1
         self.encoder = [new_block(before, after) for before, after in downward]
+        pooled = self.widths[-1:] if pooled_levels == "bottleneck" else self.widths
         if task == "diagnosis":
-            self.diagnosis = DiagnosisHead(widths[-1], classes, "image", rng=rng)
+            self.diagnosis = DiagnosisHead(pooled, classes, "image", rng=rng)
             return
         self.up = [UPSAMPLING[up](before, after, norm, rng=rng) for before, after in upward]
         self.decoder = [new_block(sources * after, after) for _, after in upward]
@@ -171,7 +175,7 @@ class UShape(Module):
         self.head = Conv2d(widths[0], out_channels, 1, rng=rng)
         self.head.weight = Parameter(xavier_normal(self.head.weight.shape, widths[0], out_channels, rng))
         if task == "both":
-            self.diagnosis = DiagnosisHead(widths[-1], classes, pooling, rng=rng)
+            self.diagnosis = DiagnosisHead(pooled, classes, pooling, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.task == "diagnosis":
@@ -181,9 +185,11 @@ class UShape(Module):
     def answer(self, x: Tensor) -> Answer:
         """Return the outline and the diagnosis of images (N, in_channels, H, W), as far as the task goes."""
         features = self.encode(x)
-        bottleneck = features[-1]
-        outline = self.decode(features) if self.task != "diagnosis" else None
-        return Answer(outline, self.diagnosis(bottleneck, outline) if self.task != "outline" else None)
+        if self.task == "outline":
+            return Answer(self.decode(features), None)
+        pooled = features[-self.diagnosis.levels :]  # a copy: decoding removes the elements of its list
+        outline = self.decode(features) if self.task == "both" else None
+        return Answer(outline, self.diagnosis(pooled, outline))
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Return the features of every level, from x (N, in_channels, H, W) to the bottleneck, the last."""

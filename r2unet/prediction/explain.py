@@ -71,7 +71,7 @@ def explain(
         probability = stable_sigmoid(finite(to_numpy(answer.outline.data)))[0, 0]
     if answer.diagnosis is not None:
         finite(to_numpy(answer.diagnosis.data))
-        explained = diagnosis.explain_diagnosis(model.diagnosis, maps.bottleneck, answer, classes, correction)
+        explained = diagnosis.explain_diagnosis(model.diagnosis, maps.diagnosed, answer, classes, correction)
     picture = bounded_size(small, LARGEST_SIDE)
     return Explanation(
         size,

@@ -15,6 +15,7 @@ probabilities also depend on the class weights and the temperature, which are th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -56,11 +57,15 @@ class ExplainedDiagnosis(NamedTuple):
 
 
 def explain_diagnosis(
-    head: DiagnosisHead, features: Array, answer: Answer, classes: tuple[str, ...], correction: Correction
+    head: DiagnosisHead,
+    features: Sequence[Array],
+    answer: Answer,
+    classes: tuple[str, ...],
+    correction: Correction,
 ) -> ExplainedDiagnosis:
-    """Explain the diagnosis of one image from the features (1, C, h, w) and the answer of its network.
+    """Explain the diagnosis of one image from the features that its network's head reads, and the answer.
 
-    Raises ValueError unless `classes` are the names of all classes of the head.
+    `features` are (1, C, h, w) for each level, the bottleneck last. Raises ValueError unless `classes` are the names of all classes of the head.
     """
     logits = to_numpy(answer.diagnosis.data)[0].astype(np.float64)  # (K,)
     if len(classes) != len(logits):
@@ -74,7 +79,7 @@ def explain_diagnosis(
     mask = None
     if head.pooling != "image":
         with no_grad():
-            mask = to_numpy(cell_means(sigmoid(answer.outline), *features.shape[2:]).data)[0, 0]
+            mask = to_numpy(cell_means(sigmoid(answer.outline), *features[-1].shape[2:]).data)[0, 0]
     return ExplainedDiagnosis(explained, mask)
 
 

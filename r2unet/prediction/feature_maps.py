@@ -57,14 +57,15 @@ class Section(NamedTuple):
 
 
 class FeatureMaps:
-    """The sections of the figure, and the features of the bottleneck, after the network has run."""
+    """The sections of the figure, and the features that the diagnosis reads, after the network has run."""
 
     def __init__(self, model: UShape) -> None:
         self.levels = len(model.encoder)
         self.encoder: list[Row] = []
         self.decoder: list[Row] = []
         self.recurrence: list[Section] = []  # one; none for a network without a recurrence
-        self.bottleneck: Array | None = None  # (1, C, h, w)
+        self.diagnosed: list[Array] = []  # (1, C, h, w) each, the bottleneck last
+        self._first_diagnosed = self.levels - (0 if model.task == "outline" else model.diagnosis.levels)
         self._parts: dict[str, list[Row]] = {name: [] for name in SOURCES}
 
     def sections(self) -> list[Section]:
@@ -84,8 +85,9 @@ class FeatureMaps:
             if name.startswith(f"{layer}."):
                 self._parts[source].append(_row(features, COLUMNS // len(SOURCES), source))
         if name.startswith("encoder."):
+            if len(self.encoder) >= self._first_diagnosed:
+                self.diagnosed.append(y.data)
             self.encoder.append(_row(features, COLUMNS, "channel", len(self.encoder) + 1))
-            self.bottleneck = y.data
         if name.startswith("decoder."):
             self._add_decoder_row()
 

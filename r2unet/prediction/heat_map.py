@@ -28,6 +28,10 @@ Grad-CAM (Selvaraju et al. 2017) averages the gradient over the positions before
 lose which positions are inside the lesion and where the maxima are. The product without the average is
 HiResCAM (Draelos and Carin 2020). Both are equal if the head only takes the mean over the image.
 
+**A head that reads all levels** pools them one by one, so the same holds for the features of all levels
+together. A position of the bottleneck is a cell of 2 x 2, 4 x 4, ... positions of the levels above it. Their
+evidence is added to that of the cell, and the map has the positions of the bottleneck, as before.
+
 The map is exact for the head and coarse for the image. A network with five levels and 128 x 128 pixels has
 8 x 8 positions, the receptive field of each is much larger than its cell, and the encoder is not linear. The
 map shows where the network found evidence, which need not be the lesion. A sticker on the skin is evidence
@@ -40,11 +44,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from minidl import Tensor, no_grad
 from minidl.backend import Array, to_device, to_numpy
+from minidl.nn import Module
 from minidl.tensor import Parameter
 from r2unet.data.images import resize_image
 from r2unet.data.sample import to_input
@@ -53,7 +59,13 @@ from r2unet.network.hooks import forward_hooks
 from r2unet.network.model import UShape
 from r2unet.prediction.predict import pad_to_multiple
 
-HeadInputs = dict[str, Tensor]  # see `head_inputs`
+
+@dataclass
+class HeadInputs:
+    """What a diagnosis head reads: the features of its levels and, with a decoder, the outline."""
+
+    features: list[Tensor] = field(default_factory=list)  # (N, C, h, w) each, the bottleneck last
+    outline: Tensor | None = None  # logits (N, 1, H, W)
 
 
 def heat_map(
@@ -80,15 +92,19 @@ def as_heat(cells: Array, used: float, size: tuple[int, int]) -> np.ndarray:
 
 @contextmanager
 def head_inputs(model: UShape) -> Iterator[HeadInputs]:
-    """Keep what the diagnosis head reads in the first forward pass of this block, for `head_evidence`.
+    """Keep what the diagnosis head reads in the first forward pass of this block, for `head_evidence`."""
+    kept, levels = HeadInputs(), model.diagnosis.levels
 
-    "features" (N, C, h, w) and, unless the network has no decoder, "outline", the logits (N, 1, H, W).
-    """
-    kept: HeadInputs = {}
-    modules = [("features", model.encoder[-1])]
+    def keep(name: str, module: Module, x: Tensor, y: Tensor) -> None:
+        if name == "outline" and kept.outline is None:
+            kept.outline = y
+        elif name == "features" and len(kept.features) < levels:
+            kept.features.append(y)
+
+    modules = [("features", block) for block in model.encoder[-levels:]]
     if model.task == "both":
         modules.append(("outline", model.head))
-    with forward_hooks(modules, lambda name, module, x, y: kept.setdefault(name, y)):
+    with forward_hooks(modules, keep):
         yield kept
 
 
@@ -109,16 +125,26 @@ def evidence(model: UShape, x: Array, class_index: int) -> Array:
         levels = model.encode(Tensor(x))
         # Decoding removes the elements of its list.
         outline = model.decode(list(levels)) if model.task == "both" else None
-    return head_evidence(model.diagnosis, levels[-1].data, outline, class_index)
+    features = [level.data for level in levels[-model.diagnosis.levels :]]
+    return head_evidence(model.diagnosis, features, outline, class_index)
 
 
-def head_evidence(head: DiagnosisHead, features: Array, outline: Tensor | None, class_index: int) -> Array:
+def head_evidence(
+    head: DiagnosisHead, features: Sequence[Array], outline: Tensor | None, class_index: int
+) -> Array:
     """Return `evidence` from the head's inputs, features (1, C, h, w) and outline logits -> (h, w)."""
-    leaf = Tensor(features, requires_grad=True)  # the graph starts here
+    leaves = [Tensor(level, requires_grad=True) for level in features]  # the graph starts here
     with constant(head.parameters()):
-        logits = head(leaf, outline)  # (1, K)
+        logits = head(leaves, outline)  # (1, K)
         (logits[0, class_index] - logits.mean()).backward()
-    return (leaf.grad * features)[0].sum(axis=0)  # (C, h, w) -> (h, w)
+    h, w = features[-1].shape[2:]
+    return sum(cell_sums((leaf.grad * leaf.data)[0].sum(axis=0), h, w) for leaf in leaves)
+
+
+def cell_sums(positions: Array, h: int, w: int) -> Array:
+    """Add the numbers of the positions within each of h x w equal cells, (H, W) -> (h, w)."""
+    H, W = positions.shape
+    return positions.reshape(h, H // h, w, W // w).sum(axis=(1, 3))
 
 
 @contextmanager

@@ -191,8 +191,8 @@ class Predictor:
         if diagnosis is not None:
             with self.stages("draw and write the diagnosis"):
                 explained = int(diagnosis.argmax())
-                features, outline = inputs["features"].data, inputs.get("outline")
-                cells = head_evidence(self.model.diagnosis, features, outline, explained)
+                features = [level.data for level in inputs.features]
+                cells = head_evidence(self.model.diagnosis, features, inputs.outline, explained)
                 heat = as_heat(cells, self.size / self.model.multiple, size)
                 shown = None if share is None else (share > THRESHOLD).astype(np.uint8)
                 diagnosed = DiagnosedImage(

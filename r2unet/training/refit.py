@@ -80,10 +80,10 @@ def pooled_features(model: UShape, batches: DataLoader, device: str = "cpu") -> 
     for samples in batches:
         x = Tensor(to_device(to_input([sample.image for sample in samples]), device))  # (n, 3, H, W)
         with no_grad(), np.errstate(all="ignore"):  # overflow is an error below, not a warning
-            features = model.encode(x)
-            bottleneck = features[-1]
-            outline = model.decode(features) if model.task == "both" else None
-            pooled = model.diagnosis.pool(bottleneck, outline).numpy().astype(np.float64)
+            levels = model.encode(x)
+            read = levels[-model.diagnosis.levels :]
+            outline = model.decode(levels) if model.task == "both" else None
+            pooled = model.diagnosis.pool(read, outline).numpy().astype(np.float64)
         if not np.isfinite(pooled).all():
             raise InputError(f"{samples[0].name}: its features contain NaN or infinity; give other weights")
         yield pooled

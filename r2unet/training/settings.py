@@ -76,6 +76,7 @@ class Settings:
     task: str = "outline"  # what the network predicts: the outline, the diagnosis, or both
     classes: str = "types-3"  # the question that the diagnosis answers (`r2unet.data.classes`)
     pooling: str = "both"  # where the diagnosis looks: over the lesion, over the image, or both
+    pooled_levels: str = "bottleneck"  # of the encoder: the bottleneck, or all
     diagnosis_loss: str = "cross-entropy"
     diagnosis_weight: float = 1.0  # of the diagnosis' loss, next to the outline's
     class_weights: str = "sqrt"  # of the diagnosis' loss

@@ -9,7 +9,7 @@ from minidl import Tensor, no_grad
 from minidl.backend import to_numpy
 from minidl.gradcheck import GradientError, check_vjp
 from r2unet.network import gradient_checks
-from r2unet.network.diagnosis import POOLING, SMALLEST_AREA, DiagnosisHead, cell_means
+from r2unet.network.diagnosis import LEVELS, POOLING, SMALLEST_AREA, DiagnosisHead, cell_means
 from r2unet.network.model import NETWORKS, OptionError, R2UNet
 
 WIDTHS = (3, 4, 5)
@@ -37,7 +37,7 @@ def as_logits(mask):
 def showing_the_pooled_values(pooling, device):
     """Return a head for two channels, whose logits are the values that it has pooled."""
     count = len(POOLED[pooling])
-    head = DiagnosisHead(2, count, pooling, rng=np.random.default_rng(0)).to(np.float64)
+    head = DiagnosisHead([2], count, pooling, rng=np.random.default_rng(0)).to(np.float64)
     head.linear.weight.data, head.linear.bias.data = np.eye(count), np.zeros(count)
     return head.to(device)
 
@@ -59,7 +59,7 @@ class TestTheHead:
     @pytest.mark.parametrize("pooling", POOLING)
     def test_pools_mean_and_maximum(self, pooling, device, put):
         head = showing_the_pooled_values(pooling, device)
-        logits = head(Tensor(put(FEATURES)), Tensor(put(as_logits(MASK)))).numpy()
+        logits = head([Tensor(put(FEATURES))], Tensor(put(as_logits(MASK)))).numpy()
         np.testing.assert_allclose(logits, [POOLED[pooling]], rtol=1e-14)
 
     @pytest.mark.parametrize("pooling", POOLING)
@@ -67,17 +67,17 @@ class TestTheHead:
         head = showing_the_pooled_values(pooling, device)
         features = np.concatenate((FEATURES, FEATURES[..., ::-1, ::-1]))
         masks = np.concatenate((MASK, MASK[..., ::-1, ::-1]))
-        logits = head(Tensor(put(features)), Tensor(put(as_logits(masks)))).numpy()
+        logits = head([Tensor(put(features))], Tensor(put(as_logits(masks)))).numpy()
         np.testing.assert_allclose(logits, [POOLED[pooling]] * 2, rtol=1e-14)
 
     def test_over_the_image_needs_no_outline(self, device, put):
         head = showing_the_pooled_values("image", device)
-        np.testing.assert_allclose(head(Tensor(put(FEATURES))).numpy(), [POOLED["image"]], rtol=1e-14)
+        np.testing.assert_allclose(head([Tensor(put(FEATURES))]).numpy(), [POOLED["image"]], rtol=1e-14)
 
     def test_weights_positions_by_the_probability_not_by_a_threshold(self, device, put):
         head = showing_the_pooled_values("lesion", device)
         outline = np.full((1, 1, 4, 4), np.log(0.25 / 0.75))  # a probability of 1/4 everywhere
-        means, maxima = np.split(head(Tensor(put(FEATURES)), Tensor(put(outline))).numpy()[0], 2)
+        means, maxima = np.split(head([Tensor(put(FEATURES))], Tensor(put(outline))).numpy()[0], 2)
         np.testing.assert_allclose(means, 0.25 * 4.0 * np.array(MEANS) / (1.0 + SMALLEST_AREA), atol=1e-15)
         np.testing.assert_allclose(maxima, 0.25 * np.array(MAXIMA), rtol=1e-14)
 
@@ -85,24 +85,50 @@ class TestTheHead:
     def test_of_an_image_without_a_lesion_is_finite(self, pooling, device, put):
         head = showing_the_pooled_values(pooling, device)
         features = Tensor(put(FEATURES), requires_grad=True)
-        logits = head(features, Tensor(put(as_logits(0.0 * MASK))))
+        logits = head([features], Tensor(put(as_logits(0.0 * MASK))))
         assert logits.numpy()[0, -4:].tolist() == [0.0, 0.0, 0.0, 0.0]
         logits.sum().backward()
         assert np.isfinite(to_numpy(features.grad)).all()
 
     @pytest.mark.parametrize("pooling", POOLING)
     def test_has_the_right_gradient_for_the_features(self, pooling, rng):
-        head = DiagnosisHead(4, 3, pooling, rng=rng).to(np.float64)
+        head = DiagnosisHead([4], 3, pooling, rng=rng).to(np.float64)
         outline = Tensor(rng.normal(size=(2, 1, 8, 12)))
-        check_vjp(lambda features: head(features, outline), rng.normal(size=(2, 4, 2, 3)), rng=rng)
+        check_vjp(lambda features: head([features], outline), rng.normal(size=(2, 4, 2, 3)), rng=rng)
 
     @pytest.mark.parametrize("pooling", POOLING)
     def test_passes_no_gradient_to_the_outline(self, pooling, rng):
-        head = DiagnosisHead(4, 3, pooling, rng=rng).to(np.float64)
+        head = DiagnosisHead([4], 3, pooling, rng=rng).to(np.float64)
         features = Tensor(rng.normal(size=(2, 4, 2, 3)), requires_grad=True)
         outline = Tensor(rng.normal(size=(2, 1, 8, 12)), requires_grad=True)
-        head(features, outline).sum().backward()
+        head([features], outline).sum().backward()
         assert outline.grad is None and np.abs(features.grad).max() > 0.0
+
+    @pytest.mark.parametrize("pooling", POOLING)
+    def test_pools_every_level_as_if_it_were_the_only_one(self, pooling, rng, device, put):
+        """The levels have cells of 1, 2 and 4 pixels."""
+        levels = [rng.normal(size=(2, C, 8 // side, 12 // side)) for C, side in ((2, 1), (3, 2), (4, 4))]
+        outline = Tensor(put(rng.normal(size=(2, 1, 8, 12))))
+        head = DiagnosisHead([2, 3, 4], 5, pooling, rng=rng).to(np.float64).to(device)
+        pooled = head.pool([Tensor(put(level)) for level in levels], outline).numpy()
+        assert pooled.shape == (2, head.linear.weight.shape[1])
+        alone = [
+            DiagnosisHead([level.shape[1]], 5, pooling, rng=rng).pool([Tensor(put(level))], outline).numpy()
+            for level in levels
+        ]
+        np.testing.assert_array_equal(pooled, np.concatenate(alone, axis=1))
+
+    @pytest.mark.parametrize("pooling", POOLING)
+    @pytest.mark.parametrize("level", [0, 1])
+    def test_has_the_right_gradient_for_the_features_of_each_level(self, level, pooling, rng):
+        head = DiagnosisHead([2, 3], 4, pooling, rng=rng).to(np.float64)
+        levels = [rng.normal(size=(2, 2, 4, 6)), rng.normal(size=(2, 3, 2, 3))]
+        outline = Tensor(rng.normal(size=(2, 1, 4, 6)))
+
+        def logits(features):
+            return head([features if i == level else Tensor(x) for i, x in enumerate(levels)], outline)
+
+        check_vjp(logits, levels[level], rng=rng)
 
     def test_averages_the_mask_over_cells(self, rng):
         mask = rng.random((2, 1, 6, 8))
@@ -140,11 +166,23 @@ class TestTheAnswer:
         x = images(rng)
         model = network("both", pooling=pooling)
         outline, diagnosis = model.answer(x)
-        bottleneck = model.encode(x)[-1]
-        assert bottleneck.shape == (2, WIDTHS[-1], 4, 4)
+        bottleneck = model.encode(x)[-1:]
+        assert [level.shape for level in bottleneck] == [(2, WIDTHS[-1], 4, 4)]
         np.testing.assert_array_equal(model.diagnosis(bottleneck, outline).numpy(), diagnosis.numpy())
         elsewhere = model.diagnosis(bottleneck, -outline).numpy()  # the skin, not the lesion
         assert np.array_equal(elsewhere, diagnosis.numpy()) == (pooling == "image")
+
+    @pytest.mark.parametrize("task", ["both", "diagnosis"])
+    def test_the_diagnosis_can_read_all_levels(self, task, rng):
+        x = images(rng)
+        model = network(task, pooled_levels="all")
+        outline, diagnosis = model.answer(x)
+        levels = model.encode(x)
+        assert [level.shape for level in levels] == [(2, 3, 16, 16), (2, 4, 8, 8), (2, 5, 4, 4)]
+        np.testing.assert_array_equal(model.diagnosis(levels, outline).numpy(), diagnosis.numpy())
+        for i, level in enumerate(levels):  # it depends on each of them
+            changed = [*levels[:i], level * 2.0, *levels[i + 1 :]]
+            assert np.abs(model.diagnosis(changed, outline).numpy() - diagnosis.numpy()).max() > 1e-3
 
     def test_pooling_over_the_lesion_without_an_outline_is_refused(self):
         with pytest.raises(OptionError, match="without an outline"):
@@ -216,20 +254,23 @@ class TestTheState:
         # 64 channels, pooled to mean and maximum over the image and over the lesion
         assert count(task="both") == 153_113 + 4 * 64 * 7 + 7 == 154_912
         assert count(task="both", pooling="image") == count(task="both", pooling="lesion") == 154_016
+        # all levels have 8 + 16 + 32 + 64 channels
+        assert count(task="both", pooled_levels="all") == 153_113 + 4 * 120 * 7 + 7 == 156_480
         encoder = sum(p.size for p in R2UNet(rng=rng).encoder_parameters())
         assert count(task="diagnosis") == encoder + 2 * 64 * 7 + 7 == 102_375
 
 
 class TestTheGradientCheck:
-    def check(self, rng, pooling="both"):
-        model = network(pooling=pooling, widths=(2, 3), steps=1).to(np.float64)
+    def check(self, rng, pooling="both", levels="bottleneck"):
+        model = network(pooling=pooling, pooled_levels=levels, widths=(2, 3), steps=1).to(np.float64)
         error = gradient_checks.check_network(model, False, rng)
         assert "forward" not in vars(model.diagnosis)  # the head computes as before
         return error
 
+    @pytest.mark.parametrize("levels", LEVELS)
     @pytest.mark.parametrize("pooling", POOLING)
-    def test_accepts_a_network_with_both_tasks(self, pooling, rng):
-        assert self.check(rng, pooling) < gradient_checks.TOLERANCE
+    def test_accepts_a_network_with_both_tasks(self, pooling, levels, rng):
+        assert self.check(rng, pooling, levels) < gradient_checks.TOLERANCE
 
     def test_rejects_a_gradient_that_flows_through_the_outline(self, rng, monkeypatch):
         monkeypatch.setattr(Tensor, "detach", lambda self: self)
@@ -246,7 +287,7 @@ class TestTheGradientCheck:
     def test_rejects_a_diagnosis_of_features_that_pass_no_gradient(self, pooling, rng, monkeypatch):
         forward = DiagnosisHead.forward
         monkeypatch.setattr(
-            DiagnosisHead, "forward", lambda self, features, o: forward(self, features.detach(), o)
+            DiagnosisHead, "forward", lambda self, levels, o: forward(self, [f.detach() for f in levels], o)
         )
         with pytest.raises(GradientError, match="encoder"):
             self.check(rng, pooling)

@@ -7,12 +7,14 @@ from minidl import Tensor, no_grad
 from minidl.backend import to_numpy
 from minidl.ops import max_pool2d
 from r2unet.data.sample import to_input
+from r2unet.network.diagnosis import LEVELS
 from r2unet.network.model import R2UNet, UNet
 from r2unet.prediction.heat_map import as_heat, evidence, head_evidence, head_inputs, heat_map
 from r2unet.prediction.predict import predict
 
 K = 3
 TASKS = [("both", "both"), ("both", "lesion"), ("both", "image"), ("diagnosis", "image")]
+HEADS = [(*choice, levels) for choice in TASKS for levels in LEVELS]
 
 
 @pytest.fixture
@@ -34,9 +36,9 @@ def logits(model, x):
 
 
 class TestEvidence:
-    @pytest.mark.parametrize("task, pooling", TASKS)
-    def test_sums_with_the_bias_to_the_logit_minus_the_mean_logit(self, rng, image, task, pooling):
-        model, x = network(rng, task, pooling), to_input([image])
+    @pytest.mark.parametrize("task, pooling, levels", HEADS)
+    def test_sums_with_the_bias_to_the_logit_minus_the_mean_logit(self, rng, image, task, pooling, levels):
+        model, x = network(rng, task, pooling, pooled_levels=levels), to_input([image])
         bias, z = model.diagnosis.linear.bias.numpy(), logits(model, x)
         for k in range(K):
             e = evidence(model, x, k)
@@ -63,6 +65,17 @@ class TestEvidence:
         with no_grad():
             channel = model.encode(Tensor(x))[-1].numpy()[0, 5]
         expected = np.where(channel == channel.max(), 2 * channel, 0)  # 3 - the mean over the classes, 1
+        np.testing.assert_allclose(evidence(model, x, 1), expected, rtol=1e-5)
+
+    def test_of_an_upper_level_is_added_to_the_cell_of_the_bottleneck(self, rng, image):
+        model, x = network(rng, "diagnosis", "image", pooled_levels="all"), to_input([image])
+        model.diagnosis.linear.weight.data[:] = 0
+        model.diagnosis.linear.weight.data[1, 4 + 2] = 3  # the maximum of channel 2 of the first level
+        with no_grad():
+            channel = model.encode(Tensor(x))[0].numpy()[0, 2]  # (16, 16)
+        y, x_ = np.unravel_index(channel.argmax(), channel.shape)
+        expected = np.zeros((4, 4))
+        expected[y // 4, x_ // 4] = 2 * channel.max()  # 3 - the mean over the classes, 1
         np.testing.assert_allclose(evidence(model, x, 1), expected, rtol=1e-5)
 
     def test_does_not_change_if_all_logits_change_by_the_same_amount(self, rng, image):
@@ -156,11 +169,11 @@ class TestHeatMap:
         image = np.full((20, 30, 3), 255, np.uint8)
         np.testing.assert_array_equal(heat_map(bright_cells, image, 16, 0), np.zeros((20, 30)))
 
-    @pytest.mark.parametrize("task, pooling", TASKS)
-    def test_of_a_real_network_has_the_size_of_the_image(self, rng, task, pooling):
+    @pytest.mark.parametrize("task, pooling, levels", HEADS)
+    def test_of_a_real_network_has_the_size_of_the_image(self, rng, task, pooling, levels):
         image = rng.integers(0, 256, (23, 31, 3), np.uint8)
         before = image.copy()
-        heat = heat_map(network(rng, task, pooling), image, 16, 1)
+        heat = heat_map(network(rng, task, pooling, pooled_levels=levels), image, 16, 1)
         assert heat.shape == (23, 31) and heat.dtype == np.float32
         assert heat.min() >= 0 and heat.max() == 1
         np.testing.assert_array_equal(image, before)
@@ -170,12 +183,15 @@ class TestHeatMap:
             heat_map(network(rng, "outline"), image, 16, 0)
 
 
-@pytest.mark.parametrize("task, pooling", TASKS)
-def test_the_heat_map_of_the_first_of_eight_views_needs_no_second_forward_pass(rng, image, task, pooling):
-    model = network(rng, task, pooling)
+@pytest.mark.parametrize("task, pooling, levels", HEADS)
+def test_the_heat_map_of_the_first_of_eight_views_needs_no_second_forward_pass(
+    rng, image, task, pooling, levels
+):
+    model = network(rng, task, pooling, pooled_levels=levels)
     with head_inputs(model) as inputs:
         predict(model, [image], tta=True)
     assert not [module for _, module in model.named_modules() if "forward" in vars(module)]  # no hook is left
+    features = [level.data for level in inputs.features]
     for k in range(K):
-        cells = head_evidence(model.diagnosis, inputs["features"].data, inputs.get("outline"), k)
+        cells = head_evidence(model.diagnosis, features, inputs.outline, k)
         np.testing.assert_array_equal(as_heat(cells, 16 / 4, (16, 16)), heat_map(model, image, 16, k))
