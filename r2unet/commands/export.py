@@ -6,18 +6,23 @@ import argparse
 import shlex
 from pathlib import Path
 
-from r2unet.commands.options import add_post_processing, post_processing
+from r2unet.commands.options import add_choice, add_post_processing, post_processing
 from r2unet.commands.values import new_file, number
 from r2unet.errors import InputError, visible, warn
 from r2unet.files import check_outputs, check_writable
 from r2unet.training.export import PYTORCH_SIZE
-from r2unet.training.settings import LIMITS
+from r2unet.training.settings import LIMITS, flag
 
 HELP = "write weights to a small file for prediction"
 DETAILS = (
     "Without --pytorch, it copies only what prediction needs from a checkpoint; with --pytorch, it converts "
     "a PyTorch network."
 )
+# The settings of the diagnosis head that --refit-head can change.
+HEAD = {
+    "classes": "classes of the diagnosis",
+    "pooled_levels": "levels of the encoder that the diagnosis reads",
+}
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
@@ -42,6 +47,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--calibrate", nargs="?", const="", metavar="DIR[:DIR]", help=text)
     text = "with --calibrate: first fit the linear head of the diagnosis anew, on the same images"
     p.add_argument("--refit-head", action="store_true", help=text)
+    for name, about in HEAD.items():
+        add_choice(p, name, f"with --refit-head: {about}", "as in SOURCE")
     p.add_argument(
         "--pytorch",
         action="store_true",
@@ -66,6 +73,9 @@ def run(options: argparse.Namespace) -> int:
     check_out(options.source, options.out)
     if options.refit_head and options.calibrate is None:
         raise InputError("--refit-head: needs the training images; add them: --calibrate DIR")
+    head = {name: value for name, value in vars(options).items() if name in HEAD}
+    if head and not options.refit_head:
+        raise InputError(f"{flag(next(iter(head)))}: needs a new head of the diagnosis; add --refit-head")
     if options.pytorch:
         state = from_pytorch(options.source, options.steps, options.size or PYTORCH_SIZE)
     else:
@@ -76,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     if options.calibrate is not None:
         if not options.size:
             check_size(options.source, read_settings(state), state["model"])
-        state = calibrated(state, options.calibrate or None, options.refit_head)
+        state = calibrated(state, options.calibrate or None, head if options.refit_head else None)
     elif options.size and "diagnosis" in state:
         warn("--size: the temperature of the diagnosis is still that of SOURCE; --calibrate DIR fits it anew")
     if options.licence:

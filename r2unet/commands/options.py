@@ -116,8 +116,13 @@ def add_network(p: argparse.ArgumentParser) -> None:
     add_choice(p, "checkpoint_blocks", text, nargs="?", const=True)
 
 
-def add_choice(p: argparse.ArgumentParser, name: str, text: str, **more: Any) -> None:
-    """Add an option for a field of Settings that has a few allowed values."""
+def add_choice(
+    p: argparse.ArgumentParser, name: str, text: str, default: str | None = None, **more: Any
+) -> None:
+    """Add an option for a field of Settings that has a few allowed values.
+
+    The help names its default value, unless `default` says what applies instead.
+    """
     words = {as_text(value): value for value in CHOICES[name]}
 
     def convert(word: str) -> Any:
@@ -125,7 +130,8 @@ def add_choice(p: argparse.ArgumentParser, name: str, text: str, **more: Any) ->
             raise argparse.ArgumentTypeError(f"must be one of {', '.join(words)}, got {word!r}")
         return words[word]
 
-    text = f"{text}: {', '.join(words)} (default {as_text(getattr(Settings, name))})"
+    default = default or as_text(getattr(Settings, name))
+    text = f"{text}: {', '.join(words)} (default {default})"
     metavar = "yes|no" if True in CHOICES[name] else "NAME"
     p.add_argument(flag(name), type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text, **more)
 

@@ -65,7 +65,8 @@ def explain_diagnosis(
 ) -> ExplainedDiagnosis:
     """Explain the diagnosis of one image from the features that its network's head reads, and the answer.
 
-    `features` are (1, C, h, w) for each level, the bottleneck last. Raises ValueError unless `classes` are the names of all classes of the head.
+    `features` are (1, C, h, w) for each level, the bottleneck last. Raises ValueError unless `classes` are
+    the names of all classes of the head.
     """
     logits = to_numpy(answer.diagnosis.data)[0].astype(np.float64)  # (K,)
     if len(classes) != len(logits):

@@ -11,13 +11,14 @@ also recommend post-processing: test-time augmentation, and clean-up of the mask
 
 **Another size.** The network sees images at the size in the file, which need not be that of the training. The
 temperature of a diagnosis belongs to a size, and is fitted again with `calibrated`. The head of the diagnosis
-can be refitted, too (`r2unet.training.refit`).
+can be refitted, too (`r2unet.training.refit`), also for other classes or for more levels of the encoder.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,28 +111,40 @@ def _check_size(size: int, multiple: int) -> None:
         raise InputError(f"--size {size}: must be divisible by {multiple} for this network")
 
 
-def calibrated(state: dict[str, Any], data: str | None, refit: bool = False) -> dict[str, Any]:
+def calibrated(
+    state: dict[str, Any], data: str | None, head: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return the state with its entry "diagnosis" computed anew, at the size of the state.
 
     `data` are the folders of the training images; None for a network trained on generated lesions. The
-    labels are those beside the images. `refit` first replaces the weights of the diagnosis head. Raises
-    InputError if the network has no diagnosis, or if the images cannot be used.
+    labels are those beside the images. With `head`, the diagnosis head is first replaced by one that is
+    fitted to the images: it maps settings of the head, "classes" and "pooled_levels", to their new values.
+    Raises InputError if the network has no diagnosis, or if the images cannot be used.
     """
     settings = read_settings(state)
     if settings.task == "outline":
         raise InputError("--calibrate: this network predicts only the outline; omit the option")
     if data is None and settings.data is not None:
         raise InputError("--calibrate: needs the folder of the training images; add it: --calibrate DIR")
+    if head is not None:
+        state = _with_settings(state, head)
     batch = images_at_once(settings)
-    settings = dataclasses.replace(settings, data=data, labels=None, batch_size=batch)
-    model = new_model(settings, np.random.default_rng(0))
-    model.load_state_dict(state["model"])
+    settings = dataclasses.replace(settings, **(head or {}), data=data, labels=None, batch_size=batch)
+    model = new_model(settings, np.random.default_rng(0)).eval()
     training = load_training(settings)
-    weights = state["model"]
-    if refit:
-        refit_head(model.eval(), settings, training)
-        weights = weights | {n: a for n, a in model.state_dict().items() if n.startswith("diagnosis.")}
-    return {**state, "model": weights, "diagnosis": calibrate(model.eval(), settings, training)}
+    if head is None:
+        model.load_state_dict(state["model"])
+        return {**state, "diagnosis": calibrate(model, settings, training)}
+    before = {name: a for name, a in state["model"].items() if not name.startswith("diagnosis.")}
+    model.load_state_dict(model.state_dict() | before)
+    refit_head(model, settings, training)
+    weights = {name: before.get(name, a) for name, a in model.state_dict().items()}
+    return {**state, "model": weights, "diagnosis": calibrate(model, settings, training)}
+
+
+def _with_settings(state: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
+    """Return the state with other settings."""
+    return {**state, "settings": {**state["settings"], **changes}}
 
 
 def to_half(state: dict[str, Any]) -> dict[str, Any]:

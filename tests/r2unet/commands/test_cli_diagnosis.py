@@ -207,6 +207,28 @@ class TestExport:
             calibrate(model, settings, training)["temperature"], rel=1e-9
         )
 
+    def test_refits_a_head_for_other_classes_that_reads_more_levels(self, r2unet, diagnosed, tmp_path):
+        source, out = diagnosed["both"], tmp_path / "new.npz"
+        words = "--calibrate", "--refit-head", "--classes", "malignant", "--pooled-levels", "all"
+        assert r2unet("export", source, *words, "--out", out)[0] == 0
+        model, settings, state = load_model(out)
+        assert (settings.classes, settings.pooled_levels) == ("malignant", "all")
+        assert model.diagnosis.linear.weight.shape == (2, 4 * sum(settings.widths))
+        assert state["diagnosis"]["shares"].shape == (2,)
+        before = load_model(source)[0].state_dict()
+        for name, array in model.state_dict().items():
+            if not name.startswith("diagnosis."):
+                np.testing.assert_array_equal(array, before[name])
+        code, stdout, _ = r2unet("evaluate", "--checkpoint", out)
+        assert code == 0 and "malignant" in stdout and "melanoma" not in stdout
+
+    @pytest.mark.parametrize("option", ["--classes=malignant", "--pooled-levels=all"])
+    def test_another_head_must_be_fitted(self, r2unet, diagnosed, tmp_path, option):
+        words = "export", diagnosed["both"], "--calibrate", option, "--out", tmp_path / "a.npz"
+        code, _, err = r2unet(*words)
+        assert code == 2 and f"{option.partition('=')[0]}: needs a new head of the diagnosis; add --refit" in err
+        assert not (tmp_path / "a.npz").exists()
+
     def test_to_refit_the_head_needs_images(self, r2unet, diagnosed, tmp_path):
         code, _, err = r2unet("export", diagnosed["both"], "--refit-head", "--out", tmp_path / "a.npz")
         assert code == 2 and "--refit-head: needs the training images; add them: --calibrate DIR" in err
