@@ -38,6 +38,9 @@ def peak_memory(call):
         ({"widths": (1, 4, 16, 64)}, 192),  # all levels take the same memory
         ({"widths": (32, 8)}, 64),
         ({"widths": DEFAULT, "task": "diagnosis"}, 128),
+        ({"widths": DEFAULT, "task": "both", "pooled_levels": "all"}, 128),
+        ({"widths": (1, 4, 16, 64), "task": "both", "pooled_levels": "all"}, 192),
+        ({"widths": (2, 4), "task": "diagnosis", "pooling": "image", "pooled_levels": "all"}, 128),
     ],
     ids=str,
 )
@@ -55,6 +58,7 @@ def test_the_estimate_is_one_to_four_times_what_a_prediction_takes(options, size
     "options",
     [
         {"widths": DEFAULT, "task": "both"},
+        {"widths": (1, 4, 16, 64), "task": "both", "pooled_levels": "all"},
         {"widths": (2, 4), "steps": 100, "norm": "group"},  # whose steps would take 100 times the first level
         {"widths": (4, 4), "tie_weights": False, "norm": "group"},
         {"widths": (2, 4, 8), "model": "r2-attention-unet"},

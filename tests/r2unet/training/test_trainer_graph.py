@@ -41,6 +41,7 @@ def device(device):
         {"norm": "group", "loss": "focal", "up": "nearest"},
         {"checkpoint_blocks": True},
         {"task": "both"},
+        {"task": "both", "pooled_levels": "all"},
     ],
     ids=lambda settings: ", ".join(settings),
 )
