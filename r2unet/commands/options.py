@@ -90,6 +90,8 @@ def add_diagnosis(p: argparse.ArgumentParser) -> None:
     add_choice(p, "class_weights", text)
     add_setting(p, "label_smoothing", float, "X", "share of the target that is spread over all classes")
     add_choice(p, "balanced", "draw the images of all classes equally often", nargs="?", const=True)
+    text = "fit the linear head of the diagnosis anew on the best epoch's features, when the training ends"
+    add_choice(p, "refit_head", text, nargs="?", const=True)
     text = "keep the encoder as it is at the start (with --from)"
     add_choice(p, "freeze_encoder", text, nargs="?", const=True)
 

@@ -30,6 +30,7 @@ from r2unet.network.model import UShape
 from r2unet.prediction.predict import THRESHOLD, Correction
 from r2unet.scores.predictions import Answered, answer_samples
 from r2unet.training.checkpoints import VIEWS, load_model, write_state
+from r2unet.training.refit import refit_head
 from r2unet.training.settings import Settings
 
 REGRESSION_IMAGES = 2000  # twelve features need no more
@@ -66,10 +67,19 @@ def calibrate(
 
 
 def add_calibration(path: Path, training: Sequence[Sample], device: str = "cpu") -> None:
-    """Add the entry "diagnosis" to a checkpoint that lacks it. Raises InputError if it cannot be written."""
+    """Add the entry "diagnosis" to a checkpoint that lacks it, with `refit_head` after a refit of the head.
+
+    Raises InputError if the file cannot be written, and as `refit_head` does.
+    """
     model, settings, state = load_model(path)
-    if "diagnosis" not in state:
-        write_state(path, {**state, "diagnosis": calibrate(model.to(device), settings, training, device)})
+    if "diagnosis" in state:
+        return
+    model.to(device)
+    if settings.refit_head:
+        trained = {name: a for name, a in state["model"].items() if name.startswith("diagnosis.")}
+        refit_head(model, settings, training, device)
+        state = {**state, "model": model.state_dict(), "trained_head": trained}
+    write_state(path, {**state, "diagnosis": calibrate(model, settings, training, device)})
 
 
 def correction(state: dict[str, Any], tta: bool) -> Correction:

@@ -5,6 +5,7 @@
     mean_mask, prediction         optional: a baseline for comparison; advice on post-processing
     diagnosis                     optional: temperature, class weights, baselines (`training.calibrate`)
     licence                       optional: the licence of the weights, if it is not this program's
+    trained_head                  optional: the weights of the diagnosis head before it was refitted
     optimizer, random, ...        optional: the rest of the training state (`r2unet.training.state`)
 
 The file format is `minidl.checkpoint`. Settings that an old checkpoint lacks have their default values.

@@ -45,13 +45,9 @@ def refit_head(model: UShape, settings: Settings, training: Sequence[Sample], de
 
     Raises InputError for features that are not finite, and for a head with more than `LARGEST` numbers.
     """
+    check_head(model)
     classes = CLASSES[settings.classes]
     head = model.diagnosis.linear
-    if (numbers := head.weight.size + head.bias.size) > LARGEST:
-        raise InputError(
-            f"--refit-head: the head has {numbers:,} numbers, and Newton's method stores a number for each "
-            f"pair of them; the limit is {LARGEST:,}; omit the option"
-        )
     targets = DiagnosisTargets(training, classes, settings.class_weights)
     log_weights = targets.log_weights(settings.balanced)  # (K,)
     batches = DataLoader(training, settings.batch_size)
@@ -73,6 +69,16 @@ def refit_head(model: UShape, settings: Settings, training: Sequence[Sample], de
     bias = best.biases - weight @ best.mean  # (K,)
     for parameter, values in ((head.weight, weight), (head.bias, bias)):
         parameter.data = to_device(values.astype(np.float32), device)
+
+
+def check_head(model: UShape) -> None:
+    """Raise InputError if the diagnosis head has more than `LARGEST` numbers."""
+    head = model.diagnosis.linear
+    if (numbers := head.weight.size + head.bias.size) > LARGEST:
+        raise InputError(
+            f"--refit-head: the head has {numbers:,} numbers, and Newton's method stores a number for each "
+            f"pair of them; the limit is {LARGEST:,}; omit the option"
+        )
 
 
 def pooled_features(model: UShape, batches: DataLoader, device: str = "cpu") -> Iterator[np.ndarray]:

@@ -48,6 +48,7 @@ CHOICES = {
     "diagnosis_loss": tuple(DIAGNOSIS_GAMMAS),
     "class_weights": CLASS_WEIGHTS,
     "balanced": (False, True),
+    "refit_head": (False, True),
     "freeze_encoder": (False, True),
     "tf32": (False, True),
 }
@@ -82,6 +83,7 @@ class Settings:
     class_weights: str = "sqrt"  # of the diagnosis' loss
     label_smoothing: float = 0.05
     balanced: bool = False  # draw all classes equally often
+    refit_head: bool = False  # fit the diagnosis head anew when the training ends (`training.refit`)
     freeze_encoder: bool = False  # keep the encoder as it is at the start, with its running statistics
     epochs: int = 40
     batch_size: int = 8

@@ -173,6 +173,8 @@ class TrainingState:
         if not isinstance(names, str) or names != self.names_sha256:  # an array compares elementwise
             raise other_images
         with checkpoint_errors(path):
+            # Training continues with the head that it has trained, which a refit at its end replaced.
+            state = {**state, "model": {**state["model"], **state.get("trained_head", {})}}
             self._check_weights(state)
             self._check_position(state)
             self.model.load_state_dict(state["trained"] if self.ema else state["model"])

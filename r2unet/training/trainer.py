@@ -47,6 +47,7 @@ from r2unet.training.calibrate import add_calibration
 from r2unet.training.feed import choose_feed, describe_feed
 from r2unet.training.interruption import Interrupted, StopSignal
 from r2unet.training.loss_log import LossLog, Step, check_finite
+from r2unet.training.refit import check_head
 from r2unet.training.reporting import epoch_line, progress_bar, write_history, write_report
 from r2unet.training.run_folder import BEST, HISTORY, LAST, KeptFile
 from r2unet.training.settings import Settings
@@ -66,8 +67,9 @@ class Trainer:
     if the epoch was interrupted and resumed. `start` are initial weights by name, of another network. `feed`
     says where batches are augmented, one of `r2unet.training.feed.FEEDS`; `graph` is one of
     `settings.GRAPHS`; `processes` share each batch. Raises InputError if a batch is too small for batch norm
-    or for the processes, if a class of the diagnosis has no image, for an impossible feed, and for graph
-    "yes" where there are no graphs; ParallelError if the processes have other images.
+    or for the processes, if a class of the diagnosis has no image, if its head is too large to be refitted,
+    for an impossible feed, and for graph "yes" where there are no graphs; ParallelError if the processes have
+    other images.
     """
 
     def __init__(
@@ -100,6 +102,8 @@ class Trainer:
             )
             self.validation_labels = class_labels(validation, classes)
         self.state = TrainingState(settings, training, device, start, processes)
+        if settings.refit_head and settings.task != "outline":
+            check_head(self.state.model)
         self.step = TrainingStep(settings, self.state, device, processes, graph, log)
         if processes.size > 1:
             names = (sample.name for sample in validation)
@@ -165,7 +169,8 @@ class Trainer:
         if len(state.history) < epochs:
             self.log(f"stopped early: no better validation Jaccard in {self.settings.patience} epochs")
         if self.settings.task != "outline":
-            self.log("calibrating the diagnosis")
+            refitting = "refitting and " if self.settings.refit_head else ""
+            self.log(f"{refitting}calibrating the diagnosis")
             add_calibration(self.out / BEST, self.training, self.device)
         return write_report(self.out, self.validation, state.mean_mask, self.device)
 

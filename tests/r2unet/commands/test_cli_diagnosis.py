@@ -226,7 +226,9 @@ class TestExport:
     def test_another_head_must_be_fitted(self, r2unet, diagnosed, tmp_path, option):
         words = "export", diagnosed["both"], "--calibrate", option, "--out", tmp_path / "a.npz"
         code, _, err = r2unet(*words)
-        assert code == 2 and f"{option.partition('=')[0]}: needs a new head of the diagnosis; add --refit" in err
+        assert (
+            code == 2 and f"{option.partition('=')[0]}: needs a new head of the diagnosis; add --refit" in err
+        )
         assert not (tmp_path / "a.npz").exists()
 
     def test_to_refit_the_head_needs_images(self, r2unet, diagnosed, tmp_path):

@@ -14,6 +14,7 @@ from r2unet.errors import InputError
 from r2unet.prediction.predict import Correction, predict
 from r2unet.training.calibrate import calibrate, correction
 from r2unet.training.checkpoints import initial_weights, load_model, read_state
+from r2unet.training.refit import refit_head
 from r2unet.training.run_folder import BEST, LAST
 from r2unet.training.state import quality
 
@@ -110,6 +111,56 @@ def test_a_frozen_encoder_keeps_its_weights_and_running_statistics(new_trainer, 
     run.run()
     changed = {name for name, array in run.state.model.state_dict().items() if (array != before[name]).any()}
     assert {name.split(".")[0] for name in changed} == {"up", "decoder", "head", "diagnosis"}
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def refitted(request, tmp_path_factory):
+    """The folders of the same training without and with --refit-head; never write into them."""
+    from r2unet.commands.main import main
+
+    folders = [tmp_path_factory.mktemp("runs") / name for name in ("without", "with")]
+    words = ["--size=16", "--widths=2,4", "--norm=group", "--images=60", "--batch-size=12", "--epochs=1"]
+    words += ["--ema=0.9", "--device=cpu", "--task", request.param]
+    for out, more in zip(folders, ([], ["--refit-head"]), strict=True):
+        assert main(["train", *words, *more, "--out", str(out)]) == 0
+    return folders
+
+
+class TestRefit:
+    def test_replaces_the_head_of_the_best_epoch_alone(self, refitted):
+        without, new = (read_state(out / BEST) for out in refitted)
+        changed = {n for n, a in new["model"].items() if (a != without["model"][n]).any()}
+        assert changed == {"diagnosis.linear.weight", "diagnosis.linear.bias"}
+        last = [read_state(out / LAST) for out in refitted]
+        for name, array in last[0]["model"].items():
+            np.testing.assert_array_equal(last[1]["model"][name], array)
+
+    def test_fits_the_head_to_the_training_images_before_the_temperature(self, refitted):
+        model, settings, state = load_model(refitted[1] / BEST)
+        training = SyntheticLesions(settings.images, settings.size, seed=settings.seed)
+        found = state["diagnosis"]["temperature"]
+        assert found == pytest.approx(calibrate(model, settings, training)["temperature"])
+        expected = load_model(refitted[0] / BEST)[0]
+        refit_head(expected, settings, training)
+        for name in ("weight", "bias"):
+            np.testing.assert_array_equal(
+                getattr(model.diagnosis.linear, name).data, getattr(expected.diagnosis.linear, name).data
+            )
+
+    def test_a_training_resumes_with_the_head_that_it_has_trained(self, refitted, new_trainer, tmp_path):
+        """Also from best.npz, if last.npz is damaged."""
+        settings = load_model(refitted[1] / BEST)[1]
+        options = {name: getattr(settings, name) for name in ("task", "ema", "refit_head")}
+        run = new_trainer(tmp_path, epochs=1, **options, **DIAGNOSIS)
+        run.load_state(read_state(refitted[1] / BEST))
+        expected = read_state(refitted[1] / LAST)["model"]
+        for name, array in run.state.state_dict()["model"].items():
+            np.testing.assert_array_equal(array, expected[name])
+
+    def test_a_head_that_is_too_large_is_refused_before_the_training(self, new_trainer, tmp_path):
+        options = {**DIAGNOSIS, "widths": (1, 900), "task": "both", "refit_head": True}
+        with pytest.raises(InputError, match="--refit-head: the head has 10,803 numbers"):
+            new_trainer(tmp_path, **options)
 
 
 def test_balanced_sampling_draws_all_classes_equally_often(new_trainer, tmp_path):
