@@ -19,6 +19,7 @@ from tests.assault.jail import save_nothing
 TRAINING = ["--size=16", "--widths=2,4", "--batch-size=4", "--device=cpu"]
 OUTLINE = [*TRAINING, "--images=10", "--epochs=2"]
 BOTH = [*TRAINING, "--images=40", "--batch-size=20", "--epochs=1", "--norm=group", "--task=both"]
+BOTH += ["--pooled-levels=all", "--refit-head"]
 DATA = [*TRAINING, "--data=data", "--epochs=1", "--norm=group"]
 STUDY = ["compare", "own", "--seeds=0", "--images=10", "--epochs=1"] + TRAINING
 VARIANTS = "--variant", "a: steps=1", "--variant", "b: steps=2"

@@ -45,6 +45,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "noise": {"widths": (1,)},
     "100 steps": {"widths": (1,), "steps": 100, "norm": "group"},
     "default widths": {"widths": DEFAULT},
+    "all levels": {"widths": (1, 4, 16, 64), "pooled_levels": "all"},
     "attention": {"widths": DEFAULT, "model": "r2-attention-unet", "tie_weights": False},
 }
 LESIONS = 12  # that evaluate generates

@@ -122,6 +122,7 @@ def claimed_state(a: Attacks, task: str) -> dict[str, Any]:
         task=task,
         norm=a.one_of("per-step", "group"),
         up=a.one_of("transposed", "nearest"),
+        pooled_levels=a.one_of("bottleneck", "all"),
         widths=tuple(channels),
         size=multiple * int(2 ** a.rng.uniform(2, np.log2(4096 / multiple))),
         batch_size=int(2 ** a.rng.uniform(0, 12)),
