@@ -29,6 +29,10 @@ def add_options(p: argparse.ArgumentParser) -> None:
     text = "best.npz of a training run; with --pytorch, a state_dict"
     p.add_argument("source", type=Path, metavar="SOURCE", help=text)
     p.add_argument("--out", required=True, type=new_file, metavar="F.npz", help="the file to write")
+    text = (
+        "store the mean of the weights of SOURCE and these checkpoints of the same network (with group norm)"
+    )
+    p.add_argument("--average", nargs="+", type=Path, default=[], metavar="F.npz", help=text)
     p.add_argument("--half", action="store_true", help="store the weights in half precision: half the size")
     add_post_processing(
         p, "stored as the default for predict and evaluate; default: as in SOURCE, otherwise no"
@@ -65,12 +69,14 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from r2unet.training.checkpoints import read_settings, write_state
-    from r2unet.training.export import calibrated, check_out, from_pytorch, from_training, to_half
+    from r2unet.training.export import averaged, calibrated, check_out, from_pytorch, from_training, to_half
     from r2unet.training.prediction_memory import check_size
 
     check_writable("--out", options.out.parent)
-    check_outputs("--out", [options.out], [options.source])
-    check_out(options.source, options.out)
+    sources = [options.source, *options.average]
+    check_outputs("--out", [options.out], sources)
+    for source in sources:
+        check_out(source, options.out)
     if options.refit_head and options.calibrate is None:
         raise InputError("--refit-head: needs the training images; add them: --calibrate DIR")
     head = {name: value for name, value in vars(options).items() if name in HEAD}
@@ -82,13 +88,17 @@ def run(options: argparse.Namespace) -> int:
         if options.steps is not None:
             raise InputError("--steps: has no effect without --pytorch; omit the option")
         state = from_training(options.source, options.size)
+    if options.average:
+        state = averaged(state, options.average, options.refit_head)
     state = {**(to_half(state) if options.half else state), "prediction": post_processing(options, state)}
     if options.calibrate is not None:
         if not options.size:
             check_size(options.source, read_settings(state), state["model"])
         state = calibrated(state, options.calibrate or None, head if options.refit_head else None)
-    elif options.size and "diagnosis" in state:
-        warn("--size: the temperature of the diagnosis is still that of SOURCE; --calibrate DIR fits it anew")
+    elif (options.size or options.average) and "diagnosis" in state:
+        option = "--average" if options.average else "--size"
+        text = "the temperature of the diagnosis is still that of SOURCE; --calibrate DIR fits it anew"
+        warn(f"{option}: {text}")
     if options.licence:
         state["licence"] = options.licence
     write_state(options.out, state)

@@ -12,13 +12,18 @@ also recommend post-processing: test-time augmentation, and clean-up of the mask
 **Another size.** The network sees images at the size in the file, which need not be that of the training. The
 temperature of a diagnosis belongs to a size, and is fitted again with `calibrated`. The head of the diagnosis
 can be refitted, too (`r2unet.training.refit`), also for other classes or for more levels of the encoder.
+
+**The mean of several trainings.** Networks that were trained further from the same weights, with other data,
+settings or seeds, often lie in one valley of the loss, and the mean of their weights is better than each of
+them: model soups (Wortsman et al. 2022). It costs no more to predict with than one of them. Batch norm's
+running statistics belong to the weights with which they were collected, so the mean needs group norm.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,7 @@ import numpy as np
 from r2unet.data.folders import paths
 from r2unet.errors import InputError
 from r2unet.network import interop
-from r2unet.network.model import NETWORKS
+from r2unet.network.model import CHOICES, NETWORKS
 from r2unet.training.calibrate import calibrate
 from r2unet.training.checkpoints import (
     check_weights,
@@ -39,9 +44,10 @@ from r2unet.training.checkpoints import (
 from r2unet.training.prediction_memory import images_at_once
 from r2unet.training.refit import refit_head
 from r2unet.training.run_folder import BEST, LAST, PATHS, load_training
-from r2unet.training.settings import Settings, new_model
+from r2unet.training.settings import Settings, as_text, flag, new_model
 
 PYTORCH_SIZE = 256  # LeeJunHyun's loader resizes to this width in pixels, whatever his --image_size is
+HEAD_SETTINGS = ("classes", "pooling", "pooled_levels")  # of the diagnosis head
 OPTIONAL_ENTRIES = (
     "mean_mask",
     "history",
@@ -68,6 +74,45 @@ def from_training(path: str | Path, size: int | None = None) -> dict[str, Any]:
             header["settings"][name] = os.pathsep.join(path.name or text for path in paths(text))
     optional = {name: state[name] for name in OPTIONAL_ENTRIES if name in state}
     return {**header, "model": model.state_dict(), **optional}
+
+
+def averaged(state: dict[str, Any], others: Sequence[Path], new_head: bool = False) -> dict[str, Any]:
+    """Return the state with the mean of its weights and those of other checkpoints of the same network.
+
+    With `new_head` the diagnosis head, which will be replaced, may differ, and is kept. The history of the
+    training is left out, because its scores are not those of the mean. Raises InputError for a checkpoint of
+    another network, and for batch norm.
+    """
+    if read_settings(state).norm != "group":
+        raise InputError(
+            "--average: the network has batch norm, whose running statistics would not fit the mean of the "
+            "weights; train with --norm group"
+        )
+    own = _network(read_settings(state), new_head)
+    sums = {name: array.astype(np.float64) for name, array in state["model"].items()}
+    if new_head:
+        sums = {name: total for name, total in sums.items() if not name.startswith("diagnosis.")}
+    for path in others:
+        model, settings, _ = load_model(path)
+        for option, value in _network(settings, new_head).items():
+            if value != own[option]:
+                raise InputError(
+                    f"{path}: --average: its {flag(option)} is {as_text(value)}, that of SOURCE "
+                    f"{as_text(own[option])}; give checkpoints of the same network"
+                )
+        weights = model.state_dict()
+        for name, total in sums.items():
+            total += weights[name]
+    means = {name: (total / (1 + len(others))).astype(np.float32) for name, total in sums.items()}
+    state = {name: entry for name, entry in state.items() if name != "history"}
+    return {**state, "model": {**state["model"], **means}}
+
+
+def _network(settings: Settings, new_head: bool) -> dict[str, Any]:
+    """Return the settings that define the weights, with `new_head` without those of the diagnosis head."""
+    options = {name: getattr(settings, name) for name in ("model", "widths", "steps", "classes", *CHOICES)}
+    ignored = {"checkpoint_blocks", *(HEAD_SETTINGS if new_head or settings.task == "outline" else ())}
+    return {name: value for name, value in options.items() if name not in ignored}
 
 
 def from_pytorch(path: str | Path, steps: int | None = None, size: int = PYTORCH_SIZE) -> dict[str, Any]:

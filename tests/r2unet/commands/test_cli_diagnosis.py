@@ -231,6 +231,28 @@ class TestExport:
         )
         assert not (tmp_path / "a.npz").exists()
 
+    def test_the_mean_of_trainings_keeps_the_temperature_and_says_so(self, r2unet, diagnosed, tmp_path):
+        source, out = diagnosed["both"], tmp_path / "mean.npz"
+        code, _, err = r2unet("export", source, "--average", source, "--out", out)
+        assert code == 0 and "--average: the temperature of the diagnosis is still that of SOURCE" in err
+        state, before = read_state(out), read_state(source)
+        assert (
+            "history" not in state and state["diagnosis"]["temperature"] == before["diagnosis"]["temperature"]
+        )
+
+    def test_trainings_with_other_classes_can_be_averaged_with_a_new_head(self, r2unet, diagnosed, tmp_path):
+        source, other, out = diagnosed["both"], tmp_path / "other.npz", tmp_path / "mean.npz"
+        words = "--calibrate", "--refit-head"
+        assert r2unet("export", source, *words, "--classes=malignant", "--out", other)[0] == 0
+        code, _, err = r2unet("export", source, "--average", other, "--out", out)
+        assert code == 2 and "--average: its --classes is malignant, that of SOURCE types-3" in err
+        assert not out.exists()
+        assert r2unet("export", source, *words, "--average", other, "--out", out)[0] == 0
+        assert r2unet("export", source, *words, "--out", tmp_path / "alone.npz")[0] == 0
+        found, expected = read_state(out)["model"], read_state(tmp_path / "alone.npz")["model"]
+        for name, array in found.items():  # the mean of equal weights
+            np.testing.assert_array_equal(array, expected[name])
+
     def test_to_refit_the_head_needs_images(self, r2unet, diagnosed, tmp_path):
         code, _, err = r2unet("export", diagnosed["both"], "--refit-head", "--out", tmp_path / "a.npz")
         assert code == 2 and "--refit-head: needs the training images; add them: --calibrate DIR" in err

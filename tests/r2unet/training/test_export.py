@@ -10,8 +10,9 @@ from minidl import Tensor, checkpoint, no_grad
 from r2unet.data.sample import CENTRE, SCALE, to_input
 from r2unet.errors import InputError
 from r2unet.network.interop import read_pytorch
-from r2unet.training.checkpoints import load_model, read_state
-from r2unet.training.export import from_pytorch, from_training, to_half
+from r2unet.training.checkpoints import checkpoint_header, load_model, read_state
+from r2unet.training.export import averaged, from_pytorch, from_training, to_half
+from r2unet.training.settings import Settings, new_model
 
 ALL_NETWORKS = pytest.mark.parametrize("name", ["U_Net", "R2U_Net", "AttU_Net", "R2AttU_Net"])
 
@@ -85,6 +86,52 @@ class TestFromTraining:
     def test_refuses_a_file_that_is_not_a_checkpoint(self, tmp_path):
         with pytest.raises(InputError, match="no such checkpoint"):
             from_training(tmp_path / "none.npz")
+
+
+class TestAveraged:
+    @pytest.fixture
+    def checkpoints(self, tmp_path):
+        """Three checkpoints of the same network with other weights; the second is in half precision."""
+        settings, files = Settings(size=16, widths=(2, 4), norm="group"), []
+        for seed in range(3):
+            model = new_model(settings, np.random.default_rng(seed))
+            state = {**checkpoint_header(settings), "model": model.state_dict(), "history": []}
+            files.append(tmp_path / f"{seed}.npz")
+            checkpoint.save(files[-1], to_half(state) if seed == 1 else state)
+        return files
+
+    def test_each_weight_is_the_mean_of_those_of_all_trainings(self, checkpoints, write):
+        first, *others = checkpoints
+        model, _, state = write(averaged(from_training(first), others))
+        weights = [load_model(path)[0].state_dict() for path in checkpoints]
+        for name, array in model.state_dict().items():
+            np.testing.assert_allclose(array, sum(w[name] for w in weights) / 3, rtol=1e-6, atol=1e-9)
+        assert "history" not in state  # whose scores are those of another network
+
+    def test_of_networks_with_batch_norm_is_refused(self, trained):
+        with pytest.raises(InputError, match="--average: the network has batch norm"):
+            averaged(from_training(trained / "best.npz"), [trained / "best.npz"])
+
+    @pytest.mark.parametrize(
+        "change", [{"widths": (2, 5)}, {"steps": 3}, {"skips": "add"}, {"model": "recurrent-unet"}], ids=str
+    )
+    def test_with_another_network_is_refused(self, checkpoints, tmp_path, change):
+        settings = Settings(**{"size": 16, "widths": (2, 4), "norm": "group", **change})
+        model, other = new_model(settings, np.random.default_rng(0)), tmp_path / "other.npz"
+        checkpoint.save(other, {**checkpoint_header(settings), "model": model.state_dict()})
+        with pytest.raises(
+            InputError, match=rf"other.npz: --average: its --{next(iter(change))} is .*, that of"
+        ):
+            averaged(from_training(checkpoints[0]), [other])
+
+    @pytest.mark.parametrize(
+        "change", [{"size": 32}, {"classes": "malignant"}, {"pooling": "image"}], ids=str
+    )
+    def test_what_does_not_change_the_weights_may_differ(self, checkpoints, tmp_path, change):
+        settings = Settings(**{"size": 16, "widths": (2, 4), "norm": "group", **change})
+        model, other = new_model(settings, np.random.default_rng(0)), tmp_path / "other.npz"
+        checkpoint.save(other, {**checkpoint_header(settings), "model": model.state_dict()})
+        averaged(from_training(checkpoints[0]), [other])
 
 
 class TestToHalf:
