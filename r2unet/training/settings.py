@@ -79,7 +79,7 @@ class Settings:
     pooling: str = "both"  # where the diagnosis looks: over the lesion, over the image, or both
     pooled_levels: str = "bottleneck"  # of the encoder: the bottleneck, or all
     diagnosis_loss: str = "cross-entropy"
-    diagnosis_weight: float = 1.0  # of the diagnosis' loss, next to the outline's
+    diagnosis_weight: float = 0.3  # of the diagnosis' loss, next to the outline's (docs/results.md)
     class_weights: str = "sqrt"  # of the diagnosis' loss
     label_smoothing: float = 0.05
     balanced: bool = False  # draw all classes equally often
