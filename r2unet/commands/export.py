@@ -73,10 +73,8 @@ def run(options: argparse.Namespace) -> int:
     from r2unet.training.prediction_memory import check_size
 
     check_writable("--out", options.out.parent)
-    sources = [options.source, *options.average]
-    check_outputs("--out", [options.out], sources)
-    for source in sources:
-        check_out(source, options.out)
+    check_outputs("--out", [options.out], [options.source, *options.average])
+    check_out(options.out)
     if options.refit_head and options.calibrate is None:
         raise InputError("--refit-head: needs the training images; add them: --calibrate DIR")
     head = {name: value for name, value in vars(options).items() if name in HEAD}

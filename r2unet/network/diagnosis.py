@@ -46,7 +46,7 @@ SMALLEST_AREA = 1e-3  # in cells of a level: avoids 0 / 0 where no lesion is pre
 class DiagnosisHead(Module):
     """Features (N, C, h, w) of the levels that it reads, and outline logits (N, 1, H, W) -> (N, classes).
 
-    `widths` are the channels C of these levels, the deepest last; the result are the logits of the classes.
+    `widths` are the channels C of these levels, the deepest last; the result is the logits of the classes.
     Without a decoder there is no outline, and `pooling` must be "image".
     """
 

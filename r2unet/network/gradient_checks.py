@@ -40,10 +40,8 @@ STEP = 1e-7  # the networks have thousands of ReLUs: a larger step would move so
 TRIES = 4
 SHAPE = (2, 3, 8, 8)  # of the images
 SMALLER = {"cuda-on-cpu": ((2, 3), 1)}  # widths and steps for a device on which the others take minutes
-NEEDED = {
-    "pooling": {"task": "both"},
-    "pooled_levels": {"task": "both"},
-}  # what else must be set for an option to have an effect
+# What else must be set for an option to have an effect.
+NEEDED = {"pooling": {"task": "both"}, "pooled_levels": {"task": "both"}}
 
 # The derivatives are of order 1 to 100; rounding adds an error of about 1e-16 * output / STEP to every
 # difference. Errors are relative to this floor at least: the bias before a batch norm has gradient zero.

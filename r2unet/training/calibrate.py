@@ -54,7 +54,8 @@ def calibrate(
     for views, tta in VIEWS.items() if held_back else ():
         p = np.array([prediction.diagnosis for _, prediction in predictions(held_back, tta)])  # (n, K)
         # Logarithms of probabilities are logits, up to a constant that softmax ignores.
-        temperature[views] = fit_temperature(np.log(p), labels[held_back])
+        logits = np.log(np.maximum(p, np.finfo(p.dtype).tiny))
+        temperature[views] = fit_temperature(logits, labels[held_back])
     shares = targets.counts / targets.counts.sum()
     entry = {"log_weights": log_weights, "temperature": temperature, "shares": shares}
     if settings.task == "both":
@@ -67,9 +68,10 @@ def calibrate(
 
 
 def add_calibration(path: Path, training: Sequence[Sample], device: str = "cpu") -> None:
-    """Add the entry "diagnosis" to a checkpoint that lacks it, with `refit_head` after a refit of the head.
+    """Add the entry "diagnosis" to a checkpoint that lacks it.
 
-    Raises InputError if the file cannot be written, and as `refit_head` does.
+    If its setting `refit_head` is on, the head is refitted first, and the trained one is kept, too. Raises
+    InputError if the file cannot be written, and as `refit_head` does.
     """
     model, settings, state = load_model(path)
     if "diagnosis" in state:

@@ -107,6 +107,8 @@ def _check_arrays(state: dict[str, Any], settings: Settings) -> None:
             raise ValueError(f"{name} contains NaN or infinity")
     if "trained" in state:  # "model" is then their moving average
         check_network(settings, state["trained"])
+    if "trained_head" in state:  # with which a training continues, if "model" has a refitted head
+        check_network(settings, {**state["model"], **state["trained_head"]})
     if "optimizer" in state:
         with shapes_only():
             model = new_model(settings, np.random.default_rng(0))

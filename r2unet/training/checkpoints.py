@@ -203,6 +203,8 @@ def initial_weights(
         own = new_model(settings, np.random.default_rng(0)).state_shapes()
         check_weights(state["model"])
         weights = {name: a for name, a in state["model"].items() if own.get(name) == a.shape}
+        if "diagnosis.linear.weight" not in weights:
+            weights.pop("diagnosis.linear.bias", None)  # which belongs to its weights
         new = [name for name in own if name not in weights]
         if any(name.startswith("encoder.") for name in new):
             raise InputError(

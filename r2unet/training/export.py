@@ -47,14 +47,10 @@ from r2unet.training.run_folder import BEST, LAST, PATHS, load_training
 from r2unet.training.settings import Settings, as_text, flag, new_model
 
 PYTORCH_SIZE = 256  # LeeJunHyun's loader resizes to this width in pixels, whatever his --image_size is
-HEAD_SETTINGS = ("classes", "pooling", "pooled_levels")  # of the diagnosis head
-OPTIONAL_ENTRIES = (
-    "mean_mask",
-    "history",
-    "prediction",
-    "diagnosis",
-    "licence",
-)  # copied where a checkpoint has them
+# Of the diagnosis head. The last two change its probabilities by known factors, which prediction divides out.
+HEAD_SETTINGS = ("classes", "pooling", "pooled_levels", "class_weights", "balanced")
+# Copied where a checkpoint has them.
+OPTIONAL_ENTRIES = ("mean_mask", "history", "prediction", "diagnosis", "licence")
 
 
 def from_training(path: str | Path, size: int | None = None) -> dict[str, Any]:
@@ -79,9 +75,9 @@ def from_training(path: str | Path, size: int | None = None) -> dict[str, Any]:
 def averaged(state: dict[str, Any], others: Sequence[Path], new_head: bool = False) -> dict[str, Any]:
     """Return the state with the mean of its weights and those of other checkpoints of the same network.
 
-    With `new_head` the diagnosis head, which will be replaced, may differ, and is kept. The history of the
-    training is left out, because its scores are not those of the mean. Raises InputError for a checkpoint of
-    another network, and for batch norm.
+    With `new_head` the diagnosis head, which will be replaced, may differ, and is kept. The mean inherits the
+    licences of all. The history of the training is left out, because its scores are not those of the mean.
+    Raises InputError for a checkpoint of another network, and for batch norm.
     """
     if read_settings(state).norm != "group":
         raise InputError(
@@ -92,8 +88,10 @@ def averaged(state: dict[str, Any], others: Sequence[Path], new_head: bool = Fal
     sums = {name: array.astype(np.float64) for name, array in state["model"].items()}
     if new_head:
         sums = {name: total for name, total in sums.items() if not name.startswith("diagnosis.")}
+    licences = [state.get("licence")]
     for path in others:
-        model, settings, _ = load_model(path)
+        model, settings, other = load_model(path)
+        licences.append(other.get("licence"))
         for option, value in _network(settings, new_head).items():
             if value != own[option]:
                 raise InputError(
@@ -105,14 +103,20 @@ def averaged(state: dict[str, Any], others: Sequence[Path], new_head: bool = Fal
             total += weights[name]
     means = {name: (total / (1 + len(others))).astype(np.float32) for name, total in sums.items()}
     state = {name: entry for name, entry in state.items() if name != "history"}
+    if licence := "; ".join(dict.fromkeys(filter(None, licences))):
+        state["licence"] = licence
     return {**state, "model": {**state["model"], **means}}
 
 
 def _network(settings: Settings, new_head: bool) -> dict[str, Any]:
     """Return the settings that define the weights, with `new_head` without those of the diagnosis head."""
-    options = {name: getattr(settings, name) for name in ("model", "widths", "steps", "classes", *CHOICES)}
-    ignored = {"checkpoint_blocks", *(HEAD_SETTINGS if new_head or settings.task == "outline" else ())}
-    return {name: value for name, value in options.items() if name not in ignored}
+    names = ("model", "widths", "steps", *CHOICES, *HEAD_SETTINGS)
+    ignored = {"checkpoint_blocks"}
+    if new_head or settings.task == "outline":
+        ignored |= {*HEAD_SETTINGS}
+    if settings.task == "diagnosis":
+        ignored.add("pooling")  # over the image in any case
+    return {name: getattr(settings, name) for name in names if name not in ignored}
 
 
 def from_pytorch(path: str | Path, steps: int | None = None, size: int = PYTORCH_SIZE) -> dict[str, Any]:
@@ -172,7 +176,7 @@ def calibrated(
     if data is None and settings.data is not None:
         raise InputError("--calibrate: needs the folder of the training images; add it: --calibrate DIR")
     if head is not None:
-        state = _with_settings(state, head)
+        state = {**state, "settings": {**state["settings"], **head}}
     batch = images_at_once(settings)
     settings = dataclasses.replace(settings, **(head or {}), data=data, labels=None, batch_size=batch)
     model = new_model(settings, np.random.default_rng(0)).eval()
@@ -185,11 +189,6 @@ def calibrated(
     refit_head(model, settings, training)
     weights = {name: before.get(name, a) for name, a in model.state_dict().items()}
     return {**state, "model": weights, "diagnosis": calibrate(model, settings, training)}
-
-
-def _with_settings(state: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
-    """Return the state with other settings."""
-    return {**state, "settings": {**state["settings"], **changes}}
 
 
 def to_half(state: dict[str, Any]) -> dict[str, Any]:
@@ -206,7 +205,7 @@ def to_half(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "model": weights}
 
 
-def check_out(source: Path, out: Path) -> None:
-    """Raise InputError if a file written to `out` would replace its source or a part of a training run."""
-    if out.exists() and (out.name in (LAST, BEST) or source.samefile(out)):
-        raise InputError(f"--out {out}: this file is SOURCE or part of a training run; choose another name")
+def check_out(out: Path) -> None:
+    """Raise InputError if a file written to `out` would replace a part of a training run."""
+    if out.exists() and out.name in (LAST, BEST):
+        raise InputError(f"--out {out}: this file is part of a training run; choose another name")

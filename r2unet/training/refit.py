@@ -77,7 +77,8 @@ def check_head(model: UShape) -> None:
     if (numbers := head.weight.size + head.bias.size) > LARGEST:
         raise InputError(
             f"--refit-head: the head has {numbers:,} numbers, and Newton's method stores a number for each "
-            f"pair of them; the limit is {LARGEST:,}; omit the option"
+            f"pair of them; the limit is {LARGEST:,}; omit the option, or choose fewer --widths or "
+            "--pooled-levels bottleneck"
         )
 
 

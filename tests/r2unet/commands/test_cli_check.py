@@ -116,6 +116,7 @@ class TestNotWhole:
             (lambda s: s["model"]["head.bias"].fill(np.inf), "head.bias contains NaN or infinity"),
             (lambda s: s["model"].pop("head.bias"), "head.bias"),
             (lambda s: s.update(trained={}), "its parts do not fit together"),
+            (lambda s: s.update(trained_head={"diagnosis.bias": np.zeros(3)}), "diagnosis.bias"),
             (lambda s: s.pop("history"), "its parts do not fit together"),
         ],
     )

@@ -11,6 +11,7 @@ from r2unet.commands.main import main
 from r2unet.data.synthetic import SyntheticLesions, make_lesion
 from r2unet.training.calibrate import calibrate
 from r2unet.training.checkpoints import PRETRAINED, load_model, read_state, write_state
+from r2unet.training.refit import refit_head
 
 TASKS = ("diagnosis", "both")
 OPTIONS = ["--size=16", "--widths=2,4", "--norm=group", "--images=60", "--batch-size=12", "--epochs=1"]
@@ -219,6 +220,10 @@ class TestExport:
         for name, array in model.state_dict().items():
             if not name.startswith("diagnosis."):
                 np.testing.assert_array_equal(array, before[name])
+        training = SyntheticLesions(settings.images, settings.size, seed=settings.seed)
+        expected = model.diagnosis.linear.weight.numpy().copy()
+        refit_head(model, settings, training)  # which depends on the features alone
+        np.testing.assert_allclose(model.diagnosis.linear.weight.numpy(), expected, rtol=1e-5, atol=1e-7)
         code, stdout, _ = r2unet("evaluate", "--checkpoint", out)
         assert code == 0 and "malignant" in stdout and "melanoma" not in stdout
 
@@ -239,6 +244,29 @@ class TestExport:
         assert (
             "history" not in state and state["diagnosis"]["temperature"] == before["diagnosis"]["temperature"]
         )
+
+    def test_the_mean_of_trainings_inherits_their_licences(self, r2unet, diagnosed, tmp_path):
+        files = [tmp_path / f"{name}.npz" for name in ("free", "first", "second", "mean")]
+        for file, words in zip(files, ([], ["--licence", "CC BY-NC"], ["--licence", "CC BY"]), strict=False):
+            r2unet("export", diagnosed["both"], *words, "--out", file)
+        assert r2unet("export", files[0], "--average", *files[1:3], "--out", files[3])[0] == 0
+        assert read_state(files[3])["licence"] == "CC BY-NC; CC BY"
+
+    def test_the_mean_of_trainings_replaces_none_of_them(self, r2unet, diagnosed, tmp_path):
+        source, other = diagnosed["both"], tmp_path / "other.npz"
+        assert r2unet("export", source, "--out", other)[0] == 0
+        before = other.read_bytes()
+        code, _, err = r2unet("export", source, "--average", other, "--out", other)
+        assert code == 2 and "would replace" in err and other.read_bytes() == before
+
+    def test_weights_that_are_too_large_for_exact_probabilities_are_calibrated(
+        self, r2unet, diagnosed, tmp_path
+    ):
+        state = read_state(diagnosed["both"])
+        state["model"]["diagnosis.linear.weight"] *= np.float32(1e30)
+        write_state(tmp_path / "large.npz", state)
+        words = "export", tmp_path / "large.npz", "--calibrate", "--out", tmp_path / "a.npz"
+        assert r2unet(*words)[0] == 0
 
     def test_trainings_with_other_classes_can_be_averaged_with_a_new_head(self, r2unet, diagnosed, tmp_path):
         source, other, out = diagnosed["both"], tmp_path / "other.npz", tmp_path / "mean.npz"

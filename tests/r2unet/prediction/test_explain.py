@@ -11,6 +11,7 @@ from r2unet.data.classes import CLASSES
 from r2unet.data.sample import to_input
 from r2unet.errors import InputError
 from r2unet.figures import PREDICTION, new_figure
+from r2unet.network.diagnosis import LEVELS
 from r2unet.network.model import R2UNet
 from r2unet.prediction.diagnosis_picture import heat_on_grey
 from r2unet.prediction.explain import explain, plot_explanation
@@ -207,9 +208,9 @@ def new_network(rng, task="both", **options):
 
 
 class TestDiagnosis:
-    @pytest.fixture
-    def joint(self, rng):
-        return new_network(rng)
+    @pytest.fixture(params=LEVELS)
+    def joint(self, request, rng):
+        return new_network(rng, pooled_levels=request.param)
 
     @pytest.fixture
     def explained(self, joint, image):

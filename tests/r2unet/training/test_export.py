@@ -124,6 +124,14 @@ class TestAveraged:
         ):
             averaged(from_training(checkpoints[0]), [other])
 
+    def test_the_pooling_of_a_network_without_an_outline_is_always_the_same(self, tmp_path):
+        files = [tmp_path / name for name in ("a.npz", "b.npz")]
+        for file, pooling in zip(files, ("both", "image"), strict=True):
+            settings = Settings(size=16, widths=(2, 4), norm="group", task="diagnosis", pooling=pooling)
+            model = new_model(settings, np.random.default_rng(0))
+            checkpoint.save(file, {**checkpoint_header(settings), "model": model.state_dict()})
+        averaged(from_training(files[0]), files[1:])
+
     @pytest.mark.parametrize(
         "change", [{"size": 32}, {"classes": "malignant"}, {"pooling": "image"}], ids=str
     )

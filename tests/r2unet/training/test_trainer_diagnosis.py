@@ -94,8 +94,7 @@ class TestFrom:
         """From the diagnosis alone to both: the head pools over more, and there was no decoder."""
         settings = new_trainer(tmp_path, task="both", **DIAGNOSIS).settings
         weights = initial_weights(diagnosed["diagnosis"] / BEST, settings)
-        assert {name.split(".")[0] for name in weights} == {"encoder", "diagnosis"}
-        assert "diagnosis.linear.weight" not in weights and "diagnosis.linear.bias" in weights
+        assert {name.split(".")[0] for name in weights} == {"encoder"}
 
     def test_other_widths_are_refused(self, diagnosed, new_trainer, tmp_path):
         options = {**DIAGNOSIS, "widths": (3, 4)}
@@ -156,6 +155,9 @@ class TestRefit:
         expected = read_state(refitted[1] / LAST)["model"]
         for name, array in run.state.state_dict()["model"].items():
             np.testing.assert_array_equal(array, expected[name])
+
+    def test_an_outline_alone_has_no_head_to_refit(self, new_trainer, tmp_path):
+        new_trainer(tmp_path, task="outline", refit_head=True)
 
     def test_a_head_that_is_too_large_is_refused_before_the_training(self, new_trainer, tmp_path):
         options = {**DIAGNOSIS, "widths": (1, 900), "task": "both", "refit_head": True}
