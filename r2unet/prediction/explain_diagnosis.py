@@ -2,7 +2,8 @@
 
 The diagnosis head does not see the image. It sees the features of the bottleneck and, for each of their
 positions, how much of it the predicted lesion covers. Both have few positions, 8 x 8 for a network with five
-levels and 128 x 128 pixels. The maps are therefore drawn as squares.
+levels and 128 x 128 pixels. The maps are therefore drawn as squares. A head that reads all levels also sees
+the features of those above; their evidence is added to the square that contains their position.
 
 The evidence (`heat_map`) divides the logit of a class, minus the mean logit, among the positions:
 

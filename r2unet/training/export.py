@@ -14,9 +14,10 @@ temperature of a diagnosis belongs to a size, and is fitted again with `calibrat
 can be refitted, too (`r2unet.training.refit`), also for other classes or for more levels of the encoder.
 
 **The mean of several trainings.** Networks that were trained further from the same weights, with other data,
-settings or seeds, often lie in one valley of the loss, and the mean of their weights is better than each of
-them: model soups (Wortsman et al. 2022). It costs no more to predict with than one of them. Batch norm's
-running statistics belong to the weights with which they were collected, so the mean needs group norm.
+settings or seeds, often lie in one valley of the loss, where the mean of their weights can be better than
+each of them: model soups (Wortsman et al. 2022). It costs no more to predict with than one of them. The
+running statistics of batch norm belong to the weights with which they were collected, so the mean needs group
+norm.
 """
 
 from __future__ import annotations
