@@ -116,23 +116,25 @@ BROKEN = {
         "channels that do not exist stored": (" || c >= C || oc >= OC", ""),
     },
     ("ops/conv/strips.cu", "strips", "Conv2d, 3x3"): {
-        "no barrier before the next channels": (
-            "__syncthreads();  // no thread still needs the previous channels",
-            "",
+        "no barrier": ("__syncthreads();  // this buffer is complete", "//"),
+        "only one buffer": ("buffer = 1 - buffer", "buffer = 0"),
+        "the same channels in every stage": ("x += plane, w += window", "w += window"),
+        "channels that do not exist read": (
+            "c < CHANNELS && start + c < C; ++c, x += plane",
+            "c < CHANNELS; ++c, x += plane",
         ),
-        "no barrier after the copies": ("__syncthreads();  // patch and weights are complete", ""),
         "= instead of +=": ("sum[j][r] += weights", "sum[j][r] = weights"),
         "the bias forgotten": ("b[first + j] : T(0)", "T(0) : T(0)"),
         "the border wraps around": ("0 <= column && ", ""),
-        "the border not zero": ("inside[k] ? pixel : T(0)", "pixel"),
-        "the window not rotated": ("ADJOINT ? 8 - tap : tap", "tap"),
-        "the channels not exchanged": ("ADJOINT ? k * OC + oc : oc * C + k", "oc * C + k"),
+        "places outside the image read": ("if (place[k] >= 0) next", "next"),
+        "the window not rotated": ("oc * 9 + 8 - tap", "oc * 9 + tap"),
+        "the channels not exchanged": ("ADJOINT ? OC * 9 : 9", "9"),
         "rows beyond the image stored": ("if (oh + r < OH) y", "y"),
         "float instead of T": ("T sum[TILE]", "float sum[TILE]"),
     },
     ("ops/conv/strips.cu", "strips", "ConvTranspose2d, doubled"): {
         "the rows not strided": ("h = STRIDE * top + i / WIDTH", "h = top + i / WIDTH"),
-        "the strips overlap": ("threadIdx.y * ROWS * STRIDE + r", "threadIdx.y * ROWS + r"),
+        "the strips overlap": ("threadIdx.y * ROWS * STRIDE * WIDTH", "threadIdx.y * ROWS * WIDTH"),
         "neighbouring rows": ("column[r * STRIDE + kh]", "column[r + kh]"),
     },
     ("ops/conv/columns.cu", "columns", "Conv2d, 3x3"): {

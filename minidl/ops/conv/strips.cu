@@ -1,24 +1,30 @@
 // 3x3 convolutions of stride 1 or 2, and input gradients at stride 1. definition.py explains the notation, strips.py the
 // idea.
 
-const int COLUMNS = 32, STRIPS = 4;        // threads of a block: along a row, and strips one below the other
+const int COLUMNS = 32, STRIPS = 4;  // threads of a block: along a row, and strips one below the other
 const int THREADS = COLUMNS * STRIPS;
-const int TILE = 8;                        // output channels of a block
-const int CHANNELS = 32 / (int)sizeof(T);  // input channels in shared memory at a time
+const int TILE = 8;   // output channels of a block
+const int STAGE = 8;  // input channels of a stage times ROWS: a stage has 9 TILE STAGE multiply-adds for each thread
+const int RESIDENT = 16 / (int)sizeof(T);  // blocks whose registers a multiprocessor has to hold at a time
 
 // A block owns a patch of y, COLUMNS x (STRIPS ROWS) pixels of one image (x axis of the grid: the patch, z: the image)
 // for TILE output channels (y axis). Thread (column, strip) of the block owns a strip of ROWS pixels, one below the
 // other, in all these channels: it keeps its TILE x ROWS sums in registers.
 //
-// For CHANNELS input channels at a time, the block copies into shared memory
+// The block works in stages of CHANNELS input channels. For each stage it has in shared memory
 //
 //     patch    (CHANNELS, HEIGHT WIDTH)   the pixels of x under the windows of its patch, and 0 outside the image: no
 //                                         sum has to ask where the image ends
 //     weights  (CHANNELS, 3, 3, TILE)     TILE neighbouring numbers for each weight of the window: wide reads
 //
-// Then a thread reads the NEEDED pixels of a column into registers, ROWS + 2 at stride 1, and they serve 3 TILE ROWS
-// multiply-adds: each weight meets ROWS pixels, each pixel up to 3 TILE weights. Every thread copies the same places of
-// the patch in each channel, and computes once where these are in the image.
+// Memory and arithmetic work at the same time: before a thread computes, it asks for its share of the next stage, which
+// arrives in registers meanwhile. Then it stores its share into the other of two buffers, as slower threads still read
+// the first. One barrier for each stage is enough: whoever stores into a buffer has passed the barrier after the last
+// stage that read it.
+//
+// To compute, a thread reads the NEEDED pixels of a column into registers, ROWS + 2 at stride 1, and they serve 3 TILE
+// ROWS multiply-adds: each weight meets ROWS pixels, each pixel up to 3 TILE weights. Every thread copies the same places
+// of the patch in each channel, and computes once where these are in the image.
 //
 // With ADJOINT, x is the gradient of a convolution's output and y that of its input. This is a convolution with the
 // window rotated by half a turn (weight 8 - tap) and w read as (C, OC, 3, 3), the channels exchanged.
@@ -27,50 +33,56 @@ __device__ void strips(const T* x, const T* w, const T* b, T* y, int C, int H, i
                        int PH, int PW)
 {
     const int HEIGHT = (STRIPS * ROWS - 1) * STRIDE + 3, WIDTH = (COLUMNS - 1) * STRIDE + 3;
-    const int NEEDED = (ROWS - 1) * STRIDE + 3;
+    const int NEEDED = (ROWS - 1) * STRIDE + 3, CHANNELS = STAGE / (ROWS * STRIDE * STRIDE);
     const int PLACES = (HEIGHT * WIDTH + THREADS - 1) / THREADS;  // of the patch, that each thread copies
-    __shared__ T patch[CHANNELS][PLACES * THREADS], weights[CHANNELS][9][TILE];
+    __shared__ T patch[2][CHANNELS][PLACES * THREADS], weights[2][CHANNELS][9 * TILE];
     int thread = threadIdx.y * COLUMNS + threadIdx.x, image = blockIdx.z, first = blockIdx.y * TILE;
     int across = (OW + COLUMNS - 1) / COLUMNS;  // patches side by side
     int top = blockIdx.x / across * (STRIPS * ROWS), left = blockIdx.x % across * COLUMNS;
 
-    int place[PLACES];  // in an image (H, W)
-    bool inside[PLACES];
+    int place[PLACES];  // in an image (H, W), or -1 outside of it
     for (int k = 0; k < PLACES; ++k) {
         int i = thread + k * THREADS, h = STRIDE * top + i / WIDTH - PH, column = STRIDE * left + i % WIDTH - PW;
-        inside[k] = 0 <= h && h < H && 0 <= column && column < W;
-        place[k] = inside[k] ? h * W + column : 0;
+        place[k] = 0 <= h && h < H && 0 <= column && column < W ? h * W + column : -1;
     }
+    int tap = min(thread / TILE, 8), oc = min(first + thread % TILE, OC - 1);  // of the weight that this thread copies
+    int plane = H * W, window = ADJOINT ? OC * 9 : 9;                          // from one input channel to the next
+    x += image * C * plane;
+    w += ADJOINT ? oc * 9 + 8 - tap : oc * C * 9 + tap;
+
+    T next[CHANNELS][PLACES] = {};  // outside the image they stay 0
+    T next_weight[CHANNELS];
+    auto read = [&](int start) {
+        for (int c = 0; c < CHANNELS && start + c < C; ++c, x += plane, w += window) {
+            for (int k = 0; k < PLACES; ++k)
+                if (place[k] >= 0) next[c][k] = x[place[k]];
+            next_weight[c] = *w;
+        }
+    };
     T sum[TILE][ROWS];
     for (int j = 0; j < TILE; ++j)
         for (int r = 0; r < ROWS; ++r) sum[j][r] = first + j < OC ? b[first + j] : T(0);
-    for (int start = 0; start < C; start += CHANNELS) {
-        __syncthreads();  // no thread still needs the previous channels
-#pragma unroll (8 / ROWS)
-        for (int c = 0; c < CHANNELS; ++c) {  // beyond the last channel: the last one again, which is not used
-            int plane = (image * C + min(start + c, C - 1)) * H * W;
-            for (int k = 0; k < PLACES; ++k) {
-                T pixel = x[plane + place[k]];  // always read something: a branch would take longer
-                patch[c][thread + k * THREADS] = inside[k] ? pixel : T(0);
-            }
+    read(0);
+    for (int start = 0, buffer = 0; start < C; start += CHANNELS, buffer = 1 - buffer) {
+        for (int c = 0; c < CHANNELS; ++c) {
+            for (int k = 0; k < PLACES; ++k) patch[buffer][c][thread + k * THREADS] = next[c][k];
+            if (thread < 9 * TILE) weights[buffer][c][thread] = next_weight[c];
         }
-        for (int i = thread; i < CHANNELS * TILE; i += THREADS) {  // the window of one pair of channels
-            int c = i / TILE, j = i % TILE, k = min(start + c, C - 1), oc = min(first + j, OC - 1);
-            const T* window = w + (ADJOINT ? k * OC + oc : oc * C + k) * 9;
-            for (int tap = 0; tap < 9; ++tap) weights[c][tap][j] = window[ADJOINT ? 8 - tap : tap];
-        }
-        __syncthreads();  // patch and weights are complete
-#pragma unroll 1
-        for (int c = 0; c < CHANNELS && start + c < C; ++c)
+        __syncthreads();  // this buffer is complete, and no thread still needs the other
+        read(start + CHANNELS);
+#pragma unroll
+        for (int c = 0; c < CHANNELS && start + c < C; ++c) {
+            const T* own = patch[buffer][c] + threadIdx.y * ROWS * STRIDE * WIDTH + threadIdx.x * STRIDE;
 #pragma unroll
             for (int kw = 0; kw < 3; ++kw) {
                 T column[NEEDED];
-                for (int r = 0; r < NEEDED; ++r)
-                    column[r] = patch[c][(threadIdx.y * ROWS * STRIDE + r) * WIDTH + threadIdx.x * STRIDE + kw];
+                for (int r = 0; r < NEEDED; ++r) column[r] = own[r * WIDTH + kw];
                 for (int kh = 0; kh < 3; ++kh)
                     for (int j = 0; j < TILE; ++j)
-                        for (int r = 0; r < ROWS; ++r) sum[j][r] += weights[c][kh * 3 + kw][j] * column[r * STRIDE + kh];
+                        for (int r = 0; r < ROWS; ++r)
+                            sum[j][r] += weights[buffer][c][(kh * 3 + kw) * TILE + j] * column[r * STRIDE + kh];
             }
+        }
     }
     int oh = top + threadIdx.y * ROWS, ow = left + threadIdx.x;
     y += ((image * OC + first) * OH + oh) * OW + ow;
@@ -81,7 +93,7 @@ __device__ void strips(const T* x, const T* w, const T* b, T* y, int C, int H, i
 }
 
 #define STRIPS_KERNEL(NAME, ROWS, STRIDE, ADJOINT)                                                           \
-    extern "C" __global__ void NAME(                                                                         \
+    extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) NAME(                                    \
         const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y, int C, \
         int H, int W, int OC, int OH, int OW, int PH, int PW)                                                \
     {                                                                                                        \
