@@ -52,7 +52,7 @@ SETTINGS = {
     (dice, "IMAGE_BLOCKS"): 2,
     (softmax, "BLOCK"): 64,
     (fused_cuda, "THREADS"): 64,
-    (fused_cuda, "PIXELS"): (2, 2),
+    (fused_cuda, "PIXELS"): 2,
     (group_cuda, "THREADS"): 64,
     (optim, "BLOCKS"): 2,
 }

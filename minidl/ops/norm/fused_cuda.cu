@@ -5,7 +5,9 @@
 // threads of all its blocks, numbered consecutively, own its pixels: thread i owns pixel i of the row and, if a row has
 // more pixels than threads, also pixel i + threads, and so on. Neighbouring threads therefore read neighbouring
 // addresses, and a thread computes its channel's parameters once. With `unroll 4` the compiler lets it read four pixels
-// before it needs the first: a thread that waits for each pixel does not keep the memory busy.
+// before it needs the first: a thread that waits for each pixel does not keep the memory busy. At the beginning of a
+// block its threads wait for the parameters, and at its end for each other, to add up their sums. The grid therefore
+// has only as many blocks as a large GPU runs at a time, if the rows are fewer: it waits once.
 
 // z = a x + c, a = g r, c = b - a mean: the scale and the shift of one channel.
 struct Line {

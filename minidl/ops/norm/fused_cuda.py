@@ -16,18 +16,17 @@ from minidl.ops.norm.fused import FusedPasses, Norm, Sums
 kernels = Kernels(__file__)
 
 
-BLOCKS = 2048  # if x is large enough: about twice as many as a large GPU runs at a time
-PIXELS = 4, 16  # of a thread, at least and at most: four are read at a time, and all use the same parameters
+BLOCKS = 1024  # at most, if there are fewer rows: a large GPU runs them all at a time
+PIXELS = 4  # of a thread, at least: it reads four at a time
 WARP = 32
 
 
 def shares(x: Array) -> tuple[tuple[int, int], tuple[int]]:
-    """Return (grid, block): the rows, each one channel of one image, times their blocks, at most THREADS."""
+    """Return (grid, block): the rows, each one channel of one image, times the blocks of a row."""
     N, C, H, W = x.shape
-    least, most = PIXELS
-    pixels = min(max(least, x.size // (BLOCKS * THREADS)), most)
-    block = min(THREADS, WARP * max(1, math.ceil(H * W / (pixels * WARP))))
-    return (N * C, min(THREADS, math.ceil(H * W / (pixels * block)))), (block,)
+    block = min(THREADS, WARP * max(1, math.ceil(H * W / (PIXELS * WARP))))
+    of_row = max(1, BLOCKS // max(1, N * C))
+    return (N * C, min(of_row, math.ceil(H * W / (PIXELS * block)))), (block,)
 
 
 def sizes(x: Array) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from minidl.average import weighted_sum
 from minidl.backend import problem_of, to_device, to_numpy
 from minidl.cuda_on_cpu import thread_order
 from minidl.gradcheck import check_vjp
+from minidl.ops.norm import fused_cuda
 from minidl.tensor import Tensor
 
 EPS = 1e-5
@@ -334,3 +335,16 @@ def test_a_weighted_sum_of_two_arrays(rng, put):
     np.testing.assert_allclose(
         to_numpy(weighted_sum(0.9, put(u), 0.2, put(v))), 0.9 * u + 0.2 * v, rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("shape", [(16, 8, 256, 256), (16, 12, 160, 160), (1, 1, 1024, 1024)], ids=str)
+def test_the_gpu_runs_all_blocks_of_a_large_batch_at_a_time(shape):
+    (rows, of_row), (block,) = fused_cuda.shares(np.broadcast_to(0.0, shape))
+    assert rows == shape[0] * shape[1]
+    assert block == 256
+    assert fused_cuda.BLOCKS / 2 < rows * of_row <= fused_cuda.BLOCKS
+
+
+def test_a_thread_has_four_pixels_if_a_row_has_few():
+    assert fused_cuda.shares(np.zeros((2, 3, 16, 16))) == ((6, 1), (64,))
+    assert fused_cuda.shares(np.zeros((2, 3, 40, 64))) == ((6, 3), (256,))
