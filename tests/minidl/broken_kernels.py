@@ -420,7 +420,7 @@ BROKEN = {
     ("ops/norm/fused_cuda.cu", "line_of", "BatchNorm"): {
         "eps forgotten": ("var + eps", "var"),
         "the mean not scaled": ("weight * r * mean", "weight * mean"),
-        "the float version of a function": ("sqrt(", "sqrtf("),
+        "the float version of a function": ("rsqrt(", "rsqrtf("),
     },
     ("ops/norm/fused_cuda.cu", "moment_sums", "BatchNorm, large images"): {
         "= instead of +=": ("sum += d;", "sum = d;"),
@@ -484,7 +484,7 @@ BROKEN = {
         "the mean not scaled": ("g * r * mean[group]", "g * mean[group]"),
         "the row as the channel": ("blockIdx.x % C", "blockIdx.x"),
         "the statistics of another group": ("blockIdx.x / size", "blockIdx.x % size"),
-        "the float version of a function": ("sqrt(", "sqrtf("),
+        "the float version of a function": ("rsqrt(", "rsqrtf("),
     },
     ("ops/norm/group_cuda.cu", "group_normalise", "GroupNorm, ReLU"): {
         "the ReLU forgotten": ("relu && z <= T(0) ? T(0) : z", "z"),

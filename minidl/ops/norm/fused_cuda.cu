@@ -16,7 +16,7 @@ struct Line {
 
 __device__ Line line_of(T weight, T bias, T mean, T var, T eps)
 {
-    T r = T(1) / sqrt(var + eps);
+    T r = rsqrt(var + eps);
     return {r, weight * r, bias - weight * r * mean};
 }
 

@@ -12,7 +12,7 @@ struct Row {
 __device__ Row row_of(const T* weight, const T* bias, const T* mean, const T* var, T eps, int C, int size)
 {
     int channel = blockIdx.x % C, group = blockIdx.x / size;
-    T g = weight[channel], r = T(1) / sqrt(var[group] + eps);
+    T g = weight[channel], r = rsqrt(var[group] + eps);
     return {g, r, mean[group], g * r, bias[channel] - g * r * mean[group]};
 }
 
