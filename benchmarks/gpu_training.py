@@ -54,14 +54,13 @@ def train(
     data: tuple[Sequence[Sample], Sequence[Sample]],
     device: str,
     seconds: float,
-    threads: int,
 ) -> dict[str, Any]:
     """Train for about this many seconds; return the duration of an epoch and the scores."""
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
 
         def trainer(settings: Settings, **more: Any) -> Trainer:
-            return Trainer(settings, Path(folder), *data, device, threads, lines.append, **more)
+            return Trainer(settings, Path(folder), *data, device, log=lines.append, **more)
 
         step = seconds_a_step(trainer(settings))
         gc.collect()  # a graph and its trainer refer to each other; the next trainer needs their memory
@@ -95,11 +94,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a tiny network, only to test that it runs")
     options = parser.parse_args(argv)
     settings = dataclasses.replace(QUICK if options.quick else SETTINGS, data=options.root)
-    threads = min(16, os.cpu_count() or 1)
     started = time.monotonic()
-    data = load_datasets(settings, threads)
+    data = load_datasets(settings, threads=min(16, os.cpu_count() or 1))
     reading = time.monotonic() - started
-    found = train(settings, data, options.device, options.seconds, threads)
+    found = train(settings, data, options.device, options.seconds)
     print(json.dumps({**found, "images": len(data[0]), "seconds_to_read": reading}))
     return 0
 

@@ -212,7 +212,7 @@ class TestAgreement:
 class TestGpuTraining:
     def test_trains_and_reports_an_epoch_and_the_jaccard(self):
         settings = dataclasses.replace(gpu_training.QUICK, images=8)
-        found = gpu_training.train(settings, load_datasets(settings), "cpu", seconds=0.01, threads=1)
+        found = gpu_training.train(settings, load_datasets(settings), "cpu", seconds=0.01)
         assert found["epochs"] >= 1 and found["passed"]  # at least one, however short the time
         assert found["seconds_an_epoch"] > 0 and found["seconds_a_step"] > 0
         assert 0.0 <= found["jaccard"] <= 1.0

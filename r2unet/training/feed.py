@@ -107,9 +107,10 @@ def image_bytes(samples: Sequence[Sample]) -> int:
     return 4 * len(samples) * samples[0].mask.size
 
 
-def describe_feed(feed: Feed, reason: str, threads: int) -> str:
+def describe_feed(feed: Feed, reason: str) -> str:
     """Return where batches are augmented, and why, as one line."""
-    by = f"{max(threads, 1)} thread{'s' if threads > 1 else ''} of the CPU"
+    threads = max(feed.loader.threads, 1)
+    by = f"{threads} thread{'s' if threads > 1 else ''} of the CPU"
     if isinstance(feed, DeviceFeed):
         return f"batches are augmented on the device ({reason}); images to compress as JPEG by {by}"
     return f"batches are prepared by {by} ({reason})"

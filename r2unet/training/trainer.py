@@ -122,7 +122,7 @@ class Trainer:
             part=processes.part,
         )
         if device != "cpu":
-            log(describe_feed(self.feed, reason, threads))
+            log(describe_feed(self.feed, reason))
         self.losses = LossLog(lambda names: list(chain.from_iterable(self._everyones(names))))
         self.stop = StopSignal()
         self.best_file = KeptFile(out / BEST)

@@ -158,11 +158,13 @@ class TestChoice:
             choose_feed("disk", self.SAMPLES, strength, device)
 
     def test_is_described_in_one_line(self, device):
-        cpu, gpu = (new_feed(kind, self.SAMPLES, device) for kind in (CpuFeed, DeviceFeed))
-        assert describe_feed(cpu, "R", 1) == "batches are prepared by 1 thread of the CPU (R)"
-        assert describe_feed(gpu, "R", 2) == (
-            "batches are augmented on the device (R); images to compress as JPEG by 2 threads of the CPU"
+        cpu, gpu = (new_feed(kind, self.SAMPLES, device, threads=1) for kind in (CpuFeed, DeviceFeed))
+        assert describe_feed(cpu, "R") == "batches are prepared by 1 thread of the CPU (R)"
+        assert describe_feed(gpu, "R") == (
+            "batches are augmented on the device (R); images to compress as JPEG by 4 threads of the CPU"
         )
+        more = new_feed(DeviceFeed, self.SAMPLES, device, threads=6)
+        assert describe_feed(more, "R").endswith("by 6 threads of the CPU")
 
 
 class TestTraining:
