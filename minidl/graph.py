@@ -3,7 +3,7 @@
 Python needs 35 ms to launch the kernels of a training step, whatever the GPU does (docs/gpu). A GPU that
 computes faster waits for Python. A *CUDA graph* is a recording of launches: the kernels and their arguments.
 One call launches all of them, without Python. On an H200 a step of R2U-Net (8 to 64 channels, 16 images of
-256 x 256) took 35 to 63 ms launched by Python, and 12.9 as a graph.
+256 x 256) took 35 to 63 ms launched by Python, and 11.0 as a graph.
 
 The difficulty is that every launch of the graph uses the arguments of the capture, numbers and addresses:
 
