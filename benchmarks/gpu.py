@@ -3,15 +3,16 @@
     python -m benchmarks.gpu --json gpu.json --markdown gpu.md
     python -m benchmarks.gpu --quick --device cuda-on-cpu      without a GPU: test that the program runs
 
-Measures forward, forward + backward and the whole training step. Before anything is timed, all networks must
-compute the same numbers. A failure, such as torch.compile without a C compiler, is reported, and the other
-measurements continue. Results are written after each part, so an interrupted run keeps them.
-`gpu_networks.py` says which network to compare with which.
+Measures the whole training step and the forward pass. Before anything is timed, all networks must compute the
+same numbers. A failure, such as torch.compile without a C compiler, is reported, and the other measurements
+continue. Before each measurement the program looks at its time limit, and reports what it has to leave out.
+Results are written after each part, so an interrupted run keeps them. `gpu_networks.py` says which network to
+compare with which.
 
     networks    the steps of all networks but compiled ones, at four sizes
     kernels     every kernel of a step
     memory      the peak memory of a step
-    compiled    torch.compile, which takes a minute or two for each of its modes
+    compiled    torch.compile in each of its two modes, which takes up to a minute or two
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import numpy as np
 from benchmarks import gpu_report
 from benchmarks.agreement import KINKED_TOLERANCE, TOLERANCE
 from benchmarks.frameworks import OWN
-from benchmarks.gpu_clock import clock_of, rounds
+from benchmarks.gpu_clock import NO_TIME, clock_of, rounds
 from benchmarks.gpu_kernels import measure, product_rate
 from benchmarks.gpu_memory import measure_peak_in_process
 from benchmarks.gpu_networks import (
@@ -59,9 +60,11 @@ CONFIGURATIONS = {
 QUICK = {"small": ((2, 3), 2, 4)}
 GROUPS = ("networks", "kernels", "memory", "compiled")  # of parts, the most important first
 TF32_TOLERANCE = 0.3  # ten bits of mantissa through forty layers: detects only gross errors
-REPEATS = {"small": 20, "small images": 20, "medium": 8, "large": 4}
-WARM_UP = 3  # rounds that are not timed
-COMPILE_SECONDS = 60.0  # the remaining time needed to start torch.compile
+REPEATS = {"small": 12, "small images": 8, "medium": 8, "large": 4}
+WARM_UP = 2  # rounds that are not timed
+COMPILE_SECONDS = 30.0  # the remaining time needed to start torch.compile
+# The networks of this project beside which a compiled network is timed.
+BESIDE_COMPILED = (f"{OWN}, direct", GRAPH)
 
 
 class Benchmark:
@@ -82,17 +85,29 @@ class Benchmark:
             "quick": quick,
             "problems": [],
             "left_out": [],
+            "seconds": {},  # of each part
         }
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """Run the parts in order; yield the results after each."""
+        """Run the parts in order, as long as there is time; yield the results after each."""
         for name, part in self.parts():
-            self.log(f"benchmark: {name} ...")
-            try:
-                self.results[name] = part()
-            except Exception as error:  # from CUDA, CuPy or PyTorch; the other parts still run
-                self.report_failure(name, error)
+            if not self.out_of_time(name):
+                self.log(f"benchmark: {name} ...")
+                started = time.monotonic()
+                try:
+                    self.results[name] = part()
+                except Exception as error:  # from CUDA, CuPy or PyTorch; the other parts still run
+                    self.report_failure(name, error)
+                self.results["seconds"][name] = round(time.monotonic() - started, 1)
             yield self.results
+
+    def out_of_time(self, what: str, needed: float = 0.0) -> bool:
+        """Return whether fewer than `needed` seconds are left; if so, `what` is recorded as left out."""
+        if self.deadline - time.monotonic() > needed:
+            return False
+        self.results["left_out"].append(f"{what}: {NO_TIME}")
+        self.log(f"benchmark: {self.results['left_out'][-1]}")
+        return True
 
     def parts(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Yield the name and the function of each part."""
@@ -106,7 +121,11 @@ class Benchmark:
                 for n in ("small", "large")
                 if n in configurations
             ],
-            "compiled": [("small, compiled", lambda: self.compare("small", *small, compiled=True))],
+            # Each mode is a part: if the second takes too long, the results of the first are written.
+            "compiled": [
+                (f"small, {n}", lambda n=n: self.compare("small", *small, compiled=n))
+                for n in (COMPILED, COMPILED_GRAPH)
+            ],
         }
         for group in self.groups:
             yield from parts[group]
@@ -118,24 +137,27 @@ class Benchmark:
         self.log(f"benchmark: {self.results[kind][-1]}")
 
     def compare(
-        self, name: str, widths: tuple[int, ...], batch: int, size: int, compiled: bool = False
+        self, name: str, widths: tuple[int, ...], batch: int, size: int, compiled: str | None = None
     ) -> dict[str, Any]:
-        """Time the three calls of every network that agrees with the first.
+        """Time the calls of every network that agrees with the first.
 
-        Either of all networks but compiled ones or, if `compiled`, of the compiled ones beside our own.
+        Either of all networks but compiled ones or of one that is `compiled`, beside our own.
         """
+        if compiled and self.out_of_time(f"{name}, {compiled}", COMPILE_SECONDS):
+            return {}
         inputs = draw(widths, batch, size, np.random.default_rng(0))
-        peers = [
-            n for n in network_factories(inputs, self.device) if (n in (COMPILED, COMPILED_GRAPH)) == compiled
-        ]
-        own = [f"{OWN}, direct", GRAPH] if compiled else []
-        networks, differences = self.agreeing_networks(name, inputs, [*own, *peers])
-        seconds = {}
+        others = [n for n in network_factories(inputs, self.device) if n not in (COMPILED, COMPILED_GRAPH)]
+        names = [*BESIDE_COMPILED, compiled] if compiled else others
+        networks, differences = self.agreeing_networks(name, inputs, names)
+        seconds: dict[str, dict[str, list[float]]] = {}
         for call in CALLS:
+            # What has been compiled, for a minute perhaps, is timed: that takes a second.
+            if not compiled and self.out_of_time(f"{name}, {call}"):
+                break
             calls = {
                 n: getattr(w, call)
                 for n, w in networks.items()
-                if n not in WITHOUT_FORWARD or call != CALLS[0]
+                if n not in WITHOUT_FORWARD or call != "forward"
             }
             repeats = (2, 1) if self.quick else (REPEATS[name], WARM_UP)
             seconds[call] = rounds(calls, *repeats, self.clock)
@@ -159,10 +181,7 @@ class Benchmark:
         factories = network_factories(inputs, self.device)
         for contender in (n for n in names if n in factories):
             compiled = contender in (COMPILED, COMPILED_GRAPH)
-            if compiled and self.deadline - time.monotonic() < COMPILE_SECONDS:
-                self.report_failure(
-                    f"{name}, {contender}", TimeoutError("not enough time left to compile"), "left_out"
-                )
+            if self.out_of_time(f"{name}, {contender}"):
                 continue
             try:
                 network = factories[contender]()
@@ -190,21 +209,26 @@ class Benchmark:
     def kernels(self, widths: tuple[int, ...], batch: int, size: int) -> dict[str, Any]:
         """Time every kernel of a training step, for each convolution algorithm."""
         inputs = draw(widths, batch, size, np.random.default_rng(0))
-        steps = 1 if self.quick else 20
-        measured: dict[str, Any] = {}
-        for name in list(METHODS)[1:]:
-            network = OwnNetwork(inputs, self.device, METHODS[name])
-            measured[name] = measure(network.step, self.device, steps, self.quick)
-        measured["product with TF32"] = product_rate(self.device, self.clock, self.quick, allowed=True)
+        turns = {"parts": 1, "repeats": 1} if self.quick else {}
+        rate = product_rate(self.device, self.clock, self.quick, allowed=True)
+        measured: dict[str, Any] = {"product with TF32": rate}
+        for name in (f"{OWN}, direct", f"{OWN}, im2col"):
+            if not self.out_of_time(f"kernels, {name}"):
+                network = OwnNetwork(inputs, self.device, METHODS[name])
+                measured[name] = measure(network.step, self.device, self.quick, **turns)
         return measured
 
     def memory(self, widths: tuple[int, ...], batch: int, size: int) -> dict[str, Any]:
-        """Measure the peak memory of each network in its own process; skip compiled ones to save time."""
+        """Measure the peak memory of each network in its own process.
+
+        To save time, not of compiled ones, nor of those whose arrays are as large as another one's.
+        """
         names = network_factories(draw((1,), 1, 2, np.random.default_rng(0)), self.device)
+        skipped = (COMPILED, COMPILED_GRAPH, *ROUNDED, f"{OWN}, direct")
         return {
             n: measure_peak_in_process(self.device, n, batch, size, widths)
             for n in names
-            if n not in (COMPILED, COMPILED_GRAPH, *ROUNDED)
+            if n not in skipped and not self.out_of_time(f"memory of {widths}, {n}")
         }
 
 
@@ -230,7 +254,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small shapes, only to test that it runs")
     parser.add_argument("--device", choices=DEVICES, default="cuda", help="device to measure (default cuda)")
     parser.add_argument(
-        "--minutes", type=float, default=10.0, help="time limit: compile nothing later (default 10)"
+        "--minutes", type=float, default=10.0, help="time limit: start nothing later (default 10)"
     )
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, help="run only these parts")
     options = parser.parse_args(argv)

@@ -6,8 +6,9 @@ PyTorch and CuPy use the same queue, the default stream, so the same events time
 
 A measurement can include or exclude the launch overhead. `rounds` starts with an empty queue. If the GPU is
 faster than Python can launch, it idles, and the measured time includes this, as a user would experience it.
-`occupy` first gives the GPU other work while Python fills the queue; the events then measure only the GPU's
-own work.
+`occupy` first lets the GPU wait while Python fills the queue; the events then measure only the GPU's own
+work. It is a single launch, because the queue is short: it holds about 1024 operations that the GPU has not
+begun, and further launches wait until the GPU takes one.
 
 On other devices a call returns when its work is done, and Python's clock is correct.
 """
@@ -20,7 +21,15 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
-OCCUPY_BYTES = 1 << 30  # size of one copy that keeps a GPU busy: about 0.7 ms on an H100
+# One thread that waits for a number of the multiprocessor's clock cycles.
+WAIT = """
+extern "C" __global__ void wait_for_cycles(long long cycles) {
+    const long long start = clock64();
+    while (clock64() - start < cycles) {
+    }
+}
+"""
+NO_TIME = "no time was left"
 
 
 class HostClock:
@@ -47,7 +56,9 @@ class CudaClock:
     def __init__(self) -> None:
         import cupy
 
-        self.cupy, self.buffers = cupy, None
+        self.cupy = cupy
+        self.wait = cupy.RawKernel(WAIT, "wait_for_cycles")  # compiled at its first launch
+        self.cycles_a_millisecond = cupy.cuda.Device().attributes["ClockRate"]  # in kHz, the highest rate
 
     def mark(self) -> Any:
         """Record an event after all work launched so far."""
@@ -65,17 +76,9 @@ class CudaClock:
         self.cupy.cuda.runtime.deviceSynchronize()
 
     def occupy(self, milliseconds: float) -> None:
-        """Keep the GPU busy for about `milliseconds` with copies whose results are not used."""
-        if self.buffers is None:
-            self.buffers = [self.cupy.zeros(OCCUPY_BYTES // 4, "f4") for _ in range(2)]
-            self.milliseconds = 1e3 * min(self._copy() for _ in range(3))
-        for _ in range(int(milliseconds / self.milliseconds) + 1):
-            self.cupy.copyto(*self.buffers)
-
-    def _copy(self) -> float:
-        start = self.mark()
-        self.cupy.copyto(*self.buffers)
-        return self.seconds(start, self.mark())
+        """Keep the GPU busy for at least `milliseconds`, with one launch."""
+        cycles = self.cupy.int64(milliseconds * self.cycles_a_millisecond)
+        self.wait((1,), (1,), (cycles,))
 
 
 def clock_of(device: str) -> HostClock | CudaClock:

@@ -5,6 +5,20 @@ GPU is kept busy first, so that the queue is full. The caches then have the same
 neither Python nor an empty queue is timed. Every launch's time includes the microsecond or two that an event
 costs the GPU.
 
+The queue must not run empty during the step. It holds about 1024 operations; the others are launched while
+the GPU computes. A step of (8, 16, 32, 64) has 586 launches of our kernels and about 440 of CuPy's own
+(additions, sums, copies; counted on the CPU); through im2col 675 and about 600. Two events for each of our
+launches would make 2200 operations, half of which Python would have to launch within the few milliseconds
+that the GPU needs for the first 1024. Therefore a step has events only for every PARTS-th launch, and the
+next step for others:
+
+                        launches   CuPy's   events          all    beyond 1024
+    direct                   586      440   2 x 586 / 8    1170            150
+    im2col                   675      600   2 x 675 / 8    1440            420
+
+Reckoned from the times of whole steps on an H200, the GPU needs 10 ms for the first 1024 (im2col: 23 ms), and
+Python 5 ms (18 ms) to launch what is beyond.
+
 Two limits of the GPU are measured as well: `copy`, the bytes read and written per second by one large copy,
 and `product`, the operations per second of one large matrix product. A kernel that does little arithmetic per
 number (a memory-bound kernel) can be as fast as the copy. The bytes of a kernel are the sizes of its arrays,
@@ -18,6 +32,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from benchmarks.gpu_clock import CudaClock, HostClock, clock_of
@@ -26,7 +41,9 @@ from minidl.backend import Kernels, library, tf32
 
 SLOW_SHARE = 0.5  # share of the copy's rate that a memory-bound kernel should reach
 LARGE_BYTES = 8 << 20  # for smaller arrays, a launch costs more than the work
-OCCUPY_MS = 300.0  # more than the time that Python needs to queue one step, with its events
+OCCUPY_MS = 150.0  # more than the time that Python needs to fill the queue, even in a slow step
+PARTS = 8  # of the launches of a step; each step has events for one of them
+REPEATS = 3  # events for each launch, in steps that are PARTS apart
 COPY_BYTES, PRODUCT_SIZE = 1 << 30, 8192
 
 Arrays = list[Any]
@@ -85,27 +102,38 @@ class Record:
     shapes: tuple[tuple[int, ...], ...]
     bytes: float | None  # per launch
     operations: float  # per launch
+    launches: int = 0
     marks: list[tuple[Any, Any]] = field(default_factory=list)
 
 
 @contextmanager
-def recorded_launches(clock: HostClock | CudaClock) -> Iterator[dict[Any, Record]]:
-    """Record every launch inside this block, by name and shapes."""
-    records: dict[Any, Record] = {}
-    launch = Kernels.launch
+def recorded_launches(
+    clock: HostClock | CudaClock, records: dict[Any, Record], part: int = 0, parts: int = 1
+) -> Iterator[None]:
+    """Count every launch inside this block in `records`, by name and shapes, and time one of `parts` parts.
+
+    The launches are numbered from 0. Those whose number has the remainder `part` when divided by `parts` get
+    marks.
+    """
+    launch, numbers = Kernels.launch, count()
 
     def recorded_launch(kernels: Kernels, name: str, grid: Any, block: Any, *arguments: Any) -> None:
         arrays = [a for a in arguments if hasattr(a, "shape")]
         key = name, tuple(a.shape for a in arrays)
         if key not in records:
             records[key] = Record(*key, bytes_moved(name, arrays), operations(name, arrays))
+        record = records[key]
+        record.launches += 1
+        if next(numbers) % parts != part:
+            launch(kernels, name, grid, block, *arguments)
+            return
         start = clock.mark()
         launch(kernels, name, grid, block, *arguments)
-        records[key].marks.append((start, clock.mark()))
+        record.marks.append((start, clock.mark()))
 
     Kernels.launch = recorded_launch
     try:
-        yield records
+        yield
     finally:
         Kernels.launch = launch
 
@@ -123,23 +151,30 @@ def bytes_moved(name: str, arrays: Arrays) -> float | None:
     return BYTES[name](arrays) if name in BYTES else float(sum(a.nbytes for a in arrays))
 
 
-def measure(step: Callable[[], Any], device: str, steps: int, quick: bool) -> dict[str, Any]:
-    """Return the limits of the device, the kernels of a step (slowest first), and the time of the step."""
+def measure(
+    step: Callable[[], Any], device: str, quick: bool, parts: int = PARTS, repeats: int = REPEATS
+) -> dict[str, Any]:
+    """Return the limits of the device, the kernels of a step (slowest first), and the time of the step.
+
+    Each launch is timed in `repeats` of `parts * repeats` steps, which must launch the same kernels.
+    """
     clock = clock_of(device)
     for _ in range(1 if quick else 3):
         step()
     limits = {"copy": copy_rate(device, clock, quick), "product": product_rate(device, clock, quick)}
     whole = []
-    for _ in range(steps):  # without events inside
+    for _ in range(parts):  # without events inside
         clock.occupy(OCCUPY_MS)
         start = clock.mark()
         step()
         whole.append(clock.seconds(start, clock.mark()))
-    with recorded_launches(clock) as records:
-        for _ in range(steps):
-            clock.occupy(OCCUPY_MS)
+    records: dict[Any, Record] = {}
+    steps = parts * repeats
+    for turn in range(steps):
+        clock.occupy(OCCUPY_MS)
+        with recorded_launches(clock, records, turn % parts, parts):
             step()
-            clock.synchronize()
+        clock.synchronize()
     rows = [row(record, clock, steps, limits) for record in records.values()]
     rows.sort(key=lambda r: -r["seconds_a_step"])
     return {
@@ -163,9 +198,9 @@ def row(
     return {
         "name": record.name,
         "shapes": record.shapes,
-        "launches": len(record.marks) / steps,
+        "launches": record.launches / steps,
         "seconds": seconds,
-        "seconds_a_step": seconds.median * len(record.marks) / steps,
+        "seconds_a_step": seconds.median * record.launches / steps,
         "bytes": record.bytes,
         "bytes_a_second": rate,
         "share_of_copy": share,

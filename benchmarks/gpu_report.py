@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.frameworks import OWN
-from benchmarks.gpu_networks import CALLS, COMPILED, COMPILED_GRAPH, EAGER, GRAPH, METHODS, TF32, TF32_OWN
+from benchmarks.gpu_networks import COMPILED, COMPILED_GRAPH, EAGER, GRAPH, METHODS, TF32, TF32_OWN
 from benchmarks.report import ratio, seconds, table
 
-TITLES = {"forward": "forward", "forward_backward": "forward + backward", "step": "training step"}
+TITLES = {"step": "training step", "forward": "forward"}
 WHICH_PEER = (
     f"`r2unet train` runs as *{GRAPH}* if the step can be captured, otherwise as *{OWN}, auto*. Compare it "
     f"with *{EAGER}* for the same arithmetic, all bits of float32, and with *{TF32}* for what an unmodified "
@@ -29,7 +29,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         parts.append("**Failures:**\n\n" + "\n".join(f"- {line}" for line in results["problems"]))
     if results["left_out"]:
         parts.append("Skipped:\n\n" + "\n".join(f"- {line}" for line in results["left_out"]))
-    comparisons = {n: p for n, p in results.items() if isinstance(p, Mapping) and "times" in p}
+    comparisons = {n: p for n, p in results.items() if isinstance(p, Mapping) and p.get("times")}
     if comparisons:
         parts.append(WHICH_PEER)
     for name, part in results.items():
@@ -37,9 +37,10 @@ def as_markdown(results: Mapping[str, Any]) -> str:
             parts.append(comparison(name, part))
         elif name.endswith("memory"):
             parts.append(memory(name, part))
-    if "kernels" in results:
+    profiles = {n: p for n, p in results.get("kernels", {}).items() if "kernels" in p}
+    if profiles:
         parts.append(limits(results["kernels"]))
-        parts += [kernels(n, part) for n, part in results["kernels"].items() if "kernels" in part]
+        parts += [kernels(n, part) for n, part in profiles.items()]
     return "\n\n".join(parts)
 
 
@@ -47,8 +48,8 @@ def comparison(name: str, part: Mapping[str, Any]) -> str:
     """Return the times of each network, and the ratios of ours to each of PyTorch's."""
     rows = []
     ours = [name for name in (*METHODS, GRAPH) if name in part["times"]["step"]]
-    for call in CALLS:
-        for contender, s in part["times"][call].items():
+    for call, times in part["times"].items():
+        for contender, s in times.items():
             found = [part["ratios"][call].get(m, {}).get(contender) for m in ours]
             columns = [ratio(r) if r and not contender.startswith(OWN) else "" for r in found]
             rows.append((TITLES[call], contender, seconds(s), *columns))

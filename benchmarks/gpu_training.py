@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_training ISIC_ROOT --device cuda --seconds 60
 
 The settings are those of `r2unet train --size 256 --batch-size 16 --lr 2.5e-3`, with as many epochs as fit
-into the time, which the first steps measure. Reading the images takes time before that, and is reported
-separately. Prints JSON.
+into the time, which some steps and a validation measure first. Reading the images and these measurements take
+time before that; reading is reported separately. Prints JSON.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from r2unet.training.trainer import Trainer
 
 SETTINGS = Settings(size=256, batch_size=16, lr=2.5e-3)
 QUICK = dataclasses.replace(SETTINGS, size=16, widths=(2, 4), batch_size=2)
-WARM_UP, TIMED = 4, 20  # steps; the warm-up includes the capture of a graph
-SHARE = 0.85  # of the time for training steps; validation and the report need the rest
+# Steps. The warm-up includes the capture of a graph, during which batches are prepared in advance. So many
+# steps are timed that these batches hardly matter.
+WARM_UP, TIMED = 4, 80
+SHARE = 0.9  # of the time, for epochs; saving and the report need the rest
 
 
 def seconds_a_step(trainer: Trainer) -> float:
@@ -49,6 +51,18 @@ def seconds_a_step(trainer: Trainer) -> float:
     return (time.monotonic() - started) / max(1, taken - WARM_UP)
 
 
+def seconds_a_validation(trainer: Trainer) -> float:
+    """Return the seconds of a validation."""
+    started = time.monotonic()
+    trainer.validate()
+    return time.monotonic() - started
+
+
+def epochs_within(seconds: float, step: float, steps: int, validation: float) -> int:
+    """Return how many epochs of `steps` and a validation fit into `seconds`, all in seconds; at least one."""
+    return max(1, int(SHARE * seconds / (step * steps + validation)))
+
+
 def train(
     settings: Settings,
     data: tuple[Sequence[Sample], Sequence[Sample]],
@@ -62,10 +76,12 @@ def train(
         def trainer(settings: Settings, **more: Any) -> Trainer:
             return Trainer(settings, Path(folder), *data, device, log=lines.append, **more)
 
-        step = seconds_a_step(trainer(settings))
+        first = trainer(settings)
+        step, validation = seconds_a_step(first), seconds_a_validation(first)
+        del first
         gc.collect()  # a graph and its trainer refer to each other; the next trainer needs their memory
         steps = -(-len(data[0]) // settings.batch_size)
-        epochs = max(1, int(SHARE * seconds / (step * steps)))
+        epochs = epochs_within(seconds, step, steps, validation)
         durations: list[float] = []
         run = trainer(
             dataclasses.replace(settings, epochs=epochs),
@@ -78,6 +94,7 @@ def train(
         "epochs": epochs,
         "seconds": time.monotonic() - started,
         "seconds_a_step": step,
+        "seconds_a_validation": validation,
         "seconds_an_epoch": statistics.median(durations),
         "jaccard": report["model"]["mean"]["jaccard"],
         "graph": run.step.captured,

@@ -4,8 +4,10 @@ import dataclasses
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from threading import Barrier
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +15,13 @@ import pytest
 from benchmarks import gpu_check, gpu_check_page, gpu_training
 from benchmarks.gpu import Benchmark, relative_difference
 from benchmarks.gpu_agreement import FLOAT64, largest_error, one_step, step_results
-from benchmarks.gpu_clock import HostClock, rounds
+from benchmarks.gpu_clock import CudaClock, HostClock, rounds
 from benchmarks.gpu_kernels import (
     BYTES,
     COMPUTE_BOUND,
     OPERATIONS,
+    PARTS,
+    REPEATS,
     Record,
     bytes_moved,
     measure,
@@ -25,7 +29,7 @@ from benchmarks.gpu_kernels import (
     recorded_launches,
     row,
 )
-from benchmarks.gpu_networks import GraphNetwork, OwnNetwork, draw
+from benchmarks.gpu_networks import COMPILED, GraphNetwork, OwnNetwork, draw
 from benchmarks.gpu_report import as_markdown
 from benchmarks.timing import Spread
 from minidl import Tensor, ops
@@ -53,6 +57,27 @@ class TestRounds:
         seconds = rounds(contenders, repeats=2, warmup=1, clock=HostClock())
         assert calls == list("ababab")
         assert [len(seconds[name]) for name in "ab"] == [2, 2]
+
+
+class TestCudaClock:
+    def test_the_gpu_is_kept_busy_by_one_launch_of_one_thread_for_as_many_cycles_as_the_time_has(
+        self, monkeypatch
+    ):
+        launches = []
+
+        def raw_kernel(code, name):
+            assert f"void {name}(long long cycles)" in code
+            return lambda *launch: launches.append(launch)
+
+        device = SimpleNamespace(attributes={"ClockRate": 1_980_000})  # kHz, of an H200
+        cupy = SimpleNamespace(
+            RawKernel=raw_kernel, cuda=SimpleNamespace(Device=lambda: device), int64=np.int64
+        )
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        CudaClock().occupy(150.0)
+        ((grid, block, (cycles,)),) = launches
+        assert (grid, block, cycles) == ((1,), (1,), 297_000_000)
+        assert cycles.dtype == np.int64  # the kernel's long long
 
 
 class TestCounting:
@@ -94,7 +119,7 @@ class TestRow:
     limits = {"copy": Spread(1e10, 1e10, 1e10), "product": Spread(1e12, 1e12, 1e12)}
 
     def row(self, name: str, count: float):
-        record = Record(name, ((1,),), count, 4e9, marks=[(0.0, 0.0)] * 6)
+        record = Record(name, ((1,),), count, 4e9, launches=6, marks=[(0.0, 0.0)] * 2)
         return row(record, SlowClock(), steps=3, limits=self.limits)
 
     def test_rates_and_shares(self):
@@ -123,40 +148,70 @@ class TestRow:
 class TestRecordedLaunches:
     def test_every_launch_is_recorded_by_name_and_shapes(self):
         x = to_device(np.ones((2, 3), np.float32), "cuda-on-cpu")
-        with recorded_launches(HostClock()) as records:
+        records = {}
+        with recorded_launches(HostClock(), records):
             ops.sigmoid(Tensor(x))
             ops.sigmoid(Tensor(x))
         (record,) = records.values()
         assert (record.name, record.shapes, len(record.marks)) == ("sigmoid_forward", ((2, 3), (2, 3)), 2)
-        assert record.bytes == 2 * 24
+        assert (record.bytes, record.launches) == (2 * 24, 2)
+
+    def test_each_step_marks_another_part_of_its_launches_and_counts_all(self):
+        arrays = [to_device(np.ones((2, n), np.float32), "cuda-on-cpu") for n in (1, 2, 3, 4)]
+        records, marked = {}, []
+        for turn in range(3):
+            with recorded_launches(HostClock(), records, turn, parts=3):
+                for x in arrays:
+                    ops.sigmoid(Tensor(x))
+            marked.append([len(r.marks) for r in records.values()])
+        assert marked == [[1, 0, 0, 1], [1, 1, 0, 1], [1, 1, 1, 1]]
+        assert [r.launches for r in records.values()] == [3, 3, 3, 3]
 
     def test_launches_are_not_recorded_after_the_block(self):
         launch = Kernels.launch
-        with pytest.raises(ZeroDivisionError), recorded_launches(HostClock()):
+        with pytest.raises(ZeroDivisionError), recorded_launches(HostClock(), {}):
             raise ZeroDivisionError
         assert Kernels.launch is launch
 
     def test_all_kernels_of_a_training_step_are_measured(self, monkeypatch):
         monkeypatch.setattr("benchmarks.gpu_kernels.clock_of", lambda device: SlowClock())
         inputs = draw((2, 3), 1, 4, np.random.default_rng(0))
-        found = measure(OwnNetwork(inputs, "cuda-on-cpu", "im2col").step, "cuda-on-cpu", steps=1, quick=True)
+        step = OwnNetwork(inputs, "cuda-on-cpu", "im2col").step
+        found = measure(step, "cuda-on-cpu", quick=True, parts=2, repeats=1)
         names = {r["name"] for r in found["kernels"]}
         assert {"im2col", "col2im", "max_pool2d_forward_2x2", "cross_entropy", "adam"} <= names
         assert found["launches"] > len(names)
         assert found["in_kernels"] == pytest.approx(2e-3 * found["launches"])
         assert found["kernels"][0]["seconds_a_step"] >= found["kernels"][-1]["seconds_a_step"]
 
+    def test_each_launch_of_a_step_is_timed_as_often_as_asked_even_if_a_step_has_one(self, monkeypatch):
+        monkeypatch.setattr("benchmarks.gpu_kernels.clock_of", lambda device: SlowClock())
+        measured = []
+
+        def keep(record, *others):
+            measured.append(record)
+            return row(record, *others)
+
+        monkeypatch.setattr("benchmarks.gpu_kernels.row", keep)
+        x = Tensor(to_device(np.ones((2, 3), np.float32), "cuda-on-cpu"))
+        measure(lambda: ops.sigmoid(x), "cuda-on-cpu", quick=True)
+        assert (PARTS, REPEATS) == (8, 3)
+        assert [(len(r.marks), r.launches) for r in measured] == [(3, 24)]
+
 
 class TestBenchmark:
+    def benchmark(self, minutes: float = 10.0, groups: tuple[str, ...] = ("networks",)) -> Benchmark:
+        return Benchmark("cpu", quick=True, minutes=minutes, log=lambda line: None, groups=groups)
+
     def run(self, part: str) -> dict:
-        benchmark = Benchmark("cpu", quick=True, minutes=0.0, log=lambda line: None)  # no time to compile
+        benchmark = self.benchmark()
         benchmark.results[part] = dict(benchmark.parts())[part]()
         return benchmark.results
 
     def test_each_convolution_algorithm_is_timed_in_each_call_and_reported(self):
         results = self.run("small")
         times = results["small"]["times"]
-        assert list(times) == ["forward", "forward_backward", "step"]
+        assert list(times) == ["step", "forward"]
         assert {"r2unet, auto", "r2unet, im2col", "r2unet, direct"} <= times["step"].keys()
         assert "| training step | r2unet, im2col |" in as_markdown(results)
         json.dumps(results)
@@ -181,6 +236,82 @@ class TestBenchmark:
         *_, results = Broken("cpu", quick=True, minutes=1.0, log=lambda line: None).run()
         assert results["second"] == "measured"
         assert results["problems"] == ["first: ZeroDivisionError: division by zero"]
+        assert results["left_out"] == [] and list(results["seconds"]) == ["first", "second"]
+
+    def test_parts_without_time_are_left_out_and_nothing_failed(self):
+        class Slow(Benchmark):
+            def parts(self):
+                yield "first", lambda: setattr(self, "deadline", 0.0)
+                yield "second", lambda: 1 / 0
+
+        *_, results = Slow("cpu", quick=True, minutes=1.0, log=lambda line: None).run()
+        assert "second" not in results
+        assert results["left_out"] == ["second: no time was left"]
+        assert results["problems"] == []
+        assert "- second: no time was left" in as_markdown(results)
+
+    def test_a_network_for_which_no_time_is_left_is_not_created_and_none_is_timed(self, monkeypatch):
+        benchmark = self.benchmark()
+
+        def network_factories(inputs, device):
+            def last():
+                benchmark.deadline = 0.0
+                return OwnNetwork(inputs, device)
+
+            return {"last": last, "too late": lambda: 1 / 0}
+
+        monkeypatch.setattr("benchmarks.gpu.network_factories", network_factories)
+        *_, results = benchmark.run()
+        assert results["left_out"] == ["small, too late: no time was left", "small, step: no time was left"]
+        assert results["small"]["times"] == {} and results["problems"] == []
+        assert "### Small" not in as_markdown(results)
+
+    def test_the_training_step_is_timed_first_and_kept_if_no_time_is_left_for_the_forward_pass(
+        self, monkeypatch
+    ):
+        benchmark = self.benchmark()
+
+        def slow_rounds(*arguments):
+            benchmark.deadline = 0.0
+            return rounds(*arguments)
+
+        monkeypatch.setattr("benchmarks.gpu.rounds", slow_rounds)
+        *_, results = benchmark.run()
+        assert list(results["small"]["times"]) == ["step"]
+        assert results["left_out"] == ["small, forward: no time was left"]
+        assert "| training step | r2unet, im2col |" in as_markdown(results)
+
+    def test_without_time_to_compile_nothing_is_timed_beside_the_compiled_network(self):
+        *_, results = self.benchmark(minutes=0.4, groups=("compiled",)).run()
+        assert results["left_out"] == [
+            "small, PyTorch, compiled: no time was left",
+            "small, PyTorch, compiled, CUDA graph: no time was left",
+        ]
+        assert not results[f"small, {COMPILED}"] and results["problems"] == []
+        assert "###" not in as_markdown(results)
+
+    @pytest.mark.parametrize(
+        ("group", "function", "measured", "left_out"),
+        [
+            ("kernels", "measure", "r2unet, direct", "kernels, r2unet, im2col"),
+            ("memory", "measure_peak_in_process", "r2unet, auto", "memory of (2, 3), r2unet, im2col"),
+        ],
+    )
+    def test_kernels_and_memory_keep_what_was_measured_before_the_time_was_over(
+        self, monkeypatch, group, function, measured, left_out
+    ):
+        benchmark = self.benchmark(groups=(group,))
+
+        def last(*arguments, **options):
+            benchmark.deadline = 0.0
+            return {"arrays": 1e6}
+
+        monkeypatch.setattr(f"benchmarks.gpu.{function}", last)
+        *_, results = benchmark.run()
+        (part,) = (p for n, p in results.items() if n.endswith(group))
+        assert part[measured] == {"arrays": 1e6} and "r2unet, im2col" not in part
+        assert results["left_out"][0] == f"{left_out}: no time was left"
+        assert results["problems"] == []
 
     def test_a_relative_difference_is_a_ratio_of_norms(self):
         assert relative_difference(np.array([3.0, 4.0]), np.array([3.0, 4.5])) == pytest.approx(0.1)
@@ -210,11 +341,20 @@ class TestAgreement:
 
 
 class TestGpuTraining:
-    def test_trains_and_reports_an_epoch_and_the_jaccard(self):
+    def test_as_many_epochs_as_fit_with_their_validations_into_nine_tenths_of_the_time(self):
+        assert gpu_training.epochs_within(60.0, step=0.02, steps=100, validation=0.0) == 27
+        assert gpu_training.epochs_within(60.0, step=0.02, steps=100, validation=1.0) == 18
+        assert gpu_training.epochs_within(1.0, step=0.02, steps=100, validation=1.0) == 1
+
+    def test_trains_and_reports_an_epoch_and_the_jaccard(self, monkeypatch):
         settings = dataclasses.replace(gpu_training.QUICK, images=8)
+        planned = []
+        monkeypatch.setattr(gpu_training, "epochs_within", lambda *times: planned.append(times) or 1)
         found = gpu_training.train(settings, load_datasets(settings), "cpu", seconds=0.01)
+        assert planned == [(0.01, found["seconds_a_step"], 4, found["seconds_a_validation"])]
         assert found["epochs"] >= 1 and found["passed"]  # at least one, however short the time
         assert found["seconds_an_epoch"] > 0 and found["seconds_a_step"] > 0
+        assert found["seconds_a_validation"] > 0
         assert 0.0 <= found["jaccard"] <= 1.0
         part = {**found, "seconds_an_epoch": 1.25, "epochs": 3, "jaccard": 0.5}
         assert gpu_check_page.summary_of(part) == (
@@ -315,6 +455,49 @@ class TestGpuCheck:
         assert "what failed" in found["problem"]
         assert not gpu_check.test_results([none])["passed"]
         assert not gpu_check.test_results([ok, gpu_check.ProcessResult(None, "7 passed", "")])["passed"]
+
+    @pytest.mark.parametrize(
+        ("lines", "note"),
+        [
+            ([], None),
+            (["large, r2unet, auto, CUDA graph: CaptureError: cuBLAS"], None),
+            (
+                ["large, PyTorch: no time was left", "large, step: no time was left"],
+                "no time was left for: large, PyTorch; large, step",
+            ),
+        ],
+    )
+    def test_a_benchmark_ends_before_its_limit_and_what_it_left_out_is_a_note(
+        self, tmp_path, monkeypatch, lines, note
+    ):
+        checker, commands = self.checker(tmp_path), []
+
+        def process(*arguments, limit):
+            commands.append((arguments, limit))
+            Path(arguments[arguments.index("--json") + 1]).write_text(json.dumps({"left_out": lines}))
+            return gpu_check.ProcessResult(0, "", "")
+
+        monkeypatch.setattr(checker, "process", process)
+        monkeypatch.setattr(checker, "limit", lambda name: 70.0)
+        checker.run(["networks"])
+        ((arguments, limit),) = commands
+        minutes = float(arguments[arguments.index("--minutes") + 1])
+        assert (60.0 * minutes, limit) == (60.0, 70.0)
+        assert checker.results["parts"]["networks"].get("note") == note
+        line = f"| Training steps compared with PyTorch | passed | 0 | {note or ''} |"
+        assert line in (tmp_path / "cpu.md").read_text()
+
+    def test_a_benchmark_with_less_time_than_its_margin_measures_nothing(self, tmp_path, monkeypatch):
+        checker = self.checker(tmp_path, minutes=60.0)
+        monkeypatch.setattr(checker, "limit", lambda name: 8.0)
+        monkeypatch.setattr(checker, "process", partial(self.unlimited, checker.process))
+        part = gpu_check.run_benchmark(checker, "networks")
+        assert part["passed"], part
+        assert part["note"] == "no time was left for: small"
+
+    @staticmethod
+    def unlimited(process, *arguments, limit):
+        return process(*arguments, limit=600.0)
 
     def test_without_a_folder_of_images_the_training_on_them_says_what_to_set(self, tmp_path, monkeypatch):
         monkeypatch.delenv("ISIC_ROOT", raising=False)
