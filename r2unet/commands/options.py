@@ -245,8 +245,8 @@ def add_device(p: argparse.ArgumentParser) -> None:
         type=number(int, 1, MAX_THREADS),
         default=1,
         metavar="N",
-        help="threads for the preparation of training batches, on a GPU at least 4, and for wide layers "
-        "(default %(default)s)",
+        help="threads for the preparation of training batches (at least 4 if a GPU augments them) and for "
+        "wide layers (default %(default)s)",
     )
 
 

@@ -29,8 +29,8 @@ PIECE_PIXELS = 1024
 # Beyond this number of channels im2col.py computes the layer. A block reads its pixels again for every TILE
 # output channels, so one large matrix product is faster for wide layers. The widest network measured on an
 # H200 in which this file computed everything but the 3x3 convolutions of stride 1 (strips.py) has 16 to 128
-# channels, 256 x 256 pixels and batch 16. A training step took 38.3 ms, 34.0 ms as a CUDA graph, 71.9 ms by
-# im2col in all layers, and 79.5 ms in PyTorch. One layer by im2col would have prevented the graph: CuPy
+# channels, 256 x 256 pixels and batch 16. A training step took 35.5 ms, 29.1 ms as a CUDA graph, 65.4 ms by
+# im2col in all layers, and 79.6 ms in PyTorch. One layer by im2col would have prevented the graph: CuPy
 # cannot capture cuBLAS. Single layers have not been compared. A 1x1 convolution may be wider (pointwise.py).
 MAX_CHANNELS = 128
 

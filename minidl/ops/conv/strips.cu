@@ -4,7 +4,7 @@
 const int COLUMNS = 32, STRIPS = 4;  // threads of a block: along a row, and strips one below the other
 const int THREADS = COLUMNS * STRIPS;
 const int TILE = 8;   // output channels of a block
-const int STAGE = 8;  // input channels of a stage times ROWS: a stage has 9 TILE STAGE multiply-adds for each thread
+const int STAGE = 8;  // input channels of a stage times ROWS at stride 1: 9 TILE STAGE multiply-adds for each thread
 const int RESIDENT = 16 / (int)sizeof(T);  // blocks whose registers a multiprocessor has to hold at a time
 
 // A block owns a patch of y, COLUMNS x (STRIPS ROWS) pixels of one image (x axis of the grid: the patch, z: the image)
@@ -18,9 +18,9 @@ const int RESIDENT = 16 / (int)sizeof(T);  // blocks whose registers a multiproc
 //     weights  (CHANNELS, 3, 3, TILE)     TILE neighbouring numbers for each weight of the window: wide reads
 //
 // Memory and arithmetic work at the same time: before a thread computes, it asks for its share of the next stage, which
-// arrives in registers meanwhile. Then it stores its share into the other of two buffers, as slower threads still read
-// the first. One barrier for each stage is enough: whoever stores into a buffer has passed the barrier after the last
-// stage that read it.
+// arrives in registers meanwhile. Then it stores its share into the other of two buffers, because slower threads still
+// read the first. One barrier for each stage is enough: whoever stores into a buffer has passed the barrier after the
+// last stage that read it.
 //
 // To compute, a thread reads the NEEDED pixels of a column into registers, ROWS + 2 at stride 1, and they serve 3 TILE
 // ROWS multiply-adds: each weight meets ROWS pixels, each pixel up to 3 TILE weights. Every thread copies the same places
@@ -51,7 +51,7 @@ __device__ void strips(const T* x, const T* w, const T* b, T* y, int C, int H, i
     w += ADJOINT ? oc * 9 + 8 - tap : oc * C * 9 + tap;
 
     T next[CHANNELS][PLACES] = {};  // outside the image they stay 0
-    T next_weight[CHANNELS];
+    T next_weight[CHANNELS] = {};
     auto read = [&](int start) {
         for (int c = 0; c < CHANNELS && start + c < C; ++c, x += plane, w += window) {
             for (int k = 0; k < PLACES; ++k)

@@ -31,7 +31,7 @@ microseconds for a forward pass; in parentheses the number of blocks:
 
 So `strip_rows` chooses the tallest strip that leaves BLOCKS = 256 blocks, about two for each of the 132
 multiprocessors. This is the fastest one, or 1 % slower. The four layers then reach 59 to 64 % of the rate of
-a large matrix product. The input gradients take the same times, within 3 %.
+a large matrix product, and the input gradients take the same times, within 3 %.
 """
 
 from __future__ import annotations

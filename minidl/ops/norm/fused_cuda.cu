@@ -7,7 +7,7 @@
 // addresses, and a thread computes its channel's parameters once. With `unroll 4` the compiler lets it read four pixels
 // before it needs the first: a thread that waits for each pixel does not keep the memory busy. At the beginning of a
 // block its threads wait for the parameters, and at its end for each other, to add up their sums. The grid therefore
-// has only as many blocks as a large GPU runs at a time, if the rows are fewer: it waits once.
+// has only as many blocks as a large GPU runs at a time, if the rows are fewer, so the GPU waits only once.
 
 // z = a x + c, a = g r, c = b - a mean: the scale and the shift of one channel.
 struct Line {

@@ -348,3 +348,8 @@ def test_the_gpu_runs_all_blocks_of_a_large_batch_at_a_time(shape):
 def test_a_thread_has_four_pixels_if_a_row_has_few():
     assert fused_cuda.shares(np.zeros((2, 3, 16, 16))) == ((6, 1), (64,))
     assert fused_cuda.shares(np.zeros((2, 3, 40, 64))) == ((6, 3), (256,))
+
+
+def test_a_row_has_a_block_even_if_there_are_more_rows_than_blocks():
+    assert fused_cuda.shares(np.broadcast_to(0.0, (16, 128, 16, 16))) == ((2048, 1), (64,))
+    assert fused_cuda.shares(np.zeros((0, 3, 8, 8))) == ((0, 1), (32,))
