@@ -17,7 +17,8 @@ next step for others:
     im2col                   675      600   2 x 675 / 8    1440            420
 
 Reckoned from the times of whole steps on an H200, the GPU needs 10 ms for the first 1024 (im2col: 23 ms), and
-Python 5 ms (18 ms) to launch what is beyond.
+Python 5 ms (18 ms) to launch what is beyond. If Python is half as fast (with im2col, two thirds as fast), the
+queue may run empty, and the last launches of the step then seem slower than they are.
 
 Two limits of the GPU are measured as well: `copy`, the bytes read and written per second by one large copy,
 and `product`, the operations per second of one large matrix product. A kernel that does little arithmetic per

@@ -60,13 +60,17 @@ class Inputs(NamedTuple):
     masks: np.ndarray  # (N, 1, H, W), 0 or 1
     state: dict[str, np.ndarray]  # the weights
     widths: tuple[int, ...]
+    norm: str = SETTINGS.norm
 
 
-def draw(widths: tuple[int, ...], batch: int, size: int, rng: np.random.Generator) -> Inputs:
+def draw(
+    widths: tuple[int, ...], batch: int, size: int, rng: np.random.Generator, norm: str = SETTINGS.norm
+) -> Inputs:
     """Draw images, masks and the weights of a new network."""
     images = rng.standard_normal((batch, 3, size, size), np.float32)
     masks = (rng.random((batch, 1, size, size)) < 0.25).astype(np.float32)
-    return Inputs(images, masks, R2UNet(widths=widths, steps=STEPS, rng=rng).state_dict(), widths)
+    state = R2UNet(widths=widths, steps=STEPS, norm=norm, rng=rng).state_dict()
+    return Inputs(images, masks, state, widths, norm)
 
 
 class OwnNetwork:
@@ -74,7 +78,8 @@ class OwnNetwork:
 
     def __init__(self, inputs: Inputs, device: str, method: str = "auto") -> None:
         self.method = method
-        self.model = R2UNet(widths=inputs.widths, steps=STEPS, rng=np.random.default_rng(0)).to(device)
+        model = R2UNet(widths=inputs.widths, steps=STEPS, norm=inputs.norm, rng=np.random.default_rng(0))
+        self.model = model.to(device)
         self.model.load_state_dict(inputs.state)
         self.images, self.masks = (Tensor(to_device(a, device)) for a in (inputs.images, inputs.masks))
         self.optimizer = AdamW(self.model.parameters(), SETTINGS.lr, weight_decay=SETTINGS.weight_decay)

@@ -200,8 +200,8 @@ class TestRecordedLaunches:
 
 
 class TestBenchmark:
-    def benchmark(self, minutes: float = 10.0, groups: tuple[str, ...] = ("networks",)) -> Benchmark:
-        return Benchmark("cpu", quick=True, minutes=minutes, log=lambda line: None, groups=groups)
+    def benchmark(self, seconds: float = 600.0, groups: tuple[str, ...] = ("networks",)) -> Benchmark:
+        return Benchmark("cpu", quick=True, seconds=seconds, log=lambda line: None, groups=groups)
 
     def run(self, part: str) -> dict:
         benchmark = self.benchmark()
@@ -233,7 +233,7 @@ class TestBenchmark:
                 yield "first", lambda: 1 / 0
                 yield "second", lambda: "measured"
 
-        *_, results = Broken("cpu", quick=True, minutes=1.0, log=lambda line: None).run()
+        *_, results = Broken("cpu", quick=True, seconds=60.0, log=lambda line: None).run()
         assert results["second"] == "measured"
         assert results["problems"] == ["first: ZeroDivisionError: division by zero"]
         assert results["left_out"] == [] and list(results["seconds"]) == ["first", "second"]
@@ -244,7 +244,7 @@ class TestBenchmark:
                 yield "first", lambda: setattr(self, "deadline", 0.0)
                 yield "second", lambda: 1 / 0
 
-        *_, results = Slow("cpu", quick=True, minutes=1.0, log=lambda line: None).run()
+        *_, results = Slow("cpu", quick=True, seconds=60.0, log=lambda line: None).run()
         assert "second" not in results
         assert results["left_out"] == ["second: no time was left"]
         assert results["problems"] == []
@@ -282,7 +282,7 @@ class TestBenchmark:
         assert "| training step | r2unet, im2col |" in as_markdown(results)
 
     def test_without_time_to_compile_nothing_is_timed_beside_the_compiled_network(self):
-        *_, results = self.benchmark(minutes=0.4, groups=("compiled",)).run()
+        *_, results = self.benchmark(seconds=24.0, groups=("compiled",)).run()
         assert results["left_out"] == [
             "small, PyTorch, compiled: no time was left",
             "small, PyTorch, compiled, CUDA graph: no time was left",
@@ -311,6 +311,16 @@ class TestBenchmark:
         (part,) = (p for n, p in results.items() if n.endswith(group))
         assert part[measured] == {"arrays": 1e6} and "r2unet, im2col" not in part
         assert results["left_out"][0] == f"{left_out}: no time was left"
+        assert results["problems"] == []
+
+    @with_kernels
+    @pytest.mark.parametrize("norm", ["per-step", "group"])
+    def test_the_kernels_are_those_of_a_network_with_the_chosen_norm(self, norm):
+        benchmark = Benchmark("cuda-on-cpu", True, 600.0, lambda line: None, ["kernels"], norm)
+        *_, results = benchmark.run()
+        names = {row["name"] for row in results["kernels"]["r2unet, direct"]["kernels"]}
+        of_group_norm = {"group_normalise", "group_gradient_sums", "group_input_gradient"}
+        assert names & of_group_norm == (of_group_norm if norm == "group" else set())
         assert results["problems"] == []
 
     def test_a_relative_difference_is_a_ratio_of_norms(self):
@@ -345,6 +355,27 @@ class TestGpuTraining:
         assert gpu_training.epochs_within(60.0, step=0.02, steps=100, validation=0.0) == 27
         assert gpu_training.epochs_within(60.0, step=0.02, steps=100, validation=1.0) == 18
         assert gpu_training.epochs_within(1.0, step=0.02, steps=100, validation=1.0) == 1
+
+    @pytest.mark.parametrize(
+        ("reading", "limit", "training"), [(4.0, 90.0, 60.0), (43.0, 90.0, 32.0), (71.0, 90.0, None)]
+    )
+    def test_if_reading_the_images_took_long_it_trains_for_less(
+        self, monkeypatch, capsys, reading, limit, training
+    ):
+        clock, trained = iter([0.0, reading]), []
+        monkeypatch.setattr(gpu_training.time, "monotonic", lambda: next(clock))
+        monkeypatch.setattr(gpu_training, "load_datasets", lambda *arguments, **options: ([], []))
+
+        def train(settings, data, device, seconds):
+            trained.append(seconds)
+            return {"passed": True}
+
+        monkeypatch.setattr(gpu_training, "train", train)
+        assert gpu_training.main(["ISIC", "--seconds", "60", "--limit", f"{limit}"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert trained == ([training] if training else [])
+        assert found["passed"]
+        assert training or found["note"] == "not run: reading the images took 71 s"
 
     def test_trains_and_reports_an_epoch_and_the_jaccard(self, monkeypatch):
         settings = dataclasses.replace(gpu_training.QUICK, images=8)
@@ -398,8 +429,8 @@ class TestGpuCheck:
         assert "| Tests of the operations | passed |" in page
         assert "| first loss, difference from the CPU |" in page
 
-    def checker(self, tmp_path: Path, minutes: float = 5.0) -> gpu_check.Checker:
-        return gpu_check.Checker("cpu", quick=True, out=tmp_path, minutes=minutes)
+    def checker(self, tmp_path: Path, seconds: float = 300.0) -> gpu_check.Checker:
+        return gpu_check.Checker("cpu", quick=True, out=tmp_path, seconds=seconds)
 
     def test_the_parts_before_the_last_have_limits_that_leave_time_for_it(self):
         assert list(gpu_check.PARTS) == list(gpu_check.SECONDS) == list(gpu_check.TITLES)
@@ -408,7 +439,7 @@ class TestGpuCheck:
 
     def test_a_part_without_time_is_reported_as_not_run(self, tmp_path, monkeypatch):
         monkeypatch.setattr(gpu_check, "PARTS", {"gradients": lambda checker: 1 / 0})
-        checker = self.checker(tmp_path, minutes=0.0)
+        checker = self.checker(tmp_path, seconds=0.0)
         assert checker.run(["gradients"])
         page = (tmp_path / "cpu.md").read_text()
         assert "| Gradient checks | passed | 0 | not run: no time was left |" in page
@@ -479,16 +510,16 @@ class TestGpuCheck:
 
         monkeypatch.setattr(checker, "process", process)
         monkeypatch.setattr(checker, "limit", lambda name: 70.0)
-        checker.run(["networks"])
-        ((arguments, limit),) = commands
-        minutes = float(arguments[arguments.index("--minutes") + 1])
-        assert (60.0 * minutes, limit) == (60.0, 70.0)
+        checker.run(["networks", "memory"])
+        minutes = [float(arguments[arguments.index("--minutes") + 1]) for arguments, _ in commands]
+        assert [60.0 * m for m in minutes] == pytest.approx([55.0, 60.0], abs=0.1)
+        assert [limit for _, limit in commands] == [70.0, 70.0]
         assert checker.results["parts"]["networks"].get("note") == note
         line = f"| Training steps compared with PyTorch | passed | 0 | {note or ''} |"
         assert line in (tmp_path / "cpu.md").read_text()
 
     def test_a_benchmark_with_less_time_than_its_margin_measures_nothing(self, tmp_path, monkeypatch):
-        checker = self.checker(tmp_path, minutes=60.0)
+        checker = self.checker(tmp_path, seconds=3600.0)
         monkeypatch.setattr(checker, "limit", lambda name: 8.0)
         monkeypatch.setattr(checker, "process", partial(self.unlimited, checker.process))
         part = gpu_check.run_benchmark(checker, "networks")
@@ -498,6 +529,53 @@ class TestGpuCheck:
     @staticmethod
     def unlimited(process, *arguments, limit):
         return process(*arguments, limit=600.0)
+
+    @pytest.mark.parametrize("problems", [[], ["small, PyTorch, compiled: ValueError: not timed"]])
+    def test_compiling_may_take_too_long_but_what_failed_before_is_reported(
+        self, tmp_path, monkeypatch, problems
+    ):
+        checker = self.checker(tmp_path)
+
+        def process(*arguments, limit):
+            Path(arguments[arguments.index("--json") + 1]).write_text(json.dumps({"problems": problems}))
+            return gpu_check.ProcessResult(None, "", "took more than 70 s")
+
+        monkeypatch.setattr(checker, "process", process)
+        part = gpu_check.run_benchmark(checker, "compiled")
+        assert part["passed"] == (not problems)
+        assert part["note"] == "not finished: no time was left"
+        assert part.get("problem", "") == "\n".join(problems)
+
+    def test_the_training_on_images_gets_its_minute_and_the_time_limit(self, tmp_path, monkeypatch):
+        checker, commands = self.checker(tmp_path), []
+
+        def process(*arguments, limit):
+            commands.append((arguments, limit))
+            return gpu_check.ProcessResult(0, '{"passed": true}', "")
+
+        monkeypatch.setenv("ISIC_ROOT", "ISIC2017")
+        monkeypatch.setattr(checker, "process", process)
+        monkeypatch.setattr(checker, "limit", lambda name: 100.0)
+        assert gpu_check.run_real(checker) == {"passed": True}
+        ((arguments, limit),) = commands
+        assert arguments[1:3] == ("benchmarks.gpu_training", "ISIC2017")
+        assert arguments[-5:] == ("--seconds", "60", "--limit", "90", "--quick")
+        assert limit == 100.0
+
+    def test_the_time_to_start_the_device_is_part_of_the_five_minutes(self, tmp_path, monkeypatch):
+        clock = iter([0.0, 8.0])
+        seen = []
+
+        class Seen(gpu_check.Checker):
+            def __init__(self, device, quick, out, seconds):
+                seen.append(seconds)
+                super().__init__(device, quick, out, seconds)
+
+        monkeypatch.setattr(gpu_check, "Checker", Seen)
+        monkeypatch.setattr(gpu_check, "PARTS", {"gradients": lambda checker: {"passed": True}})
+        monkeypatch.setattr(gpu_check.time, "monotonic", lambda: next(clock, 8.0))
+        assert gpu_check.main(["--device", "cpu", "--only", "gradients", "--out", str(tmp_path)]) == 0
+        assert seen == [292.0]
 
     def test_without_a_folder_of_images_the_training_on_them_says_what_to_set(self, tmp_path, monkeypatch):
         monkeypatch.delenv("ISIC_ROOT", raising=False)
