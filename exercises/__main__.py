@@ -45,6 +45,10 @@ def place(error: Exception, answers: ModuleType) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Print the verdict on each exercise; return 0 if all are right, 1 if not, 2 for a wrong call."""
+    if not __debug__:
+        return complain(
+            "The checks are assertions, which -O and PYTHONOPTIMIZE leave out; run it without them."
+        )
     words = [word for word in argv if word]
     if not words or len(words) > 2 or not all(word.isdecimal() for word in words):
         return complain(USAGE)

@@ -159,6 +159,15 @@ def test_a_wrong_call_is_explained(words, message, capsys):
     assert capsys.readouterr().err.startswith(message)
 
 
+def test_without_assertions_no_answer_is_right():
+    command = [sys.executable, "-O", "-m", "exercises", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "The checks are assertions, which -O and PYTHONOPTIMIZE leave out; run it without them.\n"
+    )
+
+
 def test_the_gradient_check_names_the_first_number_that_is_wrong():
     def gradient(x, w, dy):
         dw = dy * x

@@ -37,7 +37,7 @@ def draw_graph() -> Figure:
     arrow(axes, (places[-1] + 0.7, 0), (places[-1] + 1.2, 0))
     label(axes, places[-1] + 1.0, 0.25, "z", fontsize=10.5)
     arrow(axes, (1.2, 0.3), (places[3], 0.32), bend=-0.28)
-    label(axes, 4.1, 1.75, "x has two consumers, conv and add; no other value has several", fontsize=10.5)
+    label(axes, 4.1, 1.75, "x has two consumers, conv and add; each other value here has one", fontsize=10.5)
     arrow(axes, (places[1], -0.75), (0.85, -0.75), bend=-0.16, colour=ORANGE, dashes="--")
     arrow(axes, (places[3], -0.75), (0.45, -0.75), bend=-0.16, colour=ORANGE, dashes="--")
     label(

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from r2unet.commands.values import given_path
 from r2unet.data.check import CACHE_SUFFIX, Finding, check_cache, check_image, check_images
 from r2unet.data.images import SUFFIXES
 from r2unet.errors import InputError, visible
@@ -23,7 +24,7 @@ KNOWN = (
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("paths", nargs="+", type=Path, metavar="FILE", help=KNOWN)
+    p.add_argument("paths", nargs="+", type=given_path, metavar="FILE", help=KNOWN)
 
 
 def run(options: argparse.Namespace) -> int:

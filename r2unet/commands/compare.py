@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 from minidl.backend import resolve_device
@@ -21,7 +20,7 @@ from r2unet.commands.options import (
     resources_given,
     settings_given,
 )
-from r2unet.commands.values import number, seeds
+from r2unet.commands.values import given_path, number, seeds
 from r2unet.errors import InputError, visible, visible_lines
 from r2unet.files import check_writable
 from r2unet.study.studies import SEEDS, STUDIES, Variant
@@ -42,7 +41,11 @@ def add_options(p: argparse.ArgumentParser) -> None:
         "study", choices=STUDIES, metavar="|".join(STUDIES), help=f"{about} own: the rows of --variant"
     )
     p.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="folder for the training runs and the results"
+        "--out",
+        required=True,
+        type=given_path,
+        metavar="DIR",
+        help="folder for the training runs and the results",
     )
     text = f"train every row with each of these seeds (default {as_text(SEEDS)})"
     p.add_argument("--seeds", type=seeds, metavar="A,B,...", help=text)
@@ -56,7 +59,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--reuse",
-        type=Path,
+        type=given_path,
         action="append",
         default=[],
         metavar="DIR",

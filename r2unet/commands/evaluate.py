@@ -24,7 +24,7 @@ from r2unet.commands.options import (
     add_processes,
     add_size,
 )
-from r2unet.commands.values import new_file, number, picture
+from r2unet.commands.values import given_path, new_file, number, picture
 from r2unet.commands.workers import Loaded, Scorer, check_processes, load_network, results_of
 from r2unet.data.folders import find_pairs, paths
 from r2unet.data.lesion_images import UnstoredImages
@@ -79,7 +79,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     add_pictures(p)
     text = "folder for figures of the diagnosis: ROC curves, reliability, confusion matrix"
-    p.add_argument("--figures", type=Path, metavar="DIR", help=text)
+    p.add_argument("--figures", type=given_path, metavar="DIR", help=text)
     add_device(p)
     add_processes(p)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from minidl.backend import resolve_device
 from r2unet.commands.messages import DISCLAIMER, explain_memory_error, memory_remedy, print_licence
 from r2unet.commands.options import add_checkpoint, add_device, add_size
-from r2unet.commands.values import picture
+from r2unet.commands.values import given_path, picture
 from r2unet.commands.workers import load_network
 from r2unet.data.classes import CLASSES
 from r2unet.errors import visible
@@ -24,7 +23,7 @@ DETAILS = (
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("image", type=Path, metavar="IMAGE", help="an image of any size")
+    p.add_argument("image", type=given_path, metavar="IMAGE", help="an image of any size")
     add_checkpoint(p)
     p.add_argument("--out", required=True, type=picture, metavar="F.png", help="the figure to write")
     add_size(p)

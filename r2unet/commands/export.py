@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 
 from r2unet.commands.options import add_choice, add_post_processing, post_processing
-from r2unet.commands.values import new_file, number
+from r2unet.commands.values import given_path, new_file, number
 from r2unet.errors import InputError, visible, warn
 from r2unet.files import check_outputs, check_writable
 from r2unet.training.export import PYTORCH_SIZE
@@ -27,12 +26,12 @@ HEAD = {
 
 def add_options(p: argparse.ArgumentParser) -> None:
     text = "best.npz of a training run; with --pytorch, a state_dict"
-    p.add_argument("source", type=Path, metavar="SOURCE", help=text)
+    p.add_argument("source", type=given_path, metavar="SOURCE", help=text)
     p.add_argument("--out", required=True, type=new_file, metavar="F.npz", help="the file to write")
     text = (
         "store the mean of the weights of SOURCE and these checkpoints of the same network (with group norm)"
     )
-    p.add_argument("--average", nargs="+", type=Path, default=[], metavar="F.npz", help=text)
+    p.add_argument("--average", nargs="+", type=given_path, default=[], metavar="F.npz", help=text)
     p.add_argument("--half", action="store_true", help="store the weights in half precision: half the size")
     add_post_processing(
         p, "stored as the default for predict and evaluate; default: as in SOURCE, otherwise no"

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from minidl.backend import DEVICE_CHOICES
 from minidl.connect import reports
 from minidl.ops.conv import METHODS
-from r2unet.commands.values import number, processes, widths
+from r2unet.commands.values import given_path, number, processes, widths
 from r2unet.errors import visible
 from r2unet.training.checkpoints import ABOUT_WEIGHTS, POST_PROCESSING, PRETRAINED
 from r2unet.training.feed import FEEDS
@@ -160,7 +160,9 @@ def add_checkpoint(p: argparse.ArgumentParser) -> None:
     """Add --checkpoint and --weights, which both set `checkpoint`: the trained network."""
     group = p.add_mutually_exclusive_group()
     text = "best.npz of a training run, or a file that export wrote (default: the pretrained weights)"
-    group.add_argument("--checkpoint", type=Path, default=PRETRAINED["isic2017"], metavar="F", help=text)
+    group.add_argument(
+        "--checkpoint", type=given_path, default=PRETRAINED["isic2017"], metavar="F", help=text
+    )
     text = "; ".join(f"{name}: {about}" for name, about in ABOUT_WEIGHTS.items())
     group.add_argument(
         "--weights",
@@ -223,7 +225,9 @@ def add_pictures(p: argparse.ArgumentParser) -> None:
 
 def add_cache(p: argparse.ArgumentParser) -> None:
     """Add --cache, a folder for decoded images."""
-    p.add_argument("--cache", type=Path, metavar="DIR", help="store decoded images in DIR for later runs")
+    p.add_argument(
+        "--cache", type=given_path, metavar="DIR", help="store decoded images in DIR for later runs"
+    )
 
 
 def add_device(p: argparse.ArgumentParser) -> None:

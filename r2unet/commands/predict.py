@@ -21,6 +21,7 @@ from r2unet.commands.options import (
     add_processes,
     add_size,
 )
+from r2unet.commands.values import given_path
 from r2unet.commands.workers import check_processes, load_network, new_predictor, results_of
 from r2unet.data.classes import COLUMNS, malignant_classes
 from r2unet.errors import InputError, visible
@@ -38,10 +39,12 @@ TABLE = "diagnoses.csv"
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("paths", nargs="+", metavar="PATH", help="images of any size, or folders of images")
+    p.add_argument(
+        "paths", nargs="+", type=given_path, metavar="PATH", help="images of any size, or folders of images"
+    )
     add_checkpoint(p)
     text = "folder for the masks (default %(default)s)"
-    p.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR", help=text)
+    p.add_argument("--out", type=given_path, default=Path("predictions"), metavar="DIR", help=text)
     add_post_processing(p)
     p.add_argument(
         "--overlay",

@@ -9,7 +9,7 @@ from pathlib import Path
 from minidl.backend import resolve_device
 from r2unet.commands.messages import explain_memory_error
 from r2unet.commands.options import DATA, add_device, add_trust
-from r2unet.commands.values import new_file, number
+from r2unet.commands.values import given_path, new_file, number
 from r2unet.errors import InputError, visible
 from r2unet.files import check_outputs, check_writable, write_text
 
@@ -22,7 +22,9 @@ ENDINGS = (".html", ".htm")
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished training run")
+    p.add_argument(
+        "runs", nargs="+", type=given_path, metavar="RUN", help="folder of a finished training run"
+    )
     p.add_argument(
         "--out",
         type=page,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r2unet.commands.messages import write_json
-from r2unet.commands.values import new_file
+from r2unet.commands.values import given_path, new_file
 from r2unet.data.images import SUFFIXES
 from r2unet.errors import visible_lines
 from r2unet.files import check_outputs, check_writable, visible_files
@@ -21,9 +21,9 @@ DETAILS = (
 
 def add_options(p: argparse.ArgumentParser) -> None:
     text = "folder of true masks, ISIC_0000000*.png, or CSV table of true diagnoses"
-    p.add_argument("truth", type=Path, metavar="TRUTH", help=text)
+    p.add_argument("truth", type=given_path, metavar="TRUTH", help=text)
     text = "folder of masks, or table of diagnoses, that predict wrote"
-    p.add_argument("predictions", type=Path, metavar="PREDICTIONS", help=text)
+    p.add_argument("predictions", type=given_path, metavar="PREDICTIONS", help=text)
     p.add_argument(
         "--json", type=new_file, metavar="F", help="also write JSON, with the scores of every image, to F"
     )

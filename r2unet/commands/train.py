@@ -37,6 +37,7 @@ from r2unet.commands.options import (
     resources_given,
     settings_given,
 )
+from r2unet.commands.values import given_path
 from r2unet.errors import InputError, visible
 from r2unet.files import check_writable
 from r2unet.training.checkpoints import initial_weights
@@ -58,14 +59,14 @@ def add_options(p: argparse.ArgumentParser) -> None:
         p, "seed", int, "N", "seed of the initial weights, the order of the images and the augmentation"
     )
     text = "start from the weights of this checkpoint, where names and shapes agree; no effect on resuming"
-    p.add_argument("--from", dest="start", type=Path, metavar="F", help=text)
+    p.add_argument("--from", dest="start", type=given_path, metavar="F", help=text)
     add_device(p)
     add_feed(p)
     add_graph(p)
     add_shared_training(p)
     add_cache(p)
     p.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for checkpoints and figures (default runs/DATE)"
+        "--out", type=given_path, metavar="DIR", help="folder for checkpoints and figures (default runs/DATE)"
     )
     p.add_argument("--resume", action="store_true", help="resume the training run in --out, if there is one")
     p.add_argument(

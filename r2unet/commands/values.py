@@ -61,6 +61,13 @@ def _numbers(text: str, setting: str, example: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{error}; write them as {example}") from None
 
 
+def given_path(text: str) -> Path:
+    """Convert a path; refuse the empty text, such as that of a shell variable without a value."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got ''; write . for this folder")
+    return Path(text)
+
+
 def picture(text: str) -> Path:
     """Convert the name of a figure to write to its path; refuse a format that cannot be written."""
     if Path(text).suffix.lower() not in FIGURE_SUFFIXES:

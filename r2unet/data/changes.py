@@ -14,11 +14,11 @@ change below is a symmetry of dermoscopy:
 - An affine map. The camera is closer to the skin, off the centre, turned by any angle, or tilted. In
   coordinates relative to the centre of the image, the pixel u of the new image is taken from
 
-      x = shift + A u,    A = 1/zoom * R(angle) * [1 shear; 0 1] * diag(sqrt(r), 1/sqrt(r)),
+      x = shift + A u,    A = 1/zoom * R(angle) * [1 shear; 0 1] * diag(1/sqrt(r), sqrt(r)),
 
-  where r is the stretch. The stretch also covers the distortion of 4:3 images that are resized to
-  squares. Outside the image, its reflection continues both image and mask: skin continues as skin, and a
-  lesion at the border as lesion. Real images are not black there.
+  where r is the stretch, the width/height that a square gets. It also covers the distortion of 4:3 images
+  that are resized to squares. Outside the image, its reflection continues both image and mask: skin
+  continues as skin, and a lesion at the border as lesion. Real images are not black there.
 - Colour. Lamps, filters, cameras and white balances differ between hospitals, but not the outline of a
   lesion. Brightness, contrast, saturation and a gain per channel are affine in the pixel x = (r, g, b),
 

@@ -217,7 +217,8 @@ def _to_rgb(image: "Image.Image", path: str | Path) -> "Image.Image":
         raise InputError(f"{path}: the values (mode {image.mode}) do not say which one is white; {remedy}")
     deep = image.format in ("PNG", "TIFF") and any(bits in str(image.tile[:1]) for bits in (";16", ";12"))
     if image.mode.startswith("I"):
-        image = Image.fromarray(_upper_bits(np.array(image), _white(image)))
+        grey = Image.fromarray(_upper_bits(np.array(image), _white(image)))
+        grey.info, image = image.info, grey  # the EXIF orientation is there
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     rgb = image if image.mode == "RGB" else image.convert("RGB")

@@ -67,7 +67,8 @@ def find_photographs(paths: Iterable[str | Path]) -> list[Path]:
     stems: dict[str, Path] = {}
     for path in dict.fromkeys(found):
         # Many file systems do not distinguish A.png from a.png.
-        if (twin := stems.setdefault(path.stem.casefold(), path)) != path:
+        twin = stems.setdefault(path.stem.casefold(), path)
+        if twin != path and not twin.samefile(path):
             raise InputError(f"{path}: has the same name as {twin}, and so would its mask; rename one")
     return list(stems.values())
 

@@ -1,6 +1,10 @@
 """The gradient checker accepts correct derivatives and rejects wrong ones: all other tests rely on it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -124,6 +128,34 @@ class TestTheTable:
     def test_has_a_row_for_every_faster_implementation(self):
         names = {name for name, *_ in function_checks(np.random.default_rng(0))}
         assert set(FASTER.values()) <= names
+
+    @pytest.mark.parametrize("kind", FASTER, ids=lambda kind: kind.__name__)
+    def test_a_forward_pass_that_raises_is_a_row_and_the_others_are_checked(self, kind, monkeypatch):
+        def forward(self, *arguments):
+            raise IndexError("axis 4 is out of bounds")
+
+        monkeypatch.setattr(kind, "forward", forward)
+        rows = gradcheck.run(function_checks(np.random.default_rng(0)))
+        failed = {row.name: row.message for row in rows if not row.passed}
+        assert failed[FASTER[kind]] == "axis 4 is out of bounds"
+        assert {"Exp", "ReLU", "Concat"} <= {row.name for row in rows if row.passed}
+
+    @pytest.mark.parametrize("seed", ["-1", "x"])
+    def test_a_wrong_seed_is_an_error_in_one_line(self, seed, capsys):
+        with pytest.raises(SystemExit) as stop:
+            gradcheck.main(["--seed", seed])
+        assert stop.value.code == 2
+        assert "error: argument --seed: " in capsys.readouterr().err.splitlines()[-1]
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="needs pipes that end their writer")
+    @pytest.mark.parametrize("program", ["minidl.gradcheck", "minidl.operations"])
+    def test_a_closed_pipe_ends_the_program_without_a_traceback(self, program):
+        read, write = os.pipe()
+        os.close(read)
+        command = [sys.executable, "-m", program]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+        os.close(write)
+        assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
 
     def test_a_function_without_a_case_fails(self, monkeypatch):
         class Forgotten(Function):

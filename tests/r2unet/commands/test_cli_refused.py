@@ -283,6 +283,15 @@ class TestEvaluateAndPredict:
         assert_refused(r2unet(*words, "--out", tmp_path / "masks"), tmp_path / "none.jpg", "no such file")
         assert not (tmp_path / "masks").exists()
 
+    @pytest.mark.parametrize(
+        "words", [["predict", ""], ["predict", IMAGE, "--out", ""], ["train", "--out", ""], ["check", ""]]
+    )
+    def test_an_empty_path_is_not_this_folder(self, r2unet, isic, monkeypatch, words):
+        monkeypatch.chdir(isic)
+        code, out, err = r2unet(*words)
+        assert (code, out) == (2, "")
+        assert "must be a path, got ''; write . for this folder" in err
+
     def test_an_image_larger_than_memory(self, program, trained, isic, tmp_path):
         words = ["predict", "--checkpoint", trained / "best.npz", isic / IMAGE, "--out", tmp_path / "masks"]
         child = program(*words, "--size", 4096, code=limited("RLIMIT_AS", 600 * 2**20))

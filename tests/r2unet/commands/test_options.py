@@ -94,7 +94,7 @@ class TestParsed:
         assert (options.split, options.json, options.compare_modes) == ("test", True, True)
         assert options.overlays == Path("o.png") and parse("evaluate --checkpoint F").split == "validation"
         options = parse("predict --checkpoint F a.jpg folder --out DIR --overlay --size 99")
-        assert (options.paths, options.overlay, options.size) == (["a.jpg", "folder"], True, 99)
+        assert (options.paths, options.overlay, options.size) == ([Path("a.jpg"), Path("folder")], True, 99)
         assert (options.tta, options.clean_up) == (None, None)  # as stored in the checkpoint
         assert parse("evaluate --checkpoint F --tta --clean-up").tta is True
         assert parse("predict a.jpg --no-tta").tta is False

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 from minidl import Tensor
 from r2unet.errors import InputError
-from r2unet.prediction.photographs import Result, find_photographs, predict_files
+from r2unet.prediction.photographs import Result, find_photographs, predict_files, read_photograph
 from r2unet.training.checkpoints import load_model
 from tests.r2unet.prediction.dark_is_lesion import DARK, LIGHT, DarkIsLesion, dark_quarter
 
@@ -53,6 +53,15 @@ class TestPredictFiles:
         assert mask.shape == ((50, 30) if orientation in (6, 8) else (30, 50))
         corners = {corner: mask[corner] for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1))}
         assert [corner for corner, value in corners.items() if value == 255] == [displayed]
+
+    def test_the_orientation_of_a_grey_image_of_16_bits_is_applied(self, tmp_path):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6  # a quarter turn
+        grey = np.arange(30 * 50, dtype=np.uint16).reshape(30, 50) * 40
+        Image.fromarray(grey).save(tmp_path / "skin.png", exif=exif)
+        image = read_photograph(tmp_path / "skin.png")
+        assert image.shape == (50, 30, 3)
+        np.testing.assert_array_equal(image[:, :, 0], np.rot90(grey // 256, -1))
 
     def test_the_orientation_of_isic_images_is_ignored(self, tmp_path):
         exif = Image.Exif()
@@ -182,6 +191,7 @@ class TestFindPhotographs:
         file = tmp_path / "a.jpg"
         file.touch()
         assert find_photographs([file, tmp_path, str(file)]) == [file]
+        assert find_photographs([file, tmp_path / ".." / tmp_path.name / "a.jpg"]) == [file]
 
     @pytest.mark.parametrize("twin", ["a.png", "A.jpeg"])
     def test_two_files_of_one_stem_are_an_error(self, tmp_path, twin):
