@@ -78,7 +78,11 @@ def add_training(p: argparse.ArgumentParser) -> None:
         "--conv im2col and of the diagnosis, not our own kernels. Faster, less precise"
     )
     add_choice(p, "tf32", text, nargs="?", const=True)
-    add_setting(p, "patience", int, "N", "early stopping after N epochs without a better Jaccard; 0: never")
+    text = (
+        "early stopping after N epochs without a better validation score (Jaccard, mean AUC of a diagnosis, "
+        "or the sum of both); 0: never"
+    )
+    add_setting(p, "patience", int, "N", text)
     add_setting(p, "images", int, "N", "number of lesions to generate for training without --data")
 
 

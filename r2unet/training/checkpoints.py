@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -152,10 +152,17 @@ def _check_optional_entries(state: dict[str, Any], classes: int) -> None:
         raise ValueError("the mean mask is not a mask of 0 and 1")
     if not all(state.get("prediction", {}).get(name) in (None, True, False) for name in POST_PROCESSING):
         raise ValueError("its advice on post-processing is neither yes nor no")
-    if not isinstance(state.get("licence", ""), str):
-        raise ValueError("its licence is not a text")
+    read_licence(state)
     if "diagnosis" in state:
         _check_diagnosis(state["diagnosis"], classes)
+
+
+def read_licence(state: dict[str, Any]) -> str | None:
+    """Return the licence of a checkpoint's weights, if it stores one. Raises ValueError if it is no text."""
+    licence = state.get("licence")
+    if licence is not None and not isinstance(licence, str):
+        raise ValueError("its licence is not a text")
+    return licence
 
 
 def _check_diagnosis(entry: dict[str, Any], classes: int) -> None:
@@ -188,9 +195,16 @@ def _numbers(array: Any, axes: int) -> np.ndarray:
     return array
 
 
+class InitialWeights(NamedTuple):
+    """The weights of another network that a training starts from."""
+
+    arrays: dict[str, np.ndarray]  # by name
+    licence: str | None = None  # which the trained weights inherit
+
+
 def initial_weights(
     path: str | Path, settings: Settings, log: Callable[[str], None] = lambda line: None
-) -> dict[str, np.ndarray]:
+) -> InitialWeights:
     """Return the weights of a checkpoint that have the name and the shape of weights of a new network.
 
     The network that `settings` describe may differ from that of the checkpoint: a decoder or a diagnosis head
@@ -205,10 +219,14 @@ def initial_weights(
         weights = {name: a for name, a in state["model"].items() if own.get(name) == a.shape}
         if "diagnosis.linear.weight" not in weights:
             weights.pop("diagnosis.linear.bias", None)  # which belongs to its weights
-        new = [name for name in own if name not in weights]
-        if any(name.startswith("encoder.") for name in new):
-            raise InputError(
-                f"{path}: --from: its encoder has other --widths, --norm or --model than this run"
-            )
+        licence = read_licence(state)
+    new = [name for name in own if name not in weights]
+    if any(name.startswith("encoder.") for name in new):
+        raise InputError(
+            f"{path}: --from: its encoder has other --widths, --norm or --model than this run; give those of "
+            "its training, or another checkpoint"
+        )
     log(f"{len(weights)} of {len(own)} arrays start from {path}; new: {', '.join(new) or 'none'}")
-    return weights
+    if licence:
+        log(f"the trained weights inherit its licence: {licence}")
+    return InitialWeights(weights, licence)

@@ -1,7 +1,7 @@
 """The folder of a training run: its files, its images, and how a run is started or resumed.
 
     runs/NAME/last.npz       the newest state, for --resume
-    runs/NAME/best.npz       the state with the best validation Jaccard: the weights to use
+    runs/NAME/best.npz       the state with the best validation score: the weights to use
     runs/NAME/history.csv    one line per epoch
     runs/NAME/curves.png     losses and scores by epoch
     runs/NAME/overlays.png   validation images with the true and the predicted outline

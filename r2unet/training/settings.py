@@ -94,7 +94,7 @@ class Settings:
     augment: float = 1.0  # strength of data augmentation; 0 for none
     ema: float = 0.0  # decay of the weights' moving average, for example 0.999; 0 for none
     tf32: bool = False  # matrix products by cuBLAS round to 10 bits of mantissa (`minidl.backend.precision`)
-    patience: int = 0  # stop after this many epochs without a better validation Jaccard; 0 for never
+    patience: int = 0  # stop after this many epochs without a better validation score; 0 for never
     images: int = 800  # generated lesions for training, if there is no `data`
     seed: int = 0
 

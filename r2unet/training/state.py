@@ -32,7 +32,14 @@ from r2unet.data.sample import Sample
 from r2unet.errors import InputError
 from r2unet.scores import baselines
 from r2unet.scores.metrics import METRICS
-from r2unet.training.checkpoints import check_weights, checkpoint_errors, checkpoint_header, write_state
+from r2unet.training.checkpoints import (
+    InitialWeights,
+    check_weights,
+    checkpoint_errors,
+    checkpoint_header,
+    read_licence,
+    write_state,
+)
 from r2unet.training.settings import Settings, new_model
 
 MEAN_MASK_IMAGES = 500  # more masks hardly change their mean
@@ -50,8 +57,8 @@ class TrainingState:
     """The network, optimizer, learning-rate schedule and moving average, and the position in the run.
 
     `training` is the training set. The state records a hash of its image names, to recognise it on resuming,
-    and its mean mask, a baseline for the scores. `start` are initial weights by name, of another network.
-    With several `processes`, each has a state, and all states stay equal.
+    and its mean mask, a baseline for the scores. `start` are initial weights of another network. With several
+    `processes`, each has a state, and all states stay equal.
     """
 
     def __init__(
@@ -59,14 +66,14 @@ class TrainingState:
         settings: Settings,
         training: Sequence[Sample],
         device: str,
-        start: dict[str, np.ndarray] | None = None,
+        start: InitialWeights | None = None,
         processes: Processes | None = None,
     ) -> None:
-        self.settings = settings
+        self.settings, self.licence = settings, start.licence if start else None
         weights_rng, self.batches_rng = np.random.default_rng(settings.seed).spawn(2)
         self.model = new_model(settings, weights_rng)
         if start:
-            self.model.load_state_dict({**self.model.state_dict(), **start})
+            self.model.load_state_dict({**self.model.state_dict(), **start.arrays})
         share_batches(self.model, processes or Processes())
         self.model.to(device)
         if settings.freeze_encoder:
@@ -157,6 +164,7 @@ class TrainingState:
             "history": self.history,
             "mean_mask": self.mean_mask,
             "names_sha256": self.names_sha256,
+            **({"licence": self.licence} if self.licence else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any], path: Path) -> None:
@@ -185,6 +193,7 @@ class TrainingState:
             self.batches_rng.bit_generator.state = self.random = state["random"]
             if self.batches_rng.bit_generator.state != state["random"]:
                 raise ValueError("its random state is not one of this generator")
+            self.licence = read_licence(state)
             self.history = [dict(row) for row in state["history"]]
             self.batches_done, self.loss_sum = state["batches_done"], float(state["loss_sum"])
         if self.schedule.steps != len(self.history) * self.batches_per_epoch + self.batches_done:

@@ -44,6 +44,7 @@ from r2unet.data.sample import Batch, Sample, collate
 from r2unet.data.targets import DiagnosisTargets, class_labels
 from r2unet.training import cost
 from r2unet.training.calibrate import add_calibration
+from r2unet.training.checkpoints import InitialWeights
 from r2unet.training.feed import choose_feed, describe_feed
 from r2unet.training.interruption import Interrupted, StopSignal
 from r2unet.training.loss_log import LossLog, Step, check_finite
@@ -64,12 +65,12 @@ class Trainer:
 
     `log` receives lines of text for the user. `bar` shows a progress bar on stderr. `on_epoch_end` receives
     the number of each finished epoch, counted from 1, and its duration in seconds with validation, or None
-    if the epoch was interrupted and resumed. `start` are initial weights by name, of another network. `feed`
-    says where batches are augmented, one of `r2unet.training.feed.FEEDS`; `graph` is one of
-    `settings.GRAPHS`; `processes` share each batch. Raises InputError if a batch is too small for batch norm
-    or for the processes, if a class of the diagnosis has no image, if its head is too large to be refitted,
-    for an impossible feed, and for graph "yes" where there are no graphs; ParallelError if the processes have
-    other images.
+    if the epoch was interrupted and resumed. `start` are initial weights of another network. `feed` says
+    where batches are augmented, one of `r2unet.training.feed.FEEDS`; `graph` is one of `settings.GRAPHS`;
+    `processes` share each batch. Raises InputError if a batch is too small for batch norm or for the
+    processes, if a class of the diagnosis has no image, if its head is too large to be refitted, for an
+    impossible feed, and for graph "yes" where there are no graphs; ParallelError if the processes have other
+    images.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Trainer:
         log: Callable[[str], None] = print,
         bar: bool = False,
         on_epoch_end: Callable[[int, float | None], None] = lambda epoch, seconds: None,
-        start: dict[str, np.ndarray] | None = None,
+        start: InitialWeights | None = None,
         feed: str = "auto",
         graph: str = "auto",
         processes: Processes | None = None,
@@ -118,7 +119,7 @@ class Trainer:
             shuffle=True,
             rng=self.state.batches_rng,
             threads=threads,
-            probabilities=self.targets.sampling() if settings.balanced else None,
+            probabilities=self.targets.sampling() if settings.balanced and self.targets else None,
             part=processes.part,
         )
         if device != "cpu":
@@ -167,7 +168,7 @@ class Trainer:
                 self.save_epoch(best=False)
             self.restore_best()
         if len(state.history) < epochs:
-            self.log(f"stopped early: no better validation Jaccard in {self.settings.patience} epochs")
+            self.log(f"stopped early: no better validation score in {self.settings.patience} epochs")
         if self.settings.task != "outline":
             refitting = "refitting and " if self.settings.refit_head else ""
             self.log(f"{refitting}calibrating the diagnosis")

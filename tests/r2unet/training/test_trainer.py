@@ -180,7 +180,7 @@ class TestPatience:
         assert len(run.state.history) == epochs == len(read_state(tmp_path / "last.npz")["history"])
         assert len(read_state(tmp_path / "best.npz")["history"]) == best
         assert (tmp_path / "report.json").exists()
-        early = f"stopped early: no better validation Jaccard in {patience} epochs"
+        early = f"stopped early: no better validation score in {patience} epochs"
         assert (lines[-1] == early) == (epochs < 6)
 
     def test_has_the_same_effect_after_resuming(self, new_trainer, tmp_path):

@@ -13,7 +13,8 @@ from r2unet.diagnosis.roc import mean_auc
 from r2unet.errors import InputError
 from r2unet.prediction.predict import Correction, predict
 from r2unet.training.calibrate import calibrate, correction
-from r2unet.training.checkpoints import initial_weights, load_model, read_state
+from r2unet.training.checkpoints import initial_weights, load_model, read_state, write_state
+from r2unet.training.export import from_training
 from r2unet.training.refit import refit_head
 from r2unet.training.run_folder import BEST, LAST
 from r2unet.training.state import quality
@@ -94,13 +95,41 @@ class TestFrom:
         """From the diagnosis alone to both: the head pools over more, and there was no decoder."""
         settings = new_trainer(tmp_path, task="both", **DIAGNOSIS).settings
         weights = initial_weights(diagnosed["diagnosis"] / BEST, settings)
-        assert {name.split(".")[0] for name in weights} == {"encoder"}
+        assert {name.split(".")[0] for name in weights.arrays} == {"encoder"}
 
     def test_other_widths_are_refused(self, diagnosed, new_trainer, tmp_path):
         options = {**DIAGNOSIS, "widths": (3, 4)}
         settings = new_trainer(tmp_path, task="both", **options).settings
-        with pytest.raises(InputError, match="its encoder has other --widths"):
+        with pytest.raises(InputError) as caught:
             initial_weights(diagnosed["both"] / BEST, settings)
+        message = str(caught.value)
+        assert message.startswith(f"{diagnosed['both'] / BEST}: --from: its encoder has other --widths, ")
+        assert message.endswith("; give those of its training, or another checkpoint")
+
+    def test_the_trained_weights_inherit_the_licence(self, diagnosed, new_trainer, tmp_path):
+        """It stays with them when the training is resumed, calibrated and exported."""
+        source, options = tmp_path / "licensed.npz", {"task": "both", "epochs": 1, **DIAGNOSIS}
+        write_state(source, {**read_state(diagnosed["both"] / BEST), "licence": "CC BY-NC"})
+        first, lines = new_trainer(tmp_path / "run", **options), []
+        start = initial_weights(source, first.settings, lines.append)
+        assert lines[1:] == ["the trained weights inherit its licence: CC BY-NC"]
+        new_trainer(tmp_path / "run", start=start, **options).save(LAST)
+        first.load_state(read_state(tmp_path / "run" / LAST))
+        first.run()
+        for state in (read_state(tmp_path / "run" / LAST), from_training(tmp_path / "run" / BEST)):
+            assert state["licence"] == "CC BY-NC"
+
+    def test_without_a_licence_none_is_stored(self, diagnosed):
+        assert "licence" not in read_state(diagnosed["both"] / BEST)
+
+    def test_a_licence_that_is_not_a_text_is_refused(self, diagnosed, new_trainer, tmp_path):
+        state = {**read_state(diagnosed["both"] / BEST), "licence": 4}
+        write_state(tmp_path / "a.npz", state)
+        run = new_trainer(tmp_path, task="both", epochs=2, **DIAGNOSIS)
+        calls = (lambda: initial_weights(tmp_path / "a.npz", run.settings), lambda: run.load_state(state))
+        for call in calls:
+            with pytest.raises(InputError, match="its licence is not a text"):
+                call()
 
 
 @pytest.mark.parametrize("norm", ["group", "per-step"])
@@ -173,6 +202,14 @@ def test_balanced_sampling_draws_all_classes_equally_often(new_trainer, tmp_path
     drawn = [label[n] for _ in range(20) for b in run.feed.batches() for n in b.names if n in known]
     shares = np.bincount(drawn, minlength=3) / len(drawn)
     np.testing.assert_allclose(shares, 1 / 3, atol=0.03)
+
+
+def test_balanced_sampling_changes_nothing_without_a_diagnosis(new_trainer, tmp_path):
+    drawn = [
+        [batch.names for batch in new_trainer(tmp_path, balanced=balanced).feed.batches()]
+        for balanced in (False, True)
+    ]
+    assert drawn[0] == drawn[1]
 
 
 class TestCalibration:
