@@ -83,7 +83,8 @@ def read_rows(path: str | Path, delimiters: str = ",", strict: bool = False) -> 
                 raise ValueError(f"more than {MAX_ROWS:,} rows or {MAX_VALUES:,} cells")
             rows.append((reader.line_num, row))
     except csv.Error as error:
-        raise ValueError(str(error)) from None
+        first = rows[-1][0] + 1 if rows else 1  # of the malformed row
+        raise ValueError(f"line {first}: {error}") from None
     return rows
 
 

@@ -117,7 +117,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
             "--data: is missing; the weights were trained on real images, not on generated lesions, so give "
             "a folder of images and masks"
         )
-    if options.labels and not options.data:
+    if options.labels is not None and options.data is None:
         raise InputError("--labels: belongs to images of your own; give their folder with --data, or omit it")
     if options.images and options.data:
         raise InputError("--images: counts generated lesions; omit it, or --data")

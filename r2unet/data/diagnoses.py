@@ -61,10 +61,15 @@ def _diagnosis(row: Row) -> str:
     """Return the diagnosis of a row, in whichever of the formats the table is."""
     columns = [name for name in row.cells if name not in IMAGE_COLUMNS]
     if "dx" in columns:
+        if others := [name for name in columns if name in ("malignant", *TYPES_2017, *TYPES)]:
+            raise InputError(f"{row.where}: both 'dx' and {others[0]!r} say the diagnosis; remove one column")
         return _word(row, row.cells["dx"])
     if columns == ["malignant"]:
         value = row.cells["malignant"].casefold()
-        return value if value in ("benign", "malignant") else ("benign", "malignant")[_bit(row, "malignant")]
+        if value in ("benign", "malignant"):
+            return value
+        expected = "benign, malignant, 0 or 1; correct it, or name the columns in line 1"
+        return ("benign", "malignant")[_bit(row, "malignant", expected)]
     for types, otherwise in ONE_HOT:
         if types.keys() & set(columns):
             _check_columns(row, columns, list(types))
@@ -98,17 +103,20 @@ def _one_hot(row: Row, types: dict[str, str], otherwise: str | None) -> str:
     """Return the diagnosis whose column is 1, or `otherwise` if none is."""
     chosen = [column for column in types if _bit(row, column)]
     if len(chosen) > 1:
-        raise InputError(f"{row.where}: {' and '.join(chosen)} are both 1; a lesion has one diagnosis")
+        raise InputError(
+            f"{row.where}: {' and '.join(chosen)} are both 1, but a lesion has one diagnosis; set that to 1 "
+            "and the others to 0"
+        )
     if not chosen and otherwise is None:
         raise InputError(f"{row.where}: no column is 1; set that of the diagnosis to 1")
     return types[chosen[0]] if chosen else otherwise
 
 
-def _bit(row: Row, column: str) -> int:
-    """Return the number in a column, 0 or 1."""
+def _bit(row: Row, column: str, expected: str = "0 or 1; correct it") -> int:
+    """Return the number in a column, 0 or 1. The error ends with what is `expected`."""
     try:
         return (0.0, 1.0).index(float(row.cells[column]))
     except ValueError:  # no number, or another number
         raise InputError(
-            f"{row.where}: {row.cells[column]!r} in column {column!r} is not 0 or 1; correct it"
+            f"{row.where}: {row.cells[column]!r} in column {column!r} is not {expected}"
         ) from None

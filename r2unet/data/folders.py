@@ -13,13 +13,11 @@ The labels are those of the tables beside the images or, all of them, those of t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 
 from r2unet.data import ham10000, isic
 from r2unet.data.diagnoses import Label, read_labels
-from r2unet.data.pairs import Pair, check_labelled
+from r2unet.data.pairs import Pair, check_labelled, check_rows
 from r2unet.data.tables import image_key
 from r2unet.errors import InputError
 
@@ -35,15 +33,15 @@ def find_pairs(
 
     `labels` are tables of diagnoses that replace those beside the images. Raises InputError as
     `isic.find_pairs` and `ham10000.find_pairs` do, if an image is in two data sets, and if a row of `labels`
-    belongs to no image. An image without a diagnosis is an error only if `labelled`, and an image without a
-    mask only if `masks_needed`.
+    belongs to no image. An image without a diagnosis, and a row beside the images that belongs to none of
+    them, is an error only if `labelled`; an image without a mask only if `masks_needed`.
     """
-    table = _read_tables(labels) if labels else None
-    roots = paths(data)
+    table = _read_tables(labels) if labels is not None else None
+    roots = _named(data, "folder of images")
     if table is not None or len(roots) > 1:
         data_sets = [_find(root, "all", table, False, masks_needed) for root in roots]
         _check_distinct(data_sets)
-        _check_rows(table or {}, chain.from_iterable(data_sets))
+        check_rows(table or {}, (pair.image for pairs in data_sets for pair in pairs))
     # The data set knows the name of the table beside its images, and names it if a label is missing there.
     beside = labelled and table is None
     pairs = [pair for root in roots for pair in _find(root, split, table, beside, masks_needed)]
@@ -58,6 +56,13 @@ def paths(text: str | Path) -> list[Path]:
     if os.path.exists(text):  # its name may contain the separator
         return [Path(text)]
     return [Path(part) for part in text.split(os.pathsep) if part]
+
+
+def _named(text: str | Path, kind: str) -> list[Path]:
+    """Return the paths that a text names. Raises InputError if it names none."""
+    if not (named := paths(text)):
+        raise InputError(f"{str(text)!r}: names no {kind}; give the path of one")
+    return named
 
 
 def _find(
@@ -80,7 +85,7 @@ def _find(
 def _read_tables(text: str | Path) -> dict[str, Label]:
     """Read tables of labels as one. Raises InputError if an image is in two of them."""
     labels: dict[str, Label] = {}
-    for path in paths(text):
+    for path in _named(text, "table of labels"):
         for key, label in read_labels(path).items():
             if key in labels:
                 raise InputError(f"{label.where}: is also in {labels[key].where}; remove one of the two")
@@ -99,14 +104,3 @@ def _check_distinct(data_sets: list[list[Pair]]) -> None:
                 "data sets that share no image, and rename different images of the same name"
             )
         found |= images
-
-
-def _check_rows(labels: dict[str, Label], pairs: Iterable[Pair]) -> None:
-    """Raise InputError if a row of the labels belongs to no image."""
-    images = {image_key(pair.image.name) for pair in pairs}
-    alone = [label.where for key, label in labels.items() if key not in images]
-    if alone:
-        more = f" (and {len(alone) - 1} more rows)" if len(alone) > 1 else ""
-        raise InputError(
-            f"{alone[0]}{more}: no image in --data has this name; add the image or remove the row"
-        )

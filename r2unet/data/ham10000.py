@@ -19,7 +19,16 @@ import os
 from pathlib import Path
 
 from r2unet.data.diagnoses import Label, read_labels
-from r2unet.data.pairs import SPLITS, Pair, check_labelled, check_root, files_by_key, held_out, match
+from r2unet.data.pairs import (
+    SPLITS,
+    Pair,
+    check_labelled,
+    check_root,
+    check_rows,
+    files_by_key,
+    held_out,
+    match,
+)
 from r2unet.data.tables import find_table, image_key
 from r2unet.errors import InputError
 
@@ -60,6 +69,7 @@ def find_pairs(
     images, masks = _images(root), _masks(root, masks_needed)
     pairs = match(images, masks, metadata if labels is None else labels, masks_needed)
     if labelled:
+        check_rows(metadata, images.values())
         check_labelled(pairs, f"add its row to {root / METADATA[0]}, give a table with --labels,")
     # Those of the metadata are preferred to those of other labels, so that the split is always the same.
     lesions = {key: label.lesion for key, label in metadata.items()}

@@ -28,7 +28,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from r2unet.data.diagnoses import Label, read_labels
-from r2unet.data.pairs import SPLITS, Pair, check_labelled, check_root, files_by_key, held_out, match
+from r2unet.data.pairs import (
+    SPLITS,
+    Pair,
+    check_labelled,
+    check_root,
+    check_rows,
+    files_by_key,
+    held_out,
+    match,
+)
 from r2unet.data.tables import find_table, image_key, isic_number, read_table
 from r2unet.errors import InputError
 
@@ -99,7 +108,8 @@ def find_pairs(
     `root` contains the folders of ISIC 2016, 2017 or 2018, or the plain folders `images/` and `masks/`.
     `split` is "training", "validation", "test" or "all". `labels` replace the table beside the images. Raises
     InputError if folders are missing, or if images and masks do not match one to one. An image without a
-    diagnosis is an error only if `labelled`, and an image without a mask only if `masks_needed`.
+    diagnosis, and a row of that table without an image, is an error only if `labelled`; an image without a
+    mask only if `masks_needed`.
     """
     if split not in SPLITS:
         raise InputError(f"split {split!r}: must be one of {', '.join(SPLITS)}")
@@ -190,6 +200,8 @@ def _pairs_of(
         labels = read_labels(table) if table else {}
     pairs = match(images, masks, labels, masks_needed)
     if labelled:
+        if layout.release != "ISIC 2018":  # its table is that of task 3, which has other images
+            check_rows(labels, images.values())
         check_labelled(pairs, f"add its row to {root / layout.labels}, give a table with --labels,")
     if layout.lesions and (table := find_table(root, layout.lesions)):
         rows = read_table(table)

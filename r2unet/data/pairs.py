@@ -62,6 +62,17 @@ def check_labelled(pairs: Iterable[Pair], remedy: str) -> None:
     _refuse(unlabelled, f"this image has no diagnosis; {remedy}")
 
 
+def check_rows(labels: dict[str, Label], images: Iterable[Path]) -> None:
+    """Raise InputError if a row of the labels belongs to none of the images."""
+    keys = {image_key(image.name) for image in images}
+    alone = [label.where for key, label in labels.items() if key not in keys]
+    if alone:
+        more = f" (and {len(alone) - 1} more rows)" if len(alone) > 1 else ""
+        raise InputError(
+            f"{alone[0]}{more}: no image of this name was found; add the image or remove the row"
+        )
+
+
 def files_by_key(folder: Path, key: Callable[[str], str | None] = isic_number) -> dict[str, Path]:
     """Map the key of each image file in a folder, made from the file's stem, to its path.
 

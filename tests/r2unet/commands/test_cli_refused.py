@@ -260,7 +260,18 @@ class TestEvaluateAndPredict:
     def test_labels_of_other_images(self, r2unet, trained, isic, tmp_path):
         (tmp_path / "labels.csv").write_text("ISIC_0000900,benign\n")
         words = "--checkpoint", trained / "best.npz", "--data", isic, "--labels", tmp_path / "labels.csv"
-        assert_refused(r2unet("evaluate", *words), "labels.csv: line 1: no image in --data has this name")
+        assert_refused(r2unet("evaluate", *words), "labels.csv: line 1: no image of this name was found")
+
+    @pytest.mark.parametrize("text", ["", ":"])
+    def test_paths_that_name_nothing(self, r2unet, trained, isic, tmp_path, text):
+        for command in (
+            ["evaluate", "--checkpoint", trained / "best.npz"],
+            ["train", "--out", tmp_path / "a"],
+        ):
+            for words in (["--data", text], ["--data", isic, "--labels", text]):
+                assert_refused(r2unet(*command, *words), "; give ")
+        assert_refused(r2unet("evaluate", "--checkpoint", trained / "best.npz", "--labels", text), "--data")
+        assert not (tmp_path / "a").exists()
 
     def test_a_split_without_generated_lesions(self, r2unet, trained):
         result = r2unet("evaluate", "--checkpoint", trained / "best.npz", "--split", "test")

@@ -120,8 +120,12 @@ class TestMalformedTables:
         "header, row, words",
         [
             (HEADER_2017, "ISIC_0000002,1.0", "has 2 cells, but the columns are image_id, melanoma"),
-            (HEADER_2017, "ISIC_0000002,1.0,1.0", "melanoma and seborrheic_keratosis are both 1"),
-            (HEADER_2017, "ISIC_0000002,0.5,0.0", "'0.5' in column 'melanoma' is not 0 or 1"),
+            (
+                HEADER_2017,
+                "ISIC_0000002,1.0,1.0",
+                "melanoma and seborrheic_keratosis are both 1, but a lesion has one diagnosis; set that to 1",
+            ),
+            (HEADER_2017, "ISIC_0000002,0.5,0.0", "'0.5' in column 'melanoma' is not 0 or 1; correct it"),
             (HEADER_2017, "ISIC_0000002,0.0,NaN", "'NaN' in column 'seborrheic_keratosis' is not 0 or 1"),
             (HEADER_2017, "ISIC_0000002,,0.0", "'' in column 'melanoma' is not 0 or 1"),
             (HEADER_2017, "ISIC_0000002,yes,0.0", "'yes' in column 'melanoma' is not 0 or 1"),
@@ -131,7 +135,17 @@ class TestMalformedTables:
             (HEADER_2018, "ISIC_0000002,1,0,0,0,0,0,1", "mel and vasc are both 1"),
             (HEADER_HAM, "HAM_1,ISIC_0000002,scc,histo,,,", "'scc' is an unknown type; use one of mel, nv"),
             (HEADER_HAM, "HAM_1,ISIC_0000002,,histo,,,", "'' is an unknown type"),
-            ("image,malignant", "ISIC_0000002,harmless", "'harmless' in column 'malignant' is not 0 or 1"),
+            (
+                "image,malignant",
+                "ISIC_0000002,harmless",
+                "'harmless' in column 'malignant' is not benign, malignant, 0 or 1; correct it, or name the",
+            ),
+            (
+                "image,dx,malignant",
+                "a,nv,1",
+                "both 'dx' and 'malignant' say the diagnosis; remove one column",
+            ),
+            ("image,nv,dx", "a,1,mel", "both 'dx' and 'nv' say the diagnosis"),
             (
                 "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC,UNK",
                 "a,1,0,0,0,0,0,0,0",
@@ -152,7 +166,12 @@ class TestMalformedTables:
         [
             ("name,melanoma,seborrheic_keratosis", "names no column 'image' or 'image_id'"),
             ("image,MEL,mel", "names a column twice"),
-            ("name,diagnosis", "'diagnosis' in column 'malignant' is not 0 or 1"),  # read as a row of 2016
+            # Read as a row of 2016
+            (
+                "name,diagnosis",
+                "'diagnosis' in column 'malignant' is not benign, malignant, 0 or 1; correct it, or name the "
+                "columns in line 1",
+            ),
         ],
     )
     def test_a_malformed_header_is_line_1(self, table, header, words):
@@ -179,6 +198,11 @@ class TestMalformedTables:
     def test_a_quotation_mark_without_its_pair_is_an_error_and_not_one_long_cell(self, table, header):
         write(table, header, "ISIC_0000001,benign", 'ISIC_0000002,"malignant" x')
         assert_refused(lambda: read_labels(table), f"{table}: is not a table of text")
+
+    @pytest.mark.parametrize("row", ['ISIC_0000002,"benign', 'ISIC_0000002,"benign" x'])
+    def test_a_row_with_a_bad_quotation_mark_is_named_by_its_first_line(self, table, row):
+        write(table, "image,malignant", "ISIC_0000001,benign", row, "ISIC_0000003,benign")
+        assert_refused(lambda: read_labels(table), f"{table}: is not a table of text (line 3: ", "save it as")
 
     def test_a_file_of_another_kind_is_an_error(self, table):
         table.write_bytes(b"PK\x03\x04\n")

@@ -101,6 +101,12 @@ class TestSeveralDataSets:
         assert paths(odd) == [odd]
         assert paths(joined("a", "b")) == [*map(type(odd), ("a", "b"))]
 
+    @pytest.mark.parametrize("text", ["", os.pathsep])
+    def test_a_text_that_names_no_path_is_an_error(self, isic, text):
+        assert_refused(lambda: find_pairs(text), f"{text!r}: names no folder of images; give the path of one")
+        words = f"{text!r}: names no table of labels; give the path of one"
+        assert_refused(lambda: find_pairs(isic, labels=text), words)
+
     def test_an_unrelated_folder_shows_all_layouts(self, tmp_path):
         assert_refused(lambda: find_pairs(tmp_path), "images/ and masks/", "HAM10000_images")
 
@@ -121,10 +127,28 @@ class TestTablesBesideTheImages:
         lesions = [{p.lesion for p in find_pairs(tmp_path, split)} for split in ("training", "validation")]
         assert not lesions[0] & lesions[1] and len(lesions[0] | lesions[1]) == 20
 
-    def test_rows_of_other_images_are_ignored(self, isic):
+    def test_a_row_without_an_image_is_an_error_if_the_task_needs_diagnoses(self, isic):
+        """An outline can be learned from a part of a data set."""
         with open(isic / TABLE_2017, "a") as file:
-            file.write("ISIC_0009999,0,1\n")
-        assert diagnoses(isic, labelled=True) == {"ISIC_0000001": "melanoma", "ISIC_0000002": "nevus"}
+            file.write("ISIC_0009998,0,1\nISIC_0009999,0,1\n")
+        assert diagnoses(isic) == {"ISIC_0000001": "melanoma", "ISIC_0000002": "nevus"}
+        words = f"{isic / TABLE_2017}: line 4 (and 1 more rows): no image of this name", "remove the row"
+        assert_refused(lambda: find_pairs(isic, labelled=True), *words)
+        assert len(find_pairs(isic, "validation", labelled=True)) == 1  # which has its own table
+
+    def test_a_row_of_a_plain_folder_without_an_image_is_an_error_if_diagnoses_are_needed(self, plain):
+        (plain / "labels.csv").write_text("image,dx\narm 2,bcc\nleg,nevus\nhand,nevus\n")
+        assert len(find_pairs(plain, "all")) == 2
+        words = f"{plain / 'labels.csv'}: line 4: no image of this name"
+        assert_refused(lambda: find_pairs(plain, "all", labelled=True), words)
+
+    def test_the_table_of_task_3_may_have_more_images_than_task_1_of_2018(self, tmp_path):
+        add_lesions(tmp_path, ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"), [1])
+        table = tmp_path / "ISIC2018_Task3_Training_GroundTruth.csv"
+        table.write_text(
+            "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nISIC_0000001,1,0,0,0,0,0,0\nISIC_2,0,1,0,0,0,0,0\n"
+        )
+        assert diagnoses(tmp_path, "all", labelled=True) == {"ISIC_0000001": "melanoma"}
 
     def test_an_image_without_a_label_is_an_error_if_the_task_needs_it(self, isic):
         (isic / TABLE_2017).write_text(f"{HEADER}ISIC_0000001,1,0\n")
@@ -167,7 +191,9 @@ class TestGivenLabels:
     def test_a_row_without_an_image_is_an_error(self, isic, table):
         table.write_text(f"{HEADER}{self.ALL}ISIC_0000004,0,0\nISIC_5,0,0\n")
         assert_refused(
-            lambda: find_pairs(isic, "all", table), f"{table}: line 5 (and 1 more rows)", "no image"
+            lambda: find_pairs(isic, "all", table),
+            f"{table}: line 5 (and 1 more rows)",
+            "no image of this name was found",
         )
 
     def test_rows_of_another_split_are_no_error(self, isic, table):

@@ -104,10 +104,21 @@ class TestLayout:
         (root / name).write_text(text.replace(",", "\t"))
         assert names(root, "validation") == ["ISIC_0000002", "ISIC_0000003"]
 
-    def test_rows_of_other_images_are_ignored(self, root):
+    def test_a_row_without_an_image_is_an_error_if_the_task_needs_diagnoses(self, root):
+        """An outline can be learned from a part of the data set. Rows of the other split are no error."""
+        assert len(find_pairs(root, labelled=True)) == 1
         with open(root / METADATA, "a") as file:
             file.write("HAM_7,ISIC_0000777,bkl,histo,,unknown,face\n")
-        assert len(find_pairs(root, "all", labelled=True)) == 3
+        assert len(find_pairs(root)) == 1
+        words = f"{root / METADATA}: line 5: no image of this name was found; add the image or remove the row"
+        assert_refused(lambda: find_pairs(root, labelled=True), words)
+
+    def test_labels_of_the_user_replace_rows_without_an_image(self, root, tmp_path):
+        with open(root / METADATA, "a") as file:
+            file.write("HAM_7,ISIC_0000777,bkl,histo,,unknown,face\n")
+        table = tmp_path / "labels.csv"
+        table.write_text("image,dx\n" + "".join(f"ISIC_{number:07},bcc\n" for number in LESIONS))
+        assert len(find_pairs(root, "all", labels=table, labelled=True)) == 3
 
     def test_a_malformed_row_is_named(self, root):
         with open(root / METADATA, "a") as file:
