@@ -20,13 +20,15 @@ DETAILS = (
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
-    text = "folder of true masks, ISIC_0000000*.png, or CSV table of true diagnoses"
+    text = (
+        "folder of true masks, ISIC_0000000*.png, or CSV table of true diagnoses, with a column for each "
+        "class, as in ISIC 2017 and 2018"
+    )
     p.add_argument("truth", type=given_path, metavar="TRUTH", help=text)
     text = "folder of masks, or table of diagnoses, that predict wrote"
     p.add_argument("predictions", type=given_path, metavar="PREDICTIONS", help=text)
-    p.add_argument(
-        "--json", type=new_file, metavar="F", help="also write JSON, with the scores of every image, to F"
-    )
+    text = "also write JSON to F; for masks, with the scores of every image"
+    p.add_argument("--json", type=new_file, metavar="F", help=text)
 
 
 def run(options: argparse.Namespace) -> int:

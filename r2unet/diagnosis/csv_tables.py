@@ -33,7 +33,7 @@ def read_table(path: Path, optional: Sequence[str] = (), columns: Sequence[str] 
     an unreadable file, missing, unknown or duplicate columns or images, and values that are not in [0, 1].
     """
     header, rows, lines = _read_rows(path)
-    names = list(columns) if columns is not None else [n for n in header[1:] if n not in optional]
+    names = list(columns) if columns else [n for n in header if n not in (*IMAGE_COLUMNS, *optional)]
     _check_header(path, header, names, optional)
     images: dict[str, int] = {}  # name -> line
     for line, row in zip(lines, rows, strict=True):
@@ -82,9 +82,9 @@ def _image_column(header: list[str]) -> str:
 def _check_header(path: Path, header: list[str], names: list[str], optional: Sequence[str]) -> None:
     image = _image_column(header)
     if not image:
-        raise InputError(
-            f"{path}: has no column image; add a header such as image,{','.join(names) or 'MEL,NV'}"
-        )
+        raise InputError(f"{path}: has no column image; name the columns in the first line")
+    if not names:
+        raise InputError(f"{path}: has no column of a class; add one for each, such as MEL")
     if duplicate := next((name for name in header if header.count(name) > 1), None):
         raise InputError(f"{path}: has two columns {duplicate}; remove one of them")
     if missing := [name for name in names if name not in header]:

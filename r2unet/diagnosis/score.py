@@ -55,7 +55,7 @@ def score_diagnoses(truth: Path, predictions: Path) -> dict[str, Any]:
     for values that are not numbers in [0, 1], and for a truth that is not 0 or 1 or has two classes at once.
     """
     true = read_table(truth, (SCORE_WEIGHT, VALIDATION_WEIGHT))
-    exclusive = true.columns != list(TYPES_2017)  # in 2017 a row without 1 is a nevus
+    exclusive = set(true.columns) != set(TYPES_2017)  # in 2017 a row without 1 is a nevus
     _check_truth(true, exclusive)
     labels, weights = true.values, _weights(true, SCORE_WEIGHT)
     optional = () if exclusive else ("nevus",)  # which `r2unet predict` adds to the columns of 2017
@@ -81,13 +81,16 @@ def as_table(scores: dict[str, Any]) -> str:
     metrics = list(scores["mean"])
     lines = [
         f"{scores['images']} images; ranked by {scores['ranked_by'].replace('_', ' ')}: "
-        f"{scores['overall']:.4f}",
+        f"{_cell(scores['overall'])}",
         f"{'':22}" + "".join(f"{name:>13}" for name in metrics),
     ]
     for name, values in {**scores["by_class"], "mean": scores["mean"]}.items():
-        cells = ("-" if values[m] is None else f"{values[m]:.4f}" for m in metrics)
-        lines.append(f"{name:22}" + "".join(f"{text:>13}" for text in cells))
+        lines.append(f"{name:22}" + "".join(f"{_cell(values[m]):>13}" for m in metrics))
     return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _check_truth(true: Table, exclusive: bool) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from r2unet.diagnosis.score import score_diagnoses
+from r2unet.diagnosis.score import as_table, score_diagnoses
 from r2unet.errors import InputError
 
 # Stored by store_scores.py: isic-challenge-scoring 5.6.0.
@@ -52,6 +52,15 @@ class TestEqualsTheOfficialTool:
         else:
             assert "validation" not in scores
 
+    def test_whatever_the_order_of_the_columns_of_the_truth(self, files, case):
+        expected = score_diagnoses(*files(case["truth"], case["predictions"]))
+        rows = [line.split(",") for line in case["truth"].splitlines()]
+        for order in ([row[::-1] for row in rows], [row[:1] + row[:0:-1] for row in rows]):
+            scores = score_diagnoses(*files("\n".join(map(",".join, order)), case["predictions"]))
+            assert scores["by_class"] == expected["by_class"]
+            assert scores["ranked_by"] == expected["ranked_by"]
+            assert scores["overall"] == pytest.approx(expected["overall"], abs=1e-12)
+
     def test_whatever_the_order_of_rows(self, files, case):
         head, *rows = case["predictions"].splitlines()
         expected = score_diagnoses(*files(case["truth"], case["predictions"]))
@@ -93,6 +102,15 @@ def test_a_class_without_images_is_undefined_and_left_out_of_means(files):
     json.dumps(scores, allow_nan=False)
 
 
+def test_a_score_that_is_undefined_is_a_dash_in_the_table(files):
+    truth = "image,melanoma,seborrheic_keratosis\nISIC_0000001,0.0,0.0\nISIC_0000002,0.0,0.0\n"
+    scores = score_diagnoses(*files(truth, truth))
+    assert scores["overall"] is None
+    first, *rows = as_table(scores).splitlines()
+    assert first == "2 images; ranked by auc: -"
+    assert rows[-1].split() == ["mean", *["1.0000"] * 6, "-", "-", "-"]
+
+
 def test_accepts_image_id_and_the_ending_jpg_and_a_byte_order_mark(files):
     predictions = "\ufeff" + PREDICTIONS.replace("image", "image_id").replace("01,", "01.JPG,")
     assert score_diagnoses(*files(TRUTH, predictions)) == score_diagnoses(*files(TRUTH, PREDICTIONS))
@@ -116,7 +134,7 @@ def test_whole_numbers_are_numbers(files):
         ("0.9", "high", "line 3 (ISIC_0000002): NV is 'high'; write a number in [0, 1]"),
         ("0.9", "", "line 3 (ISIC_0000002): NV is empty; write a number in [0, 1]"),
         ("0.1,0.9", "0.9", "line 3 (ISIC_0000002): has 2 values, but the header has 3; correct the row"),
-        ("image,", "lesion,", "has no column image; add a header such as image,MEL,NV"),
+        ("image,", "lesion,", "has no column image; name the columns in the first line"),
         ("MEL,NV", "MEL,DF", "has no column NV; add it"),
         ("MEL,NV", "MEL,MEL", "has two columns MEL; remove one"),
         (PREDICTIONS, PREDICTIONS.replace("\n", ",0.0\n").replace("NV,0.0", "NV,DF"), "unknown column DF"),
@@ -137,6 +155,8 @@ def test_predictions_that_are_refused(files, old, new, message):
         ("1.0,0.0", "1.0,1.0", "line 2 (ISIC_0000001): expected a single 1, and 0 elsewhere"),
         ("1.0,0.0", "0.0,0.0", "line 2 (ISIC_0000001): expected a single 1, and 0 elsewhere"),
         ("1.0,0.0", "0.5,0.0", "line 2 (ISIC_0000001): expected a single 1, and 0 elsewhere"),
+        ("image,MEL,NV\n", "", "has no column image; name the columns in the first line"),
+        (TRUTH, "image\nISIC_0000001\n", "has no column of a class; add one for each, such as MEL"),
     ],
 )
 def test_truths_that_are_refused(files, old, new, message):
