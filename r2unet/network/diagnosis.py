@@ -12,10 +12,11 @@ image, and the same two over the lesion, where each position is weighted by the 
 
     mean_c = sum_hw m f_c / sum_hw m,        maximum_c = max_hw m f_c
 
-Outside the lesion m f_c is about 0, so the maximum over the lesion is never negative, as after a ReLU. A
-position of the bottleneck is a cell of many pixels, and m is the mean of sigmoid(logit) over its cell. The
-decoder has learned where the lesion is, so the head need not learn to ignore hairs, rulers and skin. The mask
-is a constant in the backward pass: the diagnosis uses the outline, but does not change it.
+Outside the lesion m f_c is about 0. So the maximum over a lesion that does not fill the image is about 0 or
+more, as after a ReLU. A position of the bottleneck is a cell of many pixels, and m is the mean of
+sigmoid(logit) over its cell. The decoder has learned where the lesion is, so the head need not learn to
+ignore hairs, rulers and skin. The mask is a constant in the backward pass: the diagnosis uses the outline,
+but does not change it.
 
 `POOLING` lists the choices: over the lesion, over the image, or both. Pooling over the image is global
 average pooling (Lin et al. 2013, network in network); a mask inside the network is convolutional feature
