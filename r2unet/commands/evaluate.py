@@ -13,7 +13,13 @@ import numpy as np
 
 from minidl.allocator import release_freed_memory
 from minidl.backend import resolve_device
-from r2unet.commands.messages import explain_memory_error, memory_remedy, print_scores, write_json
+from r2unet.commands.messages import (
+    explain_memory_error,
+    memory_remedy,
+    print_scores,
+    warn_uncalibrated,
+    write_json,
+)
 from r2unet.commands.options import (
     DATA,
     LABELS,
@@ -26,11 +32,12 @@ from r2unet.commands.options import (
 )
 from r2unet.commands.values import given_path, new_file, number, picture
 from r2unet.commands.workers import Loaded, Scorer, check_processes, load_network, results_of
+from r2unet.data.classes import CLASSES
 from r2unet.data.folders import find_pairs, paths
 from r2unet.data.lesion_images import UnstoredImages
 from r2unet.data.pairs import SPLITS, Pair
 from r2unet.data.synthetic import SyntheticLesions
-from r2unet.errors import InputError
+from r2unet.errors import InputError, warn
 from r2unet.files import check_outputs, check_writable
 from r2unet.training.prediction_memory import check_generated, check_size, images_at_once
 from r2unet.training.run_folder import generate_datasets
@@ -112,6 +119,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
         raise InputError("--worst: has no effect without --overlays F.png; add it, or omit --worst")
     model, settings, state = load_network(options)
     _check_task(options, settings.task)
+    warn_uncalibrated(options.checkpoint, settings, state)
     if options.data is None and settings.data is not None:
         raise InputError(
             "--data: is missing; the weights were trained on real images, not on generated lesions, so give "
@@ -168,6 +176,8 @@ def _score(options: argparse.Namespace, loaded: Loaded, device: str) -> dict[str
         for image in scored:
             scorer.diagnoses.add(image.diagnosis)
         scores["diagnosis"] = scorer.diagnoses.report(rng)
+        if scores["diagnosis"] or _labelled(options, settings):
+            _warn_of_left_out(len(scored) - len(scorer.diagnoses.images), len(scored), settings)
         if options.figures:
             plot_diagnoses(scores["diagnosis"], options.figures)
     result = {"checkpoint": str(options.checkpoint), "split": options.split, **scorer.post, "scores": scores}
@@ -186,6 +196,20 @@ def _score(options: argparse.Namespace, loaded: Loaded, device: str) -> dict[str
     return result
 
 
+def _labelled(options: argparse.Namespace, settings: Settings) -> bool:
+    """Return whether every image needs a diagnosis: a network with both tasks has an outline to score."""
+    return bool(options.labels or options.figures or settings.task == "diagnosis")
+
+
+def _warn_of_left_out(left_out: int, images: int, settings: Settings) -> None:
+    """Warn of images that the scores of the diagnosis leave out, because they have none of its classes."""
+    if left_out:
+        warn(
+            f"warning: {left_out} of {images} images have no diagnosis, or none of the network's classes "
+            f"({', '.join(CLASSES[settings.classes])}); the scores of the diagnosis leave them out"
+        )
+
+
 def _one_by_one(scorer: Scorer, lesions: Iterable[Any]) -> Iterator[Outlined]:
     """Yield each lesion with the outline to score, and release the memory of its prediction."""
     for lesion in lesions:
@@ -201,9 +225,9 @@ def _lesions(options: argparse.Namespace, settings: Settings) -> Sequence[Pair] 
         options.data,
         options.split,
         options.labels,
-        labelled=bool(options.labels or options.figures or settings.task == "diagnosis"),
+        labelled=_labelled(options, settings),
         masks_needed=settings.task != "diagnosis",
-    )  # without labels, a network with both tasks still has an outline to score
+    )
     inputs = [file for pair in lesions for file in (pair.image, pair.mask) if file]
     for name, path in _outputs(options):
         check_outputs(name, [path], inputs)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 
 from minidl.backend import resolve_device
-from r2unet.commands.messages import DISCLAIMER, explain_memory_error, memory_remedy, print_licence
+from r2unet.commands.messages import (
+    DISCLAIMER,
+    explain_memory_error,
+    memory_remedy,
+    print_licence,
+    warn_uncalibrated,
+)
 from r2unet.commands.options import add_checkpoint, add_device, add_size
 from r2unet.commands.values import given_path, picture
 from r2unet.commands.workers import load_network
@@ -41,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     settings.check()  # --size is a multiple of what the network needs: no pixels are added at the border
     classes = CLASSES[settings.classes]
     print_licence(state)
+    warn_uncalibrated(options.checkpoint, settings, state)
     option = f"--checkpoint {options.checkpoint}"
     with explain_memory_error(option, 1, settings.size, device, memory_remedy(device)):
         explanation = explain(

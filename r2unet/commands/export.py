@@ -74,17 +74,14 @@ def run(options: argparse.Namespace) -> int:
     check_writable("--out", options.out.parent)
     check_outputs("--out", [options.out], [options.source, *options.average])
     check_out(options.out)
-    if options.refit_head and options.calibrate is None:
-        raise InputError("--refit-head: needs the training images; add them: --calibrate DIR")
     head = {name: value for name, value in vars(options).items() if name in HEAD}
-    if head and not options.refit_head:
-        raise InputError(f"{flag(next(iter(head)))}: needs a new head of the diagnosis; add --refit-head")
     if options.pytorch:
         state = from_pytorch(options.source, options.steps, options.size or PYTORCH_SIZE)
     else:
         if options.steps is not None:
             raise InputError("--steps: has no effect without --pytorch; omit the option")
         state = from_training(options.source, options.size)
+    _check_head(options, head, read_settings(state).task)
     if options.average:
         state = averaged(state, options.average, options.refit_head)
     state = {**(to_half(state) if options.half else state), "prediction": post_processing(options, state)}
@@ -104,3 +101,17 @@ def run(options: argparse.Namespace) -> int:
     print(visible(f"{options.out}: {numbers:,} numbers in {size:,} bytes; to predict with them:"))
     print(visible(f"r2unet predict --checkpoint {shlex.quote(str(options.out))} photo.jpg"))
     return 0
+
+
+def _check_head(options: argparse.Namespace, head: dict[str, str], task: str) -> None:
+    """Raise InputError for an option about a diagnosis that the network does not have, or that needs more."""
+    given = [*map(flag, head)]
+    given += ["--refit-head"] if options.refit_head else []
+    given += ["--calibrate"] if options.calibrate is not None else []
+    if given and task == "outline":
+        omit = "omit the option" if len(given) == 1 else "omit these options"
+        raise InputError(f"{', '.join(given)}: this network predicts only the outline; {omit}")
+    if options.refit_head and options.calibrate is None:
+        raise InputError("--refit-head: needs the training images; add them: --calibrate DIR")
+    if head and not options.refit_head:
+        raise InputError(f"{flag(next(iter(head)))}: needs a new head of the diagnosis; add --refit-head")

@@ -49,6 +49,7 @@ def line_printer(progress_bar: bool) -> Callable[[str], None]:
 def print_scores(scores: dict[str, Any]) -> None:
     """Print the tables of scores to stdout, and warnings about baselines that score better to stderr."""
     from r2unet.diagnosis.evaluate import as_text
+    from r2unet.diagnosis.evaluate import baseline_warnings as diagnosis_warnings
     from r2unet.scores.evaluate import as_table, baseline_warnings
 
     outline = {name: values for name, values in scores.items() if name != "diagnosis"}
@@ -58,12 +59,24 @@ def print_scores(scores: dict[str, Any]) -> None:
             warn(warning)
     if scores.get("diagnosis"):
         print(visible_lines(as_text(scores["diagnosis"])), flush=True)
+        for warning in diagnosis_warnings(scores["diagnosis"]):
+            warn(warning)
 
 
 def print_licence(state: dict[str, Any]) -> None:
     """Print the licence of a checkpoint's weights on stderr, if it stores one."""
     if licence := state.get("licence"):
         warn(f"licence of the weights: {licence}")
+
+
+def warn_uncalibrated(checkpoint: Path, settings: Settings, state: dict[str, Any]) -> None:
+    """Warn if a checkpoint has a diagnosis without the correction that the end of a training stores."""
+    if settings.task != "outline" and "diagnosis" not in state:
+        warn(
+            f"warning: {checkpoint}: its probabilities are not calibrated, and the class weights of the "
+            "training are still in them; use best.npz of a finished training, or add the calibration with "
+            "r2unet export --calibrate"
+        )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 
 from minidl.backend import resolve_device
 from minidl.profiler import profiled
-from r2unet.commands.messages import DISCLAIMER, explain_memory_error, print_error, print_licence
+from r2unet.commands.messages import (
+    DISCLAIMER,
+    explain_memory_error,
+    print_error,
+    print_licence,
+    warn_uncalibrated,
+)
 from r2unet.commands.options import (
     add_checkpoint,
     add_device,
@@ -75,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     size = settings.size
     remedy = "lower it" + (", or use --device cpu" if device == "cuda" else "")
     print_licence(state)
+    warn_uncalibrated(options.checkpoint, settings, state)
     with explain_memory_error(f"--size {size}", 1, size, device, remedy):
         predictor = new_predictor(options, device, loaded)
         with profiled() if options.profile else nullcontext() as operations:

@@ -26,8 +26,10 @@ from r2unet.diagnosis.plots import plot_confusion, plot_reliability, plot_roc
 from r2unet.diagnosis.report import binary_report, diagnosis_report
 from r2unet.diagnosis.tables import as_binary_table, as_table, cell
 from r2unet.prediction.predict import THRESHOLD, Prediction
+from r2unet.scores.evaluate import not_beaten
 from r2unet.scores.predictions import Answered
 
+UNCORRECTED = "model before temperature"
 FIGURES = ("roc.png", "reliability.png", "confusion.png")
 
 
@@ -97,7 +99,7 @@ class Diagnoses:
         predictors = {"model": model}
         if self.temperature != 1.0:
             logits = np.log(np.maximum(model, np.finfo(np.float64).tiny))  # a probability can round to 0
-            predictors["model before temperature"] = apply_temperature(logits, 1.0 / self.temperature)
+            predictors[UNCORRECTED] = apply_temperature(logits, 1.0 / self.temperature)
         if self.shares is not None:
             predictors["class shares"] = ClassShares(self.shares).probabilities(model)
         if self.regression:
@@ -115,6 +117,13 @@ class Diagnoses:
             for name, p in predictors.items()
         }
         return {"types": reports, "malignant": binary, "by_image": by_image}
+
+
+def baseline_warnings(report: dict[str, Any]) -> list[str]:
+    """Return a warning for each baseline that the model does not beat in mean AUC."""
+    aucs = {name: scores["mean"]["auc"]["value"] for name, scores in report["types"].items()}
+    defined = {name: auc for name, auc in aucs.items() if auc is not None and name != UNCORRECTED}
+    return not_beaten("mean AUC", defined)
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -139,7 +148,7 @@ def as_text(report: dict[str, Any]) -> str:
 
 
 def _row(name: str, *cells: str) -> str:
-    return f"{name:22}" + "".join(f"{text:>24}" for text in cells)
+    return f"{name:{len(UNCORRECTED)}}" + "".join(f"{text:>24}" for text in cells)
 
 
 def plot_diagnoses(report: dict[str, Any] | None, folder: Path) -> None:

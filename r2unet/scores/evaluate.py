@@ -66,11 +66,15 @@ def report(
 
 def baseline_warnings(scores: dict[str, dict[str, Any]]) -> list[str]:
     """Return a warning for each baseline that the model does not beat in mean Jaccard."""
-    means = {name: score["mean"]["jaccard"] for name, score in scores.items()}
+    return not_beaten("mean Jaccard", {name: score["mean"]["jaccard"] for name, score in scores.items()})
+
+
+def not_beaten(metric: str, values: dict[str, float]) -> list[str]:
+    """Return a warning for each baseline that the model does not beat: {name: value of the metric}."""
     return [
-        f"warning: the model's mean Jaccard {means['model']:.4f} does not beat {name} ({value:.4f})"
-        for name, value in means.items()
-        if name != "model" and means["model"] <= value
+        f"warning: the model's {metric} {values['model']:.4f} does not beat {name} ({value:.4f})"
+        for name, value in values.items()
+        if name != "model" and values["model"] <= value
     ]
 
 

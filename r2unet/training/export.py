@@ -164,16 +164,14 @@ def _check_size(size: int, multiple: int) -> None:
 def calibrated(
     state: dict[str, Any], data: str | None, head: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Return the state with its entry "diagnosis" computed anew, at the size of the state.
+    """Return the state, of a network with a diagnosis, with its entry "diagnosis" computed anew, at its size.
 
     `data` are the folders of the training images; None for a network trained on generated lesions. The
     labels are those beside the images. With `head`, the diagnosis head is first replaced by one that is
     fitted to the images: it maps settings of the head, "classes" and "pooled_levels", to their new values.
-    Raises InputError if the network has no diagnosis, or if the images cannot be used.
+    Raises InputError if the images cannot be used.
     """
     settings = read_settings(state)
-    if settings.task == "outline":
-        raise InputError("--calibrate: this network predicts only the outline; omit the option")
     if data is None and settings.data is not None:
         raise InputError("--calibrate: needs the folder of the training images; add it: --calibrate DIR")
     if head is not None:

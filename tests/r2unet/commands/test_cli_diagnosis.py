@@ -110,6 +110,25 @@ class TestPredict:
         assert code == 2 and "--weights: must be one of isic2017, ham10000" in err
 
 
+class TestUncalibratedProbabilities:
+    """The temperature and the class weights are corrected only by what the end of a training stores."""
+
+    @pytest.mark.parametrize("command", ["predict", "explain", "evaluate"])
+    def test_are_a_warning(self, r2unet, diagnosed, photographs, tmp_path, command):
+        words = [photographs / "ISIC_0000000.png"] if command != "evaluate" else []
+        out = {"predict": ["--out", tmp_path], "explain": ["--out", tmp_path / "a.png"]}.get(command, [])
+        for name, uncalibrated in (("last.npz", True), ("best.npz", False)):
+            file = diagnosed["both"].with_name(name)
+            code, _, err = r2unet(command, *words, "--checkpoint", file, *out)
+            warning = f"warning: {file}: its probabilities are not calibrated, and the class weights"
+            assert code == 0 and (warning in err) == uncalibrated
+            assert ("or add the calibration with r2unet export --calibrate" in err) == uncalibrated
+
+    def test_are_none_of_an_outline(self, r2unet, trained, photographs, tmp_path):
+        words = "--checkpoint", trained / "last.npz", "--out", tmp_path
+        assert r2unet("predict", photographs, *words)[2] == ""
+
+
 class TestEvaluate:
     @pytest.mark.parametrize("task", TASKS)
     def test_scores_every_answer_and_draws_figures(self, r2unet, diagnosed, tmp_path, task):
@@ -139,6 +158,26 @@ class TestEvaluate:
             words = "--checkpoint", diagnosed[task], "--data", isic, *more
             code, _, err = r2unet("evaluate", *words)
             assert code == 2 and "this image has no diagnosis" in err
+
+    def test_images_without_one_of_its_classes_are_counted(self, r2unet, diagnosed, isic, tmp_path):
+        classes = "(melanoma, seborrheic_keratosis, nevus)"
+        words = (
+            f"images have no diagnosis, or none of the network's classes {classes}; the scores of the diag"
+        )
+        table = isic / "ISIC-2017_Validation_Part3_GroundTruth.csv"
+        table.write_text("image_id,melanoma,seborrheic_keratosis\nISIC_0000005,1,0\nISIC_0000006,0,0\n")
+        command = "evaluate", "--data", isic, "--checkpoint"
+        assert f"warning: 1 of 3 {words}" in r2unet(*command, diagnosed["both"])[2]
+        labels = tmp_path / "labels.csv"
+        labels.write_text(
+            "image,dx\n" + "".join(f"ISIC_{n:07},{'nv' if n < 6 else 'bcc'}\n" for n in range(8))
+        )
+        for task in TASKS:
+            assert f"warning: 2 of 3 {words}" in r2unet(*command, diagnosed[task], "--labels", labels)[2]
+
+    def test_of_an_outline_alone_no_image_is_left_out(self, r2unet, diagnosed, isic):
+        """Nobody asked for the scores of a diagnosis where no image has one."""
+        assert "leave" not in r2unet("evaluate", "--data", isic, "--checkpoint", diagnosed["both"])[2]
 
 
 class TestExport:
@@ -285,11 +324,21 @@ class TestExport:
         code, _, err = r2unet("export", diagnosed["both"], "--refit-head", "--out", tmp_path / "a.npz")
         assert code == 2 and "--refit-head: needs the training images; add them: --calibrate DIR" in err
 
-    def test_refuses_to_calibrate_what_has_no_diagnosis(self, r2unet, trained, tmp_path):
-        out = tmp_path / "a.npz"
-        code, _, err = r2unet("export", trained / "best.npz", "--calibrate", "--out", out)
-        assert code == 2 and "--calibrate: this network predicts only the outline" in err
-        assert not out.exists()
+    @pytest.mark.parametrize(
+        "options, end",
+        [
+            (["--calibrate"], "omit the option"),
+            (["--refit-head"], "omit the option"),
+            (["--classes", "--refit-head", "--calibrate"], "omit these options"),
+        ],
+    )
+    def test_names_at_once_all_options_about_a_missing_diagnosis(
+        self, r2unet, trained, tmp_path, options, end
+    ):
+        words = [f"{option}=malignant" if option == "--classes" else option for option in options]
+        code, _, err = r2unet("export", trained / "best.npz", *words, "--out", tmp_path / "a.npz")
+        message = f"error: {', '.join(options)}: this network predicts only the outline; {end}\n"
+        assert code == 2 and err.endswith(message) and not (tmp_path / "a.npz").exists()
 
     def test_needs_the_folder_to_calibrate_a_network_of_real_images(self, r2unet, tmp_path):
         out = tmp_path / "a.npz"
@@ -306,6 +355,11 @@ class TestScore:
         "ISIC_0000001,0.0,1.0\n"
         "ISIC_0000002,0.0,0.0\n"
     )
+
+    def test_says_which_table_is_the_truth(self, r2unet):
+        text = " ".join(r2unet("score", "--help")[1].split())
+        assert "table of true diagnoses, with a column for each class, as in ISIC 2017 and 2018" in text
+        assert "also write JSON to F; for masks, with the scores of every image" in text
 
     def test_scores_the_table_that_predict_wrote(self, r2unet, diagnosed, photographs, tmp_path):
         (tmp_path / "truth.csv").write_text(self.TRUTH)
