@@ -28,7 +28,7 @@ from r2unet.data.classes import CLASSES
 from r2unet.errors import InputError
 from r2unet.files import write_error
 from r2unet.network.model import UShape
-from r2unet.training.settings import Settings, new_model
+from r2unet.training.settings import Settings, as_text, flag, new_model
 
 # The pretrained weights that are installed with the program.
 ABOUT_WEIGHTS = {
@@ -38,6 +38,7 @@ ABOUT_WEIGHTS = {
 PRETRAINED = {name: Path(__file__).parents[1] / "weights" / f"{name}.npz" for name in ABOUT_WEIGHTS}
 POST_PROCESSING = ("tta", "clean_up")  # steps after prediction that a checkpoint may recommend
 
+ENCODER = ("model", "widths", "steps", "share_weights", "tie_weights", "norm")  # settings of its weights
 VIEWS = {"one view": False, "eight views": True}  # each has its own temperature; whether there are several
 
 # What unexpected content raises: a missing key, another type, a number that is too large, endless nesting.
@@ -222,9 +223,11 @@ def initial_weights(
         licence = read_licence(state)
     new = [name for name in own if name not in weights]
     if any(name.startswith("encoder.") for name in new):
+        values = {n: getattr(before, n) for n in ENCODER if getattr(before, n) != getattr(settings, n)}
+        options = " ".join(f"{flag(name)} {as_text(value)}" for name, value in values.items())
         raise InputError(
-            f"{path}: --from: its encoder has other --widths, --norm or --model than this run; give those of "
-            "its training, or another checkpoint"
+            f"{path}: --from: its encoder is not that of this run; give the options of its training, "
+            f"{options}, or another checkpoint"
         )
     log(f"{len(weights)} of {len(own)} arrays start from {path}; new: {', '.join(new) or 'none'}")
     if licence:

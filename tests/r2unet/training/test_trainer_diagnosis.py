@@ -17,6 +17,7 @@ from r2unet.training.checkpoints import initial_weights, load_model, read_state,
 from r2unet.training.export import from_training
 from r2unet.training.refit import refit_head
 from r2unet.training.run_folder import BEST, LAST
+from r2unet.training.settings import Settings
 from r2unet.training.state import quality
 
 # Small lesions, but enough of them that each class has images for training, calibration and validation.
@@ -97,14 +98,23 @@ class TestFrom:
         weights = initial_weights(diagnosed["diagnosis"] / BEST, settings)
         assert {name.split(".")[0] for name in weights.arrays} == {"encoder"}
 
-    def test_other_widths_are_refused(self, diagnosed, new_trainer, tmp_path):
-        options = {**DIAGNOSIS, "widths": (3, 4)}
-        settings = new_trainer(tmp_path, task="both", **options).settings
+    @pytest.mark.parametrize(
+        "other, option",
+        [
+            ({"widths": (3, 4)}, "--widths 2,4"),
+            ({"model": "resunet"}, "--model r2unet"),
+            ({"share_weights": False}, "--share-weights yes"),
+            ({"tie_weights": False, "norm": "shared"}, "--tie-weights yes --norm group"),
+        ],
+    )
+    def test_another_encoder_is_refused_with_the_options_to_give(self, diagnosed, other, option):
+        path, settings = diagnosed["both"] / BEST, Settings(**{**DIAGNOSIS, **other})
         with pytest.raises(InputError) as caught:
-            initial_weights(diagnosed["both"] / BEST, settings)
-        message = str(caught.value)
-        assert message.startswith(f"{diagnosed['both'] / BEST}: --from: its encoder has other --widths, ")
-        assert message.endswith("; give those of its training, or another checkpoint")
+            initial_weights(path, settings)
+        assert str(caught.value) == (
+            f"{path}: --from: its encoder is not that of this run; give the options of its training, "
+            f"{option}, or another checkpoint"
+        )
 
     def test_the_trained_weights_inherit_the_licence(self, diagnosed, new_trainer, tmp_path):
         """It stays with them when the training is resumed, calibrated and exported."""
