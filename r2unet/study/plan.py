@@ -112,6 +112,8 @@ def _check_new(plan: Plan, given: dict[str, Any]) -> None:
     for setting in given:
         if all(setting in variant.changes for variant in variants):
             raise InputError(f"{flag(setting)}: every row of {name} sets this itself; omit the option")
+    if any(row.settings.freeze_encoder for row in plan.rows):
+        raise InputError("--freeze-encoder: a study trains new encoders, which have learned nothing; omit it")
     if len({row.folder for row in plan.rows}) < 2:
         raise InputError(f"{name}: needs two rows to compare; add another with --variant")
 

@@ -15,6 +15,19 @@ from tests.r2unet.study.conftest import ROWS
     [
         (["skips", "--out", "a", "--skips", "add"], "--skips: every row of skips sets this itself"),
         (["variants", "--out", "a", "--steps", "3"], "U-Net: --steps 3: unet has no recurrence"),
+        (
+            [
+                "skips",
+                "--out",
+                "a",
+                "--freeze-encoder",
+                "--images=2",
+                "--size=16",
+                "--widths=1,1",
+                "--epochs=1",
+            ],
+            "--freeze-encoder: a study trains new encoders, which have learned nothing; omit it",
+        ),
         (["own", "--out", "a"], "own: has no rows yet; add each with --variant"),
         (["own", "--out", "a", ROWS[0]], "own: needs two rows"),
         (["own", "--out", "a", ROWS[0], "--variant=u net: steps=1"], "another row has the same name"),
