@@ -17,6 +17,7 @@ from r2unet.commands.messages import (
     explain_memory_error,
     memory_remedy,
     print_scores,
+    warn_left_out,
     warn_uncalibrated,
     write_json,
 )
@@ -32,12 +33,11 @@ from r2unet.commands.options import (
 )
 from r2unet.commands.values import given_path, new_file, number, picture
 from r2unet.commands.workers import Loaded, Scorer, check_processes, load_network, results_of
-from r2unet.data.classes import CLASSES
 from r2unet.data.folders import find_pairs, paths
 from r2unet.data.lesion_images import UnstoredImages
 from r2unet.data.pairs import SPLITS, Pair
 from r2unet.data.synthetic import SyntheticLesions
-from r2unet.errors import InputError, warn
+from r2unet.errors import InputError
 from r2unet.files import check_outputs, check_writable
 from r2unet.training.prediction_memory import check_generated, check_size, images_at_once
 from r2unet.training.run_folder import generate_datasets
@@ -177,7 +177,7 @@ def _score(options: argparse.Namespace, loaded: Loaded, device: str) -> dict[str
             scorer.diagnoses.add(image.diagnosis)
         scores["diagnosis"] = scorer.diagnoses.report(rng)
         if scores["diagnosis"] or _labelled(options, settings):
-            _warn_of_left_out(len(scored) - len(scorer.diagnoses.images), len(scored), settings)
+            warn_left_out(len(scored) - len(scorer.diagnoses.images), len(scored), settings)
         if options.figures:
             plot_diagnoses(scores["diagnosis"], options.figures)
     result = {"checkpoint": str(options.checkpoint), "split": options.split, **scorer.post, "scores": scores}
@@ -199,15 +199,6 @@ def _score(options: argparse.Namespace, loaded: Loaded, device: str) -> dict[str
 def _labelled(options: argparse.Namespace, settings: Settings) -> bool:
     """Return whether every image needs a diagnosis: a network with both tasks has an outline to score."""
     return bool(options.labels or options.figures or settings.task == "diagnosis")
-
-
-def _warn_of_left_out(left_out: int, images: int, settings: Settings) -> None:
-    """Warn of images that the scores of the diagnosis leave out, because they have none of its classes."""
-    if left_out:
-        warn(
-            f"warning: {left_out} of {images} images have no diagnosis, or none of the network's classes "
-            f"({', '.join(CLASSES[settings.classes])}); the scores of the diagnosis leave them out"
-        )
 
 
 def _one_by_one(scorer: Scorer, lesions: Iterable[Any]) -> Iterator[Outlined]:

@@ -79,6 +79,15 @@ def warn_uncalibrated(checkpoint: Path, settings: Settings, state: dict[str, Any
         )
 
 
+def warn_left_out(left_out: int, images: int, settings: Settings) -> None:
+    """Warn of images that are used neither to learn the diagnosis nor to score it."""
+    if left_out:
+        warn(
+            f"warning: {left_out} of {images} images have no diagnosis, or none of the network's classes "
+            f"({', '.join(CLASSES[settings.classes])}); the diagnosis is neither learned nor scored on them"
+        )
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file. Raises InputError if it cannot be written."""
     write_text(path, json.dumps(content, indent=2))

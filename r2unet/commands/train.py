@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minidl.backend import cuda_problem, describe, resolve_device
 from minidl.connect import connect, processes_started
 from minidl.launch import launch, on_terminal
@@ -24,6 +26,7 @@ from r2unet.commands.messages import (
     line_printer,
     print_scores,
     training_memory,
+    warn_left_out,
 )
 from r2unet.commands.options import (
     add_cache,
@@ -38,6 +41,8 @@ from r2unet.commands.options import (
     settings_given,
 )
 from r2unet.commands.values import given_path
+from r2unet.data.classes import CLASSES
+from r2unet.data.targets import class_labels
 from r2unet.errors import InputError, visible
 from r2unet.files import check_writable
 from r2unet.training.checkpoints import initial_weights
@@ -209,6 +214,9 @@ def _new_trainer(
     bar = first and on_terminal()
     training, validation = load_datasets(settings, options.threads, options.cache, bar)
     log(f"{len(training)} images for training, {len(validation)} for validation")
+    if first and settings.task != "outline":
+        labels = np.concatenate([class_labels(s, CLASSES[settings.classes]) for s in (training, validation)])
+        warn_left_out(np.count_nonzero(labels < 0), len(labels), settings)
     start = None if state or not options.start else initial_weights(options.start, settings, log)
     trainer = Trainer(
         settings,

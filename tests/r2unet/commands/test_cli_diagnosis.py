@@ -56,6 +56,15 @@ class TestTrain:
             if name.startswith("encoder."):
                 np.testing.assert_array_equal(after.state_dict()[name], array)
 
+    def test_images_without_one_of_its_classes_are_counted(self, r2unet, isic, tmp_path):
+        labels = tmp_path / "labels.csv"
+        rows = enumerate(("mel", "bcc", "nv", "seborrheic_keratosis", "mel", "mel", "nv", "bcc"))
+        labels.write_text("image,dx\n" + "".join(f"ISIC_{n:07},{dx}\n" for n, dx in rows))
+        words = "--classes=types-3", "--data", isic, "--labels", labels, "--task=both", "--profile"
+        warning = "warning: 2 of 8 images have no diagnosis, or none of the network's classes (melanoma, "
+        code, _, err = r2unet("train", *OPTIONS, "--device=cpu", *words)
+        assert code == 0 and warning in err
+
     def test_refuses_to_freeze_an_encoder_that_has_learned_nothing(self, r2unet, tmp_path):
         words = "--task=both", "--freeze-encoder", "--out", tmp_path / "run"
         code, _, err = r2unet("train", *OPTIONS, *words)
@@ -161,9 +170,7 @@ class TestEvaluate:
 
     def test_images_without_one_of_its_classes_are_counted(self, r2unet, diagnosed, isic, tmp_path):
         classes = "(melanoma, seborrheic_keratosis, nevus)"
-        words = (
-            f"images have no diagnosis, or none of the network's classes {classes}; the scores of the diag"
-        )
+        words = f"images have no diagnosis, or none of the network's classes {classes}; "
         table = isic / "ISIC-2017_Validation_Part3_GroundTruth.csv"
         table.write_text("image_id,melanoma,seborrheic_keratosis\nISIC_0000005,1,0\nISIC_0000006,0,0\n")
         command = "evaluate", "--data", isic, "--checkpoint"
@@ -177,7 +184,8 @@ class TestEvaluate:
 
     def test_of_an_outline_alone_no_image_is_left_out(self, r2unet, diagnosed, isic):
         """Nobody asked for the scores of a diagnosis where no image has one."""
-        assert "leave" not in r2unet("evaluate", "--data", isic, "--checkpoint", diagnosed["both"])[2]
+        _, _, err = r2unet("evaluate", "--data", isic, "--checkpoint", diagnosed["both"])
+        assert "have no diagnosis" not in err
 
 
 class TestExport:
