@@ -82,17 +82,19 @@ class TestLinks:
             self.rewritten(f"[x]({target})")
 
 
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference") / "reference"
+    reference.write(folder)
+    return {path.stem: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return reference.read_examples(*(page.read_text() for page in reference.EXAMPLES))
+
+
 class TestReference:
-    @pytest.fixture(scope="class")
-    def documents(self, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("reference") / "reference"
-        reference.write(folder)
-        return {path.stem: path.read_text() for path in folder.iterdir()}
-
-    @pytest.fixture(scope="class")
-    def examples(self):
-        return reference.read_examples(*(page.read_text() for page in reference.EXAMPLES))
-
     def test_has_a_page_for_every_module_of_the_engine(self, documents):
         files = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "minidl").rglob("*.py")}
         assert {name.removesuffix(".__init__") for name in files} | {"r2unet", "index"} == documents.keys()

@@ -335,6 +335,7 @@ class TestUnusableFiles:
         monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", fail)
         assert_refused(lambda: read(path), path, "memory" if error is MemoryError else "damaged")
 
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # by Pillow; the program does not print it
     @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "tif"])
     def test_a_truncated_file_is_an_error(self, tmp_path, read, suffix):
         noise = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
