@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -42,6 +41,7 @@ from minidl.gradcheck_cases import function_cases
 from minidl.implementation import implementation, implementations
 from minidl.operations import every_function
 from minidl.ops.conv import definition, im2col
+from minidl.output import run_program
 from minidl.tensor import Tensor
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "run",
 ]
 
+PROGRAM = "python -m minidl.gradcheck"
 TOLERANCE = 1e-6
 STEP = 1e-5
 
@@ -318,7 +319,7 @@ def _failure(row: Row, name_device: bool) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table of all checks; return 0 if all passed, else 1. Exit with 2 if a device fails."""
-    parser = argparse.ArgumentParser(prog="python -m minidl.gradcheck", description="Check every derivative.")
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Check every derivative.")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--seed", type=int, default=0, help="seed of the inputs and directions (default 0)")
     parser.add_argument(
@@ -358,6 +359,4 @@ if __name__ == "__main__":
     # Not this module's own `main`: packages register their checks in the module of the name minidl.gradcheck.
     from minidl import gradcheck
 
-    if hasattr(signal, "SIGPIPE"):  # not on Windows
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends the program without a traceback
-    sys.exit(gradcheck.main())
+    sys.exit(run_program(PROGRAM, gradcheck.main))

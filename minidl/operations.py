@@ -6,12 +6,12 @@ implementations on the CPU and on a GPU, the preferred one first.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 
 from minidl import average, ema, images, optim, recompute  # noqa: F401  (each defines operations)
 from minidl.implementation import definitions, implementations
+from minidl.output import run_program
 from minidl.tensor import Function
 
 __all__ = ["every_function", "outside_the_graph", "table"]
@@ -50,6 +50,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):  # not on Windows
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends the program without a traceback
-    sys.exit(main())
+    sys.exit(run_program("python -m minidl.operations", main))

@@ -28,6 +28,7 @@ ENGINE = {
     "minidl.cuda_on_cpu.*": ["minidl.cuda_on_cpu.*", "minidl.files"],
     "minidl.files": [],
     "minidl.inputs": [],
+    "minidl.output": [],
     "minidl.npz": ["minidl.inputs"],
     "minidl.init": [],
     "minidl.threads": [],
@@ -77,6 +78,7 @@ ENGINE = {
         "minidl.average",
         "minidl.images",
         "minidl.implementation",
+        "minidl.output",
         "minidl.tensor",
     ],
     "minidl.gradcheck_cases": [
@@ -89,6 +91,7 @@ ENGINE = {
     "minidl.gradcheck": [
         "minidl.gradcheck_cases",
         "minidl.operations",
+        "minidl.output",
         "minidl.implementation",
         "minidl.ops",
         "minidl.ops.*",

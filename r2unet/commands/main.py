@@ -32,6 +32,7 @@ from minidl.allocator import keep_freed_memory
 from minidl.backend import DeviceError, TooLargeError
 from minidl.connect import end_others, ending_others
 from minidl.ops.conv import convolution
+from minidl.output import discard_output
 from minidl.parallel import ParallelError
 from minidl.threads import set_threads
 from r2unet import __version__
@@ -89,11 +90,11 @@ def _main(argv: Sequence[str]) -> int:
     except MemoryError:
         return print_error("not enough memory; lower --size or --widths")
     except BrokenPipeError:
-        _discard_output()
+        discard_output()
         return 141
     except OSError as error:
         if error.filename is None:
-            _discard_output()
+            discard_output()
         return print_error(
             f"{error.filename or 'output'}: {error.strerror or error}; check the path and the disk"
         )
@@ -130,11 +131,6 @@ def _run(options: argparse.Namespace) -> int:
     set_threads(getattr(options, "threads", 1))
     with convolution(getattr(options, "conv", "auto")):
         return COMMANDS[options.command].run(options)
-
-
-def _discard_output() -> None:
-    """Point stdout at the null device, because Python flushes it again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ from functools import partial
 import numpy as np
 
 from minidl.backend import Array, to_device, to_numpy
-from minidl.gradcheck import Check, GradientError, main, register, relative_error
+from minidl.gradcheck import PROGRAM, Check, GradientError, main, register, relative_error
 from minidl.nn import BatchNorm2d, Module
+from minidl.output import run_program
 from minidl.tensor import Parameter, Tensor, no_grad
 from r2unet.network.model import CHOICES, NETWORKS, R2UNet, UShape
 
@@ -173,4 +174,4 @@ def gradient_checks(rng: np.random.Generator, device: str = "cpu") -> Iterator[C
 register("r2unet", gradient_checks)
 
 if __name__ == "__main__":  # the whole table, also where r2unet is not installed and has no entry point
-    sys.exit(main())
+    sys.exit(run_program(PROGRAM, main))

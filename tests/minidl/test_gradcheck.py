@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,6 +157,23 @@ class TestTheTable:
         done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
         os.close(write)
         assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+    @pytest.mark.parametrize(
+        ("program", "words"),
+        [
+            ("minidl.operations", []),
+            ("minidl.gradcheck", ["--help"]),
+            ("r2unet.network.gradient_checks", ["--help"]),
+        ],
+    )
+    def test_stdout_on_a_full_disk_is_an_error_in_one_line(self, program, words):
+        with open("/dev/full", "w") as full:
+            command = [sys.executable, "-m", program, *words]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert done.stderr.startswith("python -m minidl.") and "error: stdout: No space left" in done.stderr
+        assert done.stderr.endswith("; free space, or write to another disk\n")
 
     def test_a_function_without_a_case_fails(self, monkeypatch):
         class Forgotten(Function):
