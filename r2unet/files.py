@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 from minidl.files import NotReplaceableError, atomic_write, check_replaceable, sync_folder
@@ -86,6 +87,18 @@ def read_rows(path: str | Path, delimiters: str = ",", strict: bool = False) -> 
         first = rows[-1][0] + 1 if rows else 1  # of the malformed row
         raise ValueError(f"line {first}: {error}") from None
     return rows
+
+
+def write_rows(path: str | Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file that `read_rows` reads, whatever the cells contain. Raises what `write_text` raises.
+
+    A cell with a line feed or a carriage return must be quoted; file names may contain both. Python's writer
+    quotes only the characters of its own line end, which therefore has both here. In the file, lines end with
+    a line feed alone.
+    """
+    lines: list[str] = []
+    csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
+    write_text(path, "".join(line.removesuffix("\r\n") + "\n" for line in lines))
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -31,7 +29,7 @@ from r2unet.commands.values import given_path
 from r2unet.commands.workers import check_processes, load_network, new_predictor, results_of
 from r2unet.data.classes import COLUMNS, malignant_classes
 from r2unet.errors import InputError, visible
-from r2unet.files import check_outputs, check_writable, write_text
+from r2unet.files import check_outputs, check_writable, write_rows
 
 if TYPE_CHECKING:
     from r2unet.prediction.photographs import Predictor, Result
@@ -117,7 +115,7 @@ def _predict(
                 print(f"{visible(str(file))}: {summary(result, classes)}", flush=True)
     finally:  # also after Ctrl-C, for the images that are done
         if rows:
-            write_table(options.out / TABLE, ("image", *columns), rows)
+            write_rows(options.out / TABLE, [("image", *columns), *rows])
     return errors
 
 
@@ -132,10 +130,3 @@ def summary(result: Result, classes: tuple[str, ...]) -> str:
             "(probabilities of a teaching model)"
         )
     return "; ".join(parts)
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a CSV table. Raises InputError if it cannot be written."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    write_text(path, text.getvalue())

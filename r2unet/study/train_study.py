@@ -12,9 +12,7 @@ seconds. All rows are trained with the first seed before the second, so early re
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 import shlex
 import sys
@@ -28,7 +26,7 @@ from minidl.allocator import keep_freed_memory
 from minidl.ops.conv import convolution
 from minidl.threads import set_threads
 from r2unet.errors import InputError, visible
-from r2unet.files import read_rows, write_text
+from r2unet.files import read_rows, write_rows
 from r2unet.study.plan import Plan, Task
 from r2unet.study.processes import Outcomes, run_in_processes, stop_if_orphaned
 from r2unet.training.interruption import Interrupted
@@ -178,7 +176,5 @@ def read_seconds(folder: Path) -> dict[int, float]:
 
 def write_seconds(folder: Path, seconds: dict[int, float]) -> None:
     """Write what `read_seconds` reads."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerows([("epoch", "seconds"), *((epoch, f"{value:.3f}") for epoch, value in seconds.items())])
-    write_text(folder / SECONDS, text.getvalue())
+    rows = ((epoch, f"{value:.3f}") for epoch, value in seconds.items())
+    write_rows(folder / SECONDS, [("epoch", "seconds"), *rows])

@@ -17,6 +17,7 @@ from r2unet.files import (
     read_json,
     read_rows,
     read_text,
+    write_rows,
     write_text,
 )
 
@@ -29,6 +30,17 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         raise OSError(28, "No space left on device")
     assert path.read_bytes() == b"the old one"
     assert os.listdir(tmp_path) == ["m.png"]
+
+
+class TestWriteRows:
+    def test_rows_with_any_characters_are_read_as_they_were_written(self, tmp_path):
+        names = ["a\rb", "a\nb", "a\r\nb", "\r", 'a"b', "a,b", '"', " a ", "\u2028", "\t;", "'", "\\"]
+        write_rows(tmp_path / "a.csv", [("image", "p"), *((name, 0.5) for name in names)])
+        assert [row for _, row in read_rows(tmp_path / "a.csv")[1:]] == [[name, "0.5"] for name in names]
+
+    def test_lines_end_with_a_line_feed_and_only_what_needs_it_is_quoted(self, tmp_path):
+        write_rows(tmp_path / "a.csv", [("image", "p"), ("ISIC 1", 0.5), ("a\r", 1)])
+        assert (tmp_path / "a.csv").read_bytes() == b'image,p\nISIC 1,0.5\n"a\r",1\n'
 
 
 class TestReadText:

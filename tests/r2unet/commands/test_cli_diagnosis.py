@@ -94,6 +94,19 @@ class TestPredict:
         assert len(masks) == (3 if task == "both" else 0)
         assert "malignant" in stdout and "not a diagnosis, not a medical device" in stdout
 
+    def test_score_reads_the_table_of_any_names(self, r2unet, diagnosed, photographs, tmp_path):
+        names = ["a\rb", 'c"d\r\n', "e,f"]
+        for path, name in zip(sorted(photographs.iterdir()), names, strict=True):
+            path.rename(photographs / f"{name}.png")
+        words = "--checkpoint", diagnosed["diagnosis"], "--out", tmp_path / "out"
+        assert r2unet("predict", photographs, *words)[0] == 0
+        table = tmp_path / "out" / "diagnoses.csv"
+        assert [row["image"] for row in read_table(table)] == names
+        quoted = '"a\rb",1,0,0\n"c""d\r\n",0,1,0\n"e,f",0,0,1\n'
+        (tmp_path / "truth.csv").write_bytes(f"image,melanoma,seborrheic_keratosis,nevus\n{quoted}".encode())
+        code, out, _ = r2unet("score", tmp_path / "truth.csv", table)
+        assert code == 0 and out.startswith("3 images; ")
+
     @pytest.mark.parametrize("task", TASKS)
     def test_draws_the_diagnosis_on_request(self, r2unet, diagnosed, photographs, tmp_path, task):
         words = "--checkpoint", diagnosed[task], "--out", tmp_path / "out", "--overlay"
