@@ -14,9 +14,9 @@ The parts that time nothing (NOT_TIMED) run at the same time, before the others,
 themselves. The most important parts come first, and each has a time limit (SECONDS). If the time runs out,
 the parts and the measurements that are left are reported as not run, and are no failure. Each part runs in
 its own process, because a failing kernel makes the GPU unusable for its whole process. If a part fails or
-takes too long, that is reported and the other parts still run. After each part a JSON file and a Markdown
-page, named after the GPU, are rewritten in docs/gpu or --out. The exit code is 0 if all parts passed, 1 if
-any failed, and 2 if CUDA does not work.
+takes too long, that is reported and the other parts still run; nothing that it started runs on. After each
+part a JSON file and a Markdown page, named after the GPU, are rewritten in docs/gpu or --out. The exit code
+is 0 if all parts passed, 1 if any failed, 2 if CUDA does not work, and 130 after Ctrl-C.
 
 It needs no network and installs nothing: it uses the packages of the Python that runs it.
 """
@@ -28,7 +28,7 @@ import datetime
 import json
 import os
 import re
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -36,7 +36,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, NamedTuple
 
 if not __package__:  # run as a file: Python would search for modules in this folder, not in the repository
@@ -46,8 +46,10 @@ from benchmarks.frameworks import versions
 from benchmarks.gpu_check_page import TITLES, as_markdown
 from benchmarks.gpu_clock import NO_TIME
 from benchmarks.machine import ROOT, describe
+from benchmarks.process_group import run_group
 from minidl import backend
 from r2unet.files import output_file
+from r2unet.training.interruption import stop_signals
 
 MINUTES = 5.0
 # The time limit of each part; what a part leaves is left to the parts after it. Needed on an H200, as
@@ -96,12 +98,17 @@ class Checker:
         self.deadline = time.monotonic() + seconds
         self.results: dict[str, Any] = {"machine": machine(device), "quick": quick, "parts": {}}
         self.writing = Lock()  # several parts may end at the same time
+        self.stopped = Event()  # by Ctrl-C: no part may run on
 
     def run(self, names: list[str]) -> bool:
         """Run the parts, write the results after each, and return whether all passed."""
         together = [name for name in names if name in NOT_TIMED]
         with ThreadPoolExecutor(len(together) or 1) as pool:
-            list(pool.map(self.run_part, together))
+            try:
+                list(pool.map(self.run_part, together))
+            except KeyboardInterrupt:
+                self.stopped.set()  # before the pool waits for its threads
+                raise
         for name in names:
             if name not in together:
                 self.run_part(name)
@@ -132,17 +139,18 @@ class Checker:
         return self.seconds_left() if self.quick else min(SECONDS[name], self.seconds_left())
 
     def process(self, *arguments: str, limit: float, **environment: str) -> ProcessResult:
-        """Run `python ARGUMENTS` in the repository, at most until `limit` seconds or the deadline."""
+        """Run `python ARGUMENTS` in the repository, at most until `limit` seconds or the deadline.
+
+        Then every process that it has started is ended, too.
+        """
         seconds = max(1.0, min(limit, self.seconds_left()))
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment}
-        options: dict[str, Any] = {"cwd": ROOT, "env": environment, "text": True}
+        options: dict[str, Any] = {"cwd": ROOT, "env": environment}
         with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-            try:
-                code = subprocess.run(
-                    [sys.executable, *arguments], stdout=output, stderr=errors, timeout=seconds, **options
-                ).returncode
-            except subprocess.TimeoutExpired:
-                code = None
+            command = [sys.executable, *arguments]
+            code = run_group(command, seconds, self.stopped, stdout=output, stderr=errors, **options)
+            if self.stopped.is_set():
+                raise KeyboardInterrupt
             texts = []
             for file in (output, errors):
                 file.seek(0)
@@ -359,7 +367,16 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     seconds = 60.0 * options.minutes - (time.monotonic() - started)  # the first use of a GPU takes seconds
     checker = Checker(options.device, options.quick, options.out, seconds)
-    return 0 if checker.run(options.only) else 1
+    handled = [s for s in stop_signals() if signal.getsignal(s) != signal.SIG_IGN]
+    before = {s: signal.signal(s, signal.default_int_handler) for s in handled}  # all as Ctrl-C
+    try:
+        return 0 if checker.run(options.only) else 1
+    except KeyboardInterrupt:
+        print("gpu-check: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
 
 
 if __name__ == "__main__":

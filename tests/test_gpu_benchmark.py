@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import Barrier
@@ -41,6 +45,57 @@ without_cuda = pytest.mark.skipif(cuda_problem() is None, reason="CUDA works her
 with_kernels = pytest.mark.skipif(
     problem_of("cuda-on-cpu") is not None, reason="the kernels cannot run on this CPU"
 )
+
+
+with_groups = pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+
+# A part that starts another process, which locks a file as long as it lives, 30 s.
+PROCESS_OF_PART = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("started", file=file, flush=True)
+time.sleep(30)
+"""
+PART = f"""
+import subprocess, sys
+print("part", flush=True)
+subprocess.run([sys.executable, "-c", {PROCESS_OF_PART!r}, sys.argv[1]])
+"""
+
+# gpu-check, with this as its only part.
+INTERRUPTED = f"""
+import signal, sys
+from benchmarks import gpu_check
+name, lock, out = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where Ctrl-C is ignored
+gpu_check.PARTS = {{name: lambda checker: checker.process("-c", {PART!r}, lock, limit=60.0)._asdict()}}
+sys.exit(gpu_check.main(["--device", "cpu", "--quick", "--only", name, "--out", out]))
+"""
+
+
+def started(lock: Path) -> bool:
+    """Return whether the process of `PART` has started."""
+    return lock.exists() and lock.read_text() == "started\n"
+
+
+def ended(lock: Path) -> bool:
+    """Return whether the process of `PART` has ended."""
+    import fcntl  # Windows lacks it
+
+    with open(lock) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def wait_for(condition: Callable[[Path], bool], lock: Path) -> None:
+    end = time.monotonic() + 20.0
+    while not condition(lock):
+        assert time.monotonic() < end, f"not {condition.__name__}"
+        time.sleep(0.02)
 
 
 class SlowClock(HostClock):
@@ -591,18 +646,32 @@ class TestGpuCheck:
         assert "ZeroDivisionError: division by zero" in page
         assert "| One training step compared with the CPU | passed |" in page
 
-    def test_the_output_of_a_process_that_takes_too_long_is_kept(self, tmp_path, monkeypatch):
-        checker, run = self.checker(tmp_path), subprocess.run
+    @with_groups
+    def test_a_part_that_takes_too_long_is_ended_with_all_its_processes_and_its_output_is_kept(
+        self, tmp_path
+    ):
+        lock = tmp_path / "lock"
+        for limit in (1.0, 4.0, 16.0, 64.0):  # until the part had the time to start its process
+            done = self.checker(tmp_path).process("-c", PART, str(lock), limit=limit)
+            if started(lock):
+                break
+        wait_for(ended, lock)
+        assert (done.code, done.output) == (None, "part\n")
+        assert gpu_check.from_json(done)["problem"].endswith(f"took more than {limit:.0f} s")
 
-        def times_out(command, timeout, **options):
-            run(command, **options)
-            raise subprocess.TimeoutExpired(command, timeout)
-
-        monkeypatch.setattr(subprocess, "run", times_out)
-        done = checker.process("-c", "print('started')", limit=30.0)
-        assert done.code is None
-        assert done.output == "started\n"
-        assert gpu_check.from_json(done)["problem"].endswith("took more than 30 s")
+    @with_groups
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("name", ["training", "memory"])  # at the same time as others, and alone
+    def test_ctrl_c_ends_all_processes(self, tmp_path, name, number):
+        lock = tmp_path / "lock"
+        words = ["-c", INTERRUPTED, name, str(lock), str(tmp_path)]
+        child = subprocess.Popen([sys.executable, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        wait_for(started, lock)
+        child.send_signal(number)
+        wait_for(ended, lock)
+        err = child.communicate()[1]
+        assert child.returncode == 130 and err.splitlines()[1:] == ["gpu-check: interrupted"]
+        assert not (tmp_path / "cpu.json").exists()  # an interrupted part has not failed
 
     @without_cuda
     def test_tests_fail_if_the_requested_device_does_not_work(self, tmp_path):
