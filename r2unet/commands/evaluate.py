@@ -18,6 +18,7 @@ from r2unet.commands.messages import (
     memory_remedy,
     print_scores,
     warn_left_out,
+    warn_types_unknown,
     warn_uncalibrated,
     write_json,
 )
@@ -47,7 +48,10 @@ if TYPE_CHECKING:
     from r2unet.scores.predictions import Outlined
 
 HELP = "score a checkpoint and compare it with trivial baselines"
-DETAILS = "With --data, masks are compared at the images' original size, as in the ISIC challenge."
+DETAILS = (
+    "With --data, masks are compared at the images' original size, as in the ISIC challenge. Where "
+    "the labels say only benign or malignant, that is scored instead of the types."
+)
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
@@ -176,6 +180,7 @@ def _score(options: argparse.Namespace, loaded: Loaded, device: str) -> dict[str
         for image in scored:
             scorer.diagnoses.add(image.diagnosis)
         scores["diagnosis"] = scorer.diagnoses.report(rng)
+        warn_types_unknown(scorer.diagnoses.classes, scorer.diagnoses.scored)
         if scores["diagnosis"] or _labelled(options, settings):
             warn_left_out(len(scored) - len(scorer.diagnoses.images), len(scored), settings)
         if options.figures:

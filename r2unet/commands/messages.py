@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl.connect import reports
 from minidl.tensor import Tensor
-from r2unet.data.classes import CLASSES
+from r2unet.data.classes import CLASSES, malignant_classes
 from r2unet.errors import InputError, visible, visible_lines, warn
 from r2unet.files import write_text
 from r2unet.network.model import UShape
@@ -85,6 +85,16 @@ def warn_left_out(left_out: int, images: int, settings: Settings) -> None:
         warn(
             f"warning: {left_out} of {images} images have no diagnosis, or none of the network's classes "
             f"({', '.join(CLASSES[settings.classes])}); the diagnosis is neither learned nor scored on them"
+        )
+
+
+def warn_types_unknown(classes: tuple[str, ...], scored: tuple[str, ...]) -> None:
+    """Say that a network's classes are not scored, because the labels say only benign or malignant."""
+    if scored != classes:
+        summed = ", ".join(classes[k] for k in malignant_classes(classes))
+        warn(
+            "the labels say only benign or malignant, so the types are unknown here and are not scored; the "
+            f"probability of malignant is the sum over {summed}"
         )
 
 

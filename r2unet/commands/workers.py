@@ -21,7 +21,7 @@ from minidl.allocator import keep_freed_memory
 from minidl.ops.conv import convolution
 from minidl.threads import set_threads
 from r2unet.commands.options import post_processing
-from r2unet.data.classes import CLASSES
+from r2unet.data.classes import CLASSES, scored_classes
 from r2unet.errors import InputError
 from r2unet.network.fold import fold_all
 from r2unet.network.model import UShape
@@ -149,11 +149,13 @@ class Scorer:
         self.model, self.post = fold_all(model.to(device)), post_processing(options, state)
         self.correction = correction(state, self.post["tta"])
         self.baselines = all_baselines(state.get("mean_mask"))
-        self.diagnoses: Diagnoses | None = None
+        self.diagnoses: Diagnoses | None = None  # of this process
         if self.settings.task != "outline":
             classes, entry = CLASSES[self.settings.classes], state.get("diagnosis")
             temperature = self.correction.temperature
-            self.diagnoses = Diagnoses(classes, self.settings.size, entry, temperature)  # of this process
+            known = [pair.diagnosis for pair in lesions] if self.files else []  # generated lesions have types
+            scored = scored_classes(known, classes)
+            self.diagnoses = Diagnoses(classes, self.settings.size, entry, temperature, scored)
 
     def batches(self) -> list[range]:
         """Return the numbers of the images in each batch; an image file is a batch of its own."""

@@ -25,6 +25,8 @@ because they too must be treated. This file is the only one that says which diag
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 # Each diagnosis and its parent in the tree.
 PARENTS = {
     "benign": None,
@@ -72,3 +74,9 @@ def class_index(diagnosis: str | None, classes: tuple[str, ...]) -> int | None:
 def malignant_classes(classes: tuple[str, ...]) -> list[int]:
     """Return the indices of the malignant classes: the sum of their probabilities is that of malignancy."""
     return [k for k, name in enumerate(classes) if class_index(name, CLASSES["malignant"]) == 1]
+
+
+def scored_classes(diagnoses: Iterable[str | None], classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the classes to score on images with these diagnoses: benign or malignant if they say no more."""
+    known, malignancy = set(diagnoses) - {None}, CLASSES["malignant"]
+    return malignancy if known and known <= set(malignancy) else classes

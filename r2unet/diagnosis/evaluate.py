@@ -4,7 +4,8 @@
     logistic regression    on twelve numbers of the predicted lesion: colour, area, asymmetry, border
 
 and the same network's answer to the simpler question, malignant or not: the sum of the probabilities of the
-malignant classes.
+malignant classes. Where the labels say only benign or malignant, as in ISIC 2016, no type can be scored, and
+these two are the classes of the whole report.
 """
 
 from __future__ import annotations
@@ -48,13 +49,19 @@ class Diagnoses:
 
     `entry` is the entry "diagnosis" of the checkpoint; without it there are no baselines. `size` is the side
     of the training images, to which images are resized before their features are computed. `temperature` is
-    that of the probabilities.
+    that of the probabilities. `scored` are benign and malignant where the labels say no more.
     """
 
     def __init__(
-        self, classes: tuple[str, ...], size: int, entry: dict[str, Any] | None, temperature: float = 1.0
+        self,
+        classes: tuple[str, ...],
+        size: int,
+        entry: dict[str, Any] | None,
+        temperature: float = 1.0,
+        scored: tuple[str, ...] | None = None,
     ) -> None:
         self.classes, self.size, self.temperature = classes, size, temperature
+        self.scored = scored or classes
         self.shares = None if entry is None else np.asarray(entry["shares"])
         parts = (entry or {}).get("regression")
         self.regression = parts and LogisticRegression(**{k: np.asarray(v) for k, v in parts.items()})
@@ -73,7 +80,7 @@ class Diagnoses:
 
     def of_image(self, sample: Sample, prediction: Prediction) -> Diagnosed | None:
         """Return what the report needs of an image, None if it has no class; collects nothing."""
-        label = class_index(sample.diagnosis, self.classes)
+        label = class_index(sample.diagnosis, self.scored)
         if label is None:
             return None
         features = self._features(sample.image, prediction.outline) if self.regression else None
@@ -93,7 +100,7 @@ class Diagnoses:
         model = np.array([image.probabilities for image in self.images])
         lesions = [image.lesion for image in self.images]
         by_image = {
-            name: {"class": self.classes[label], "lesion": lesion, "probabilities": p.tolist()}
+            name: {"class": self.scored[label], "lesion": lesion, "probabilities": self._merged(p).tolist()}
             for name, lesion, label, p, _ in self.images
         }
         predictors = {"model": model}
@@ -106,17 +113,26 @@ class Diagnoses:
             predictors["logistic regression"] = self.regression.probabilities(
                 np.array([image.features for image in self.images])
             )
+        predictors = {name: self._merged(p) for name, p in predictors.items()}
+        prior = None if self.shares is None else self._merged(self.shares)
         reports = {
-            name: diagnosis_report(p, labels, lesions, self.classes, rng, self.shares)
+            name: diagnosis_report(p, labels, lesions, self.scored, rng, prior)
             for name, p in predictors.items()
         }
-        malignant = malignant_classes(self.classes)
+        malignant = malignant_classes(self.scored)
         truth = np.isin(labels, malignant).astype(int)
         binary = {
             name: binary_report(p[:, malignant].sum(axis=1).clip(0, 1), truth, lesions, rng)
             for name, p in predictors.items()
         }
         return {"types": reports, "malignant": binary, "by_image": by_image}
+
+    def _merged(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the probabilities (..., K) of the classes, summed for each of the scored classes."""
+        if self.scored == self.classes:
+            return probabilities
+        members = [class_index(name, self.scored) for name in self.classes]
+        return probabilities @ np.eye(len(self.scored))[members]  # (..., K) @ (K, scored)
 
 
 def baseline_warnings(report: dict[str, Any]) -> list[str]:

@@ -195,6 +195,30 @@ class TestEvaluate:
         for task in TASKS:
             assert f"warning: 2 of 3 {words}" in r2unet(*command, diagnosed[task], "--labels", labels)[2]
 
+    @pytest.mark.parametrize("task", TASKS)
+    def test_labels_that_say_only_benign_or_malignant_give_the_scores_of_malignant_or_not(
+        self, r2unet, diagnosed, isic, tmp_path, task
+    ):
+        """The same as where the types are known."""
+        scores, words = {}, ("--data", isic, "--split=all", "--checkpoint", diagnosed[task], "--json")
+        said = "the labels say only benign or malignant, so the types are unknown here and are not scored; "
+        for table, names in (("types", ("mel", "nv")), ("malignancy", ("malignant", "benign"))):
+            rows = [f"ISIC_{n:07},{names[n % 3 > 0]}\n" for n in range(8)]
+            labels, figures = tmp_path / f"{table}.csv", tmp_path / table
+            labels.write_text("".join([f"image,{'dx' if table == 'types' else 'malignant'}\n", *rows]))
+            code, out, err = r2unet("evaluate", *words, "--labels", labels, "--figures", figures)
+            assert code == 0 and (said in err) == (table == "malignancy") and "warning" not in err
+            assert len(list(figures.iterdir())) == 3
+            scores[table] = json.loads(out)["scores"]["diagnosis"]
+        assert scores["malignancy"]["types"]["model"]["classes"] == ["benign", "malignant"]
+        known, unknown = (scores[table]["malignant"] for table in ("types", "malignancy"))
+        assert list(known) == list(unknown) and "class shares" in known
+        for name, report in known.items():
+            assert unknown[name]["positives"] == 3 and unknown[name]["confusion"] == report["confusion"]
+            for metric in ("auc", "average_precision", "sensitivity", "specificity", "accuracy"):
+                for part in ("value", "interval"):
+                    assert unknown[name][metric][part] == pytest.approx(report[metric][part]), (name, metric)
+
     def test_of_an_outline_alone_no_image_is_left_out(self, r2unet, diagnosed, isic):
         """Nobody asked for the scores of a diagnosis where no image has one."""
         _, _, err = r2unet("evaluate", "--data", isic, "--checkpoint", diagnosed["both"])

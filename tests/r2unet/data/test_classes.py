@@ -2,7 +2,7 @@
 
 import pytest
 
-from r2unet.data.classes import CLASSES, PARENTS, class_index, malignant_classes
+from r2unet.data.classes import CLASSES, PARENTS, class_index, malignant_classes, scored_classes
 
 MALIGNANT = {"malignant", "melanoma", "basal_cell_carcinoma", "actinic_keratosis"}
 
@@ -49,6 +49,21 @@ def test_the_class_is_the_diagnosis_or_its_nearest_ancestor(diagnosis, question,
 )
 def test_malignant_classes(question, expected):
     assert [CLASSES[question][k] for k in malignant_classes(CLASSES[question])] == expected
+
+
+@pytest.mark.parametrize(
+    "diagnoses, expected",
+    [
+        (["benign", "malignant", None], "malignant"),
+        (["benign"], "malignant"),
+        (["benign", "malignant", "nevus"], "types-7"),  # some types are known
+        (["nevus", "melanoma"], "types-7"),
+        ([None], "types-7"),
+        ([], "types-7"),
+    ],
+)
+def test_where_the_labels_say_only_benign_or_malignant_these_two_are_scored(diagnoses, expected):
+    assert scored_classes(diagnoses, CLASSES["types-7"]) == CLASSES[expected]
 
 
 def test_an_unknown_diagnosis_is_a_mistake_of_the_programmer():
