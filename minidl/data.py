@@ -24,6 +24,24 @@ __all__ = ["DataLoader", "prefetched"]
 
 ALIGNMENT = 16  # bytes; the address of an array is a multiple of the size of its numbers
 
+Job = tuple[np.ndarray, np.ndarray]  # the indices of a batch's samples, and the seed of each
+
+
+class Preparation(NamedTuple):
+    """How a job becomes a batch. It has no state, so any thread and any process makes the same batch."""
+
+    dataset: Sequence[Any]
+    transform: Callable[[Any, np.random.Generator], Any] | None
+    collate: Callable[[list[Any]], Any] | None
+
+    def __call__(self, job: Job) -> Any:
+        """Return the batch: the samples of the job, transformed and collated."""
+        samples = [self.dataset[int(i)] for i in job[0]]
+        if self.transform:
+            generators = map(np.random.default_rng, job[1])
+            samples = [self.transform(s, rng) for s, rng in zip(samples, generators, strict=True)]
+        return self.collate(samples) if self.collate else samples
+
 
 class DataLoader:
     """Yield a data set's samples in batches, each sample passed through `transform(sample, rng)`.
@@ -60,8 +78,8 @@ class DataLoader:
         if probabilities is not None:
             probabilities = checked_probabilities(probabilities, len(dataset), shuffle)
         self.dataset, self.batch_size, self.shuffle, self.rng = dataset, batch_size, shuffle, rng
-        self.transform, self.collate, self.threads = transform, collate, threads
-        self.probabilities, self.part = probabilities, part
+        self.transform, self.threads, self.probabilities, self.part = transform, threads, probabilities, part
+        self.prepare = Preparation(dataset, transform, collate)
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
@@ -71,6 +89,10 @@ class DataLoader:
 
     def batches(self, start: int = 0) -> Iterator[Any]:
         """Yield the batches of the next epoch from batch `start` on, as if those before had been read."""
+        return self.prepared(self.jobs(start))
+
+    def jobs(self, start: int = 0) -> list[Job]:
+        """Draw the random numbers of the next epoch; return those of its batches from `start` on."""
         order = np.arange(len(self.dataset))
         seeds = np.zeros(len(order), np.int64)
         if self.probabilities is not None:
@@ -79,29 +101,24 @@ class DataLoader:
             order = self.rng.permutation(len(order))
         if self.transform:
             seeds = self.rng.integers(2**63, size=len(order))
-        jobs = [
-            (order[i : i + self.batch_size], seeds[i : i + self.batch_size])
-            for i in range(start * self.batch_size, len(order), self.batch_size)
-        ]
-        return self._in_advance(jobs) if self.threads else (self._batch(*job) for job in jobs)
+        batches = range(start * self.batch_size, len(order), self.batch_size)
+        return [self._part(order[i : i + self.batch_size], seeds[i : i + self.batch_size]) for i in batches]
 
-    def _batch(self, indices: np.ndarray, seeds: np.ndarray) -> Any:
+    def _part(self, indices: np.ndarray, seeds: np.ndarray) -> Job:
         part = self.part(len(indices))
-        indices, seeds = indices[part], seeds[part]
-        samples = [self.dataset[int(i)] for i in indices]
-        if self.transform:
-            samples = [
-                self.transform(s, np.random.default_rng(seed)) for s, seed in zip(samples, seeds, strict=True)
-            ]
-        return self.collate(samples) if self.collate else samples
+        return indices[part], seeds[part]
 
-    def _in_advance(self, jobs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Any]:
+    def prepared(self, jobs: Sequence[Job]) -> Iterator[Any]:
+        """Yield the batches of some jobs, in order."""
+        return self._in_advance(jobs) if self.threads else (self.prepare(job) for job in jobs)
+
+    def _in_advance(self, jobs: Sequence[Job]) -> Iterator[Any]:
         """Yield the batches in order, with two per thread in preparation."""
         with ThreadPoolExecutor(self.threads) as pool:
             pending: deque[Future[Any]] = deque()
             try:
                 for job in jobs:
-                    pending.append(pool.submit(self._batch, *job))
+                    pending.append(pool.submit(self.prepare, job))
                     if len(pending) > 2 * self.threads:
                         yield pending.popleft().result()
                 while pending:

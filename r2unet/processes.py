@@ -13,7 +13,9 @@ other threads hold and that nothing in the copy releases.
 others. They are started while the signal is blocked, and a blocked signal stays blocked in a new process.
 
 **An end without warning.** The pipe of a process that was killed is closed by the operating system, and so
-are all pipes if this process is killed. Whoever reads from a closed pipe gets an EOFError.
+are all pipes if this process is killed. Whoever reads from a closed pipe gets an EOFError. The loss of a
+process is an error for `predict`, whose next photograph may need as much memory. A training continues
+(`keep_on`): the task is given to another process, or done by this one if no other is left.
 
 `multiprocessing.Pool` waits forever for the result of a process that was killed. The executor of
 `concurrent.futures` notices, but finishes the queued tasks after Ctrl-C, and its processes stay if this one
@@ -23,17 +25,23 @@ is killed.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import pickle
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import islice
+from functools import cache
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
-from r2unet.errors import InputError
+import numpy as np
+
+from r2unet.errors import InputError, warn
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -57,18 +65,45 @@ def ended(process: BaseProcess) -> str:
     return f"process ended with code {process.exitcode}, perhaps for lack of memory"
 
 
+def send(pipe: Connection, thing: Any) -> None:
+    """Send anything picklable for `receive`; arrays go through the pipe as they are, not pickled."""
+    buffers: list[pickle.PickleBuffer] = []
+    rest = pickle.dumps(thing, protocol=5, buffer_callback=buffers.append)
+    arrays = [buffer.raw() for buffer in buffers]
+    pipe.send((rest, [array.nbytes for array in arrays]))
+    for array in arrays:
+        pipe.send_bytes(array)
+
+
+def receive(pipe: Connection) -> Any:
+    """Return what the process at the other end has sent. Raises one of CLOSED if it has ended."""
+    rest, sizes = pipe.recv()
+    arrays = [np.empty(size, np.uint8) for size in sizes]
+    for array in arrays:
+        pipe.recv_bytes_into(array)
+    return pickle.loads(rest, buffers=arrays)
+
+
 class Processes(Generic[Task, Result]):
     """`count` processes that apply work = new_work() to tasks; `new_work` must be picklable.
 
-    As a context, they end at the end of the block, and without delay if it ends with an exception.
+    As a context, they end at the end of the block, and without delay if it ends with an exception. If a
+    process is killed, that is an error or, with `keep_on`, a warning: others do its task.
     """
 
-    def __init__(self, new_work: Callable[[], Callable[[Task], Result]], count: int) -> None:
+    def __init__(
+        self, new_work: Callable[[], Callable[[Task], Result]], count: int, keep_on: bool = False
+    ) -> None:
+        self._new_work, self._keep_on = cache(new_work), keep_on
         self._running: dict[Connection, BaseProcess] = {}
-        with _ctrl_c_blocked():
-            for _ in range(count):
-                pipe, process = start_process(_serve, new_work)
-                self._running[pipe] = process
+        self._given: dict[Connection, tuple[int, Task]] = {}  # the task of each process that has one
+        self._waiting: deque[tuple[int, Task]] = deque()  # the tasks that no process has yet
+        self._first = self._end = 0  # the numbers of the tasks of the newest `map`
+        # In threads, because sending `new_work` waits until the process runs, some tenths of a second.
+        with _ctrl_c_blocked(), ThreadPoolExecutor(count) as threads:
+            self._running.update(
+                threads.map(lambda _: start_process(_serve, new_work, keep_on), range(count))
+            )
 
     def __enter__(self) -> Processes[Task, Result]:
         return self
@@ -82,56 +117,80 @@ class Processes(Generic[Task, Result]):
             process.join()
 
     def map(self, tasks: Sequence[Task]) -> Iterator[Result]:
-        """Yield work(task) for every task, in order.
+        """Yield work(task) for every task, in order. What is left of an earlier `map` is dropped.
 
         Raises what `work` or `new_work` raises for the first task that fails, and InputError if a process was
         killed.
         """
-        waiting, finished = iter(enumerate(tasks)), {}
-        for pipe in self._running:
-            self._give(pipe, waiting)
-        for index in range(len(tasks)):
-            while index not in finished:
-                for pipe in wait(list(self._running)):
-                    with self._alive(pipe):
-                        number, result, error = pipe.recv()
-                    finished[number] = result, error
-                    self._give(pipe, waiting)
-            result, error = finished.pop(index)
+        self._first, self._end = self._end, self._end + len(tasks)
+        self._waiting = deque(enumerate(tasks, self._first))
+        finished: dict[int, tuple[Any, Exception | None]] = {}
+        for number in range(self._first, self._end):
+            while number not in finished:
+                finished.update(self._finished())
+            result, error = finished.pop(number)
             if error:
                 raise error
             yield result
 
-    def _give(self, pipe: Connection, waiting: Iterator[tuple[int, Task]]) -> None:
-        """Send the next of the waiting tasks, if there is one, to a process that has nothing to do."""
-        for task in islice(waiting, 1):
+    def _finished(self) -> dict[int, tuple[Any, Exception | None]]:
+        """Wait for one or several results or errors; return them by the number of their task."""
+        self._hand_out()
+        if not self._running:
+            number, task = self._waiting.popleft()
+            return {number: _done(self._new_work, task)}
+        finished = {}
+        for pipe in wait(list(self._running)):
             with self._alive(pipe):
-                pipe.send(task)
+                result = receive(pipe)
+                number, _ = self._given.pop(pipe)
+                if number >= self._first:
+                    finished[number] = result
+        self._hand_out()
+        return finished
+
+    def _hand_out(self) -> None:
+        """Send waiting tasks to the processes that have none."""
+        while self._waiting and (free := [pipe for pipe in self._running if pipe not in self._given]):
+            with self._alive(free[0]):
+                self._given[free[0]] = self._waiting.popleft()
+                free[0].send(self._given[free[0]][1])
 
     @contextmanager
     def _alive(self, pipe: Connection) -> Iterator[None]:
-        """Turn the error of a closed pipe into an InputError about its process."""
+        """If the pipe is closed, raise an InputError about its process or, with `keep_on`, do without it."""
         try:
             yield
         except CLOSED:
-            reason = ended(self._running[pipe])
-            raise InputError(f"a {reason}; repeat the command with fewer --processes") from None
+            reason = ended(self._running.pop(pipe))
+            if not self._keep_on:
+                raise InputError(f"a {reason}; repeat the command with fewer --processes") from None
+            number, task = self._given.pop(pipe, (-1, None))
+            if number >= self._first:
+                self._waiting.appendleft((number, task))
+            others = f"the other {len(self._running)} do" if self._running else "this one does"
+            warn(f"a {reason}; {others} its work")
 
 
-def _serve(pipe: Connection, new_work: Callable[[], Callable[[Any], Any]]) -> None:
+def _serve(pipe: Connection, new_work: Callable[[], Callable[[Any], Any]], keep_on: bool) -> None:
     """Do tasks in a process of `Processes` until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, which removes unfinished files
-    work = None
+    if keep_on:
+        os.setpgrp()  # a signal to the group is for the process that started this one: it may be saving
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, which removes unfinished files
+    new_work = cache(new_work)
     with suppress(*CLOSED):
         while True:
-            number, task = pipe.recv()
-            try:
-                work = work or new_work()
-                answer = number, work(task), None
-            except Exception as error:  # for the caller of `map`
-                answer = number, None, error
-            pipe.send(answer)
+            send(pipe, _done(new_work, pipe.recv()))
+
+
+def _done(new_work: Callable[[], Callable[[Any], Any]], task: Any) -> tuple[Any, Exception | None]:
+    """Return work(task) and no error, or the error that it raises, for the caller of `map`."""
+    try:
+        return new_work()(task), None
+    except Exception as error:
+        return None, error
 
 
 @contextmanager

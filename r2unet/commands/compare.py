@@ -24,6 +24,7 @@ from r2unet.commands.values import given_path, number, seeds
 from r2unet.errors import InputError, visible, visible_lines
 from r2unet.files import check_writable
 from r2unet.study.studies import SEEDS, STUDIES, Variant
+from r2unet.training.feed import count_workers
 from r2unet.training.lock import locked
 from r2unet.training.prediction_memory import check_size
 from r2unet.training.settings import as_text
@@ -128,6 +129,11 @@ def _compare(options: argparse.Namespace) -> int:
     out, device, errors = options.out, resolve_device(options.device), []
     if options.cache:
         check_writable("--cache", options.cache)
+    if options.jobs > 1 and options.workers not in ("auto", 0):
+        raise InputError(
+            f"--workers {options.workers}: runs that are trained at the same time prepare their own batches; "
+            "omit the option, or --jobs"
+        )
     given = settings_given(options)
     if options.reuse and options.only_report:
         raise InputError("--reuse: has no effect with --only-report, which trains nothing; omit one of them")
@@ -139,7 +145,14 @@ def _compare(options: argparse.Namespace) -> int:
             check_size(out / PLAN, row.settings, {}, remedy=TRUST)
     progress_bar = sys.stderr.isatty() and options.jobs == 1
     resources = Resources(
-        device, options.conv, options.threads, options.cache, progress_bar, options.feed, trust
+        device,
+        options.conv,
+        options.threads,
+        options.cache,
+        progress_bar,
+        options.feed,
+        count_workers(options.workers, device) if options.jobs == 1 else 0,
+        trust,
     )
     log = line_printer(progress_bar)
     if not options.only_report:

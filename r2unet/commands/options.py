@@ -18,10 +18,10 @@ from typing import Any, NoReturn
 from minidl.backend import DEVICE_CHOICES
 from minidl.connect import reports
 from minidl.ops.conv import METHODS
-from r2unet.commands.values import given_path, number, processes, widths
+from r2unet.commands.values import given_path, number, processes, widths, workers
 from r2unet.errors import visible
 from r2unet.training.checkpoints import ABOUT_WEIGHTS, POST_PROCESSING, PRETRAINED
-from r2unet.training.feed import FEEDS
+from r2unet.training.feed import FEEDS, MOST_WORKERS
 from r2unet.training.settings import CHOICES, GRAPHS, LIMITS, Settings, as_text, flag
 
 MAX_THREADS = 64
@@ -253,8 +253,8 @@ def add_device(p: argparse.ArgumentParser) -> None:
         type=number(int, 1, MAX_THREADS),
         default=1,
         metavar="N",
-        help="threads for the preparation of training batches (at least 4 if a GPU augments them) and for "
-        "wide layers (default %(default)s)",
+        help="threads for wide layers and, without --workers, for the preparation of training batches (at "
+        "least 4 if a GPU augments them) (default %(default)s)",
     )
 
 
@@ -284,13 +284,18 @@ def processes_or_auto(text: str) -> int | str:
 
 
 def add_feed(p: argparse.ArgumentParser) -> None:
-    """Add --feed, where the batches of a training run are augmented."""
+    """Add --feed, where the batches of a training run are augmented, and --workers, by how many processes."""
     text = (
         "where batches are augmented: device keeps all images in the GPU's memory and augments there; cpu "
-        "uses the threads of --threads. auto: device on a GPU whose free memory is at least four times that "
-        "of the images (default %(default)s)"
+        "sends augmented images. auto: device on a GPU whose free memory is at least four times that of the "
+        "images (default %(default)s)"
     )
     p.add_argument("--feed", choices=FEEDS, default="auto", help=text)
+    text = (
+        f"processes that prepare batches; 0: the threads of --threads do. Same batches for any number. auto: "
+        f"where a GPU trains, one for each core, at most {MOST_WORKERS}; otherwise 0 (default %(default)s)"
+    )
+    p.add_argument("--workers", type=workers, default="auto", metavar="N|auto", help=text)
 
 
 def add_graph(p: argparse.ArgumentParser) -> None:

@@ -46,6 +46,7 @@ from r2unet.data.targets import class_labels
 from r2unet.errors import InputError, visible
 from r2unet.files import check_writable
 from r2unet.training.checkpoints import initial_weights
+from r2unet.training.feed import count_workers
 from r2unet.training.lock import locked
 from r2unet.training.run_folder import BEST, LAST, PATHS, load_datasets, start_or_resume
 from r2unet.training.settings import Settings
@@ -229,6 +230,7 @@ def _new_trainer(
         bar,
         start=start,
         feed=options.feed,
+        workers=count_workers(options.workers, device, processes.size),
         graph=options.graph,
         processes=processes,
     )
@@ -243,6 +245,6 @@ def _new_trainer(
 
 def must_agree(options: argparse.Namespace, processes: Processes) -> None:
     """Raise ParallelError if the processes were started with other options; paths may differ."""
-    private = {*PATHS, "out", "cache", "words", "processes", "threads"}
+    private = {*PATHS, "out", "cache", "words", "processes", "threads", "workers"}
     given = sorted((name, str(value)) for name, value in vars(options).items() if name not in private)
     processes.must_agree(f"options, or another version than {__version__},", __version__, given)

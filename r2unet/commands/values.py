@@ -40,6 +40,16 @@ def processes(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{error}; or auto, the number of physical cores") from None
 
 
+def workers(text: str) -> int | str:
+    """Convert a number of worker processes; "auto" stays, because it depends on the device."""
+    if text == "auto":
+        return text
+    try:
+        return number(int, 0, MAX_PROCESSES)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or auto") from None
+
+
 def widths(text: str) -> tuple[int, ...]:
     """Convert "8,16,32,64" to (8, 16, 32, 64)."""
     return _numbers(text, "widths", "8,16,32,64")

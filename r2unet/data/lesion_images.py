@@ -31,6 +31,7 @@ import numpy as np
 from r2unet.data.images import image_size, read_image, read_mask
 from r2unet.data.pairs import Pair
 from r2unet.data.sample import Sample
+from r2unet.data.shared_pixels import map_file, share
 from r2unet.errors import InputError, warn
 from r2unet.files import open_input, output_file
 
@@ -94,18 +95,14 @@ class LesionImages:
         shape = (len(pairs), size, size, 4)
         rows = _decode_all(self.pairs, size, threads, progress)  # lazy: decodes nothing if a cache exists
         if cache is None:
-            self._pixels = np.empty(shape, dtype=np.uint8)  # (N, size, size, RGB and mask)
-            for index, row in enumerate(rows):
-                self._pixels[index] = row
-            self._pixels.flags.writeable = False
+            self._pixels = share(rows, shape)  # (N, size, size, RGB and mask)
         else:
             path = Path(cache) / f"isic-{size}-{_fingerprint(self.pairs, size)}.npy"
             if (fault := _fault(path, shape)) is not None:
                 if fault:
                     warn(f"{path}: the cache {fault}; reading the images again")
                 _write_cache(path, shape, rows)
-            offset = len(_header(shape))
-            self._pixels = np.memmap(path, np.uint8, "r", offset, shape)  # (N, size, size, RGB and mask)
+            self._pixels = map_file(path, shape, offset=len(_header(shape)))
 
     @property
     def names(self) -> list[str]:
@@ -117,7 +114,7 @@ class LesionImages:
 
     def __getitem__(self, index: int) -> Sample:
         """Return sample `index`; its arrays are read-only views of the stored bytes."""
-        pair, pixels = self.pairs[index], self._pixels[index]  # pixels (size, size, 4)
+        pair, pixels = self.pairs[index], self._pixels.array[index]  # pixels (size, size, 4)
         return Sample(pixels[..., :3], pixels[..., 3], pair.name, pair.diagnosis, pair.lesion)
 
 

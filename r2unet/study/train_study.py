@@ -47,6 +47,7 @@ class Resources(NamedTuple):
     cache: Path | None = None  # folder of decoded images
     bar: bool = False  # whether to show a progress bar
     feed: str = "auto"  # where batches are augmented
+    workers: int = 0  # processes that prepare batches, if runs are trained one by one
     trust: bool = False  # predict for the report whatever memory it takes
 
 
@@ -153,6 +154,7 @@ def _train(task: Task, datasets: tuple[Any, Any], resources: Resources, log: Cal
             bar=resources.bar,
             on_epoch_end=partial(_record_seconds, task.folder),
             feed=resources.feed,
+            workers=resources.workers,
         )
         if state:
             trainer.load_state(state)

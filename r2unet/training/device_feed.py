@@ -4,8 +4,8 @@
 applies them. Both ways therefore make the same batches, with three differences:
 
 - An image that is to be compressed as JPEG is augmented on the CPU, and its bytes are sent: another JPEG
-  encoder would round differently in whole blocks of pixels. At strength 1 these are 30 % of the images. At
-  least LEAST_THREADS threads prepare them.
+  encoder would round differently in whole blocks of pixels. At strength 1 these are 30 % of the images.
+  Processes prepare them (`--workers`) or, without, at least LEAST_THREADS threads.
 - A level of colour may differ by 1. The CPU computes it in float32 and the GPU in float64, and both truncate
   it. The two numbers differ by less than 0.001, so the levels differ only where a whole number is between.
 - The tone curve enlarges such a difference to at most its own steepest step, which is 3 levels at strength 1.
@@ -27,10 +27,11 @@ import numpy as np
 
 from minidl import images as device_images
 from minidl.backend import Array, library, to_device
-from minidl.data import DataLoader, prefetched
+from minidl.data import prefetched
 from r2unet.data.augment import with_changes
 from r2unet.data.changes import Changes, Window, draw_changes
 from r2unet.data.sample import CENTRE, SCALE, Batch, Sample
+from r2unet.training.worker_loader import WorkerLoader
 
 QUARTER_TURN = np.array([[0, -1], [1, 0]])  # R
 ONE = 1 << 24  # the weight 1 of `minidl.images.gaussian_blur`
@@ -66,45 +67,16 @@ class Work(NamedTuple):
     targets: np.ndarray | None
 
 
-class DeviceFeed:
-    """Batches of augmented samples, which are computed on the device that trains.
-
-    `strength` is that of the augmentation, above 0. `targets` is an argument of `collate`, and `options` are
-    those of `DataLoader`, of whose `threads` there are at least LEAST_THREADS.
-    """
-
-    name = "device"
+class Preparer:
+    """What the CPU does for a batch of `DeviceFeed`; it can be given to another process."""
 
     def __init__(
         self,
         samples: Sequence[Sample],
-        batch_size: int,
         strength: float,
-        device: str,
-        targets: Callable[[Sequence[Sample]], np.ndarray] | None = None,
-        threads: int = 1,
-        **options: Any,
+        targets: Callable[[Sequence[Sample]], np.ndarray] | None,
     ) -> None:
-        self.samples, self.strength, self.device, self.targets = samples, strength, device, targets
-        # Sample by sample, because stacking them all would need twice the memory.
-        size = samples[0].mask.shape
-        self.images = library(device).empty((len(samples), *size, 3), np.uint8)
-        self.masks = library(device).empty((len(samples), *size, 1), np.uint8)
-        for i, sample in enumerate(samples):
-            self.images[i] = to_device(np.ascontiguousarray(sample.image), device)
-            self.masks[i] = to_device(sample.mask[..., None] * np.uint8(255), device)
-        self.loader = DataLoader(
-            range(len(samples)),
-            batch_size,
-            transform=self.prepare,
-            collate=self.work,
-            threads=max(threads, LEAST_THREADS),
-            **options,
-        )
-
-    def batches(self, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of the next epoch from batch `start` on, on the device."""
-        return map(self.augmented, prefetched(self.loader.batches(start), self.device))
+        self.samples, self.strength, self.targets = samples, strength, targets
 
     def prepare(self, number: int, rng: np.random.Generator) -> Prepared:
         """Draw the changes of a sample, and make them if it is to be compressed."""
@@ -129,6 +101,48 @@ class DeviceFeed:
             [sample.name for sample in samples],
             self.targets(samples) if self.targets else None,
         )
+
+
+class DeviceFeed:
+    """Batches of augmented samples, which are computed on the device that trains.
+
+    `strength` is that of the augmentation, above 0. `targets` is an argument of `collate`, and `options` are
+    those of `WorkerLoader`, of whose `threads` there are at least LEAST_THREADS.
+    """
+
+    name = "device"
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        batch_size: int,
+        strength: float,
+        device: str,
+        targets: Callable[[Sequence[Sample]], np.ndarray] | None = None,
+        threads: int = 1,
+        **options: Any,
+    ) -> None:
+        self.samples, self.device = samples, device
+        # Sample by sample, because stacking them all would need twice the memory.
+        size = samples[0].mask.shape
+        self.images = library(device).empty((len(samples), *size, 3), np.uint8)
+        self.masks = library(device).empty((len(samples), *size, 1), np.uint8)
+        for i, sample in enumerate(samples):
+            self.images[i] = to_device(np.ascontiguousarray(sample.image), device)
+            self.masks[i] = to_device(sample.mask[..., None] * np.uint8(255), device)
+        on_cpu = Preparer(samples, strength, targets)
+        self.loader = WorkerLoader(
+            range(len(samples)),
+            batch_size,
+            transform=on_cpu.prepare,
+            collate=on_cpu.work,
+            threads=max(threads, LEAST_THREADS),
+            **options,
+        )
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of the next epoch from batch `start` on, on the device."""
+        return map(self.augmented, prefetched(self.loader.batches(start), self.device))
 
     def augmented(self, work: Work) -> Batch:
         """Make the changes of a batch on the device."""

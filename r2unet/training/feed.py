@@ -3,14 +3,19 @@
 | feed | where the samples are augmented |
 |---|---|
 | "device" | on the GPU, whose memory holds all images (`r2unet.training.device_feed`) |
-| "cpu" | on the CPU, by `--threads` threads; the batches are sent to the GPU one ahead |
+| "cpu" | on the CPU; the batches are sent to the GPU one ahead |
 
-One thread of a CPU augments fewer images a second than a large GPU trains on, so "auto" prefers the device.
-The images may take at most a quarter of its free memory, 4 bytes a pixel with the mask. The rest remains for
-the training step, whose memory is not known before the first one.
+A CPU augments fewer images a second than a large GPU trains on, so "auto" prefers the device. The images may
+take at most a quarter of its free memory, 4 bytes a pixel with the mask. The rest remains for the training
+step, whose memory is not known before the first one.
+
+What the CPU does for a feed is done by `--workers` processes (`worker_loader`) or, with 0, by `--threads`
+threads. Processes are faster, but each takes some 40 MB and half a second to start. "auto" uses them where a
+GPU trains, which would have to wait; on a CPU they would take the cores from the training step.
 
 Both feeds draw the same random numbers from the same generator. The batches therefore depend on the seed
-alone, up to the rounding that `device_feed` describes. A run resumes bit for bit with the same feed.
+alone, up to the rounding that `device_feed` describes. A run resumes bit for bit with the same feed, and any
+number of workers.
 """
 
 from __future__ import annotations
@@ -22,14 +27,17 @@ from typing import Any
 import numpy as np
 
 from minidl.backend import GPU, LARGEST, free_memory
-from minidl.data import DataLoader, prefetched
+from minidl.data import prefetched
+from minidl.threads import available_cores
 from r2unet.data.augment import augment
 from r2unet.data.sample import Batch, Sample, collate
 from r2unet.errors import InputError
 from r2unet.training.device_feed import DeviceFeed
+from r2unet.training.worker_loader import WorkerLoader
 
 FEEDS = ("auto", "device", "cpu")
 SHARE = 4  # the images may take one part in SHARE of the free memory
+MOST_WORKERS = 8  # that "auto" means
 
 Targets = Callable[[Sequence[Sample]], np.ndarray]
 
@@ -49,7 +57,7 @@ class CpuFeed:
         **options: Any,
     ) -> None:
         self.device = device
-        self.loader = DataLoader(
+        self.loader = WorkerLoader(
             samples,
             batch_size,
             transform=partial(augment, strength=strength) if strength else None,
@@ -107,10 +115,24 @@ def image_bytes(samples: Sequence[Sample]) -> int:
     return 4 * len(samples) * samples[0].mask.size
 
 
+def count_workers(workers: int | str, device: str, sharing: int = 1) -> int:
+    """Return the number of workers that "auto" means if `sharing` trainings share the cores of this machine.
+
+    A number is returned as it is.
+    """
+    if workers != "auto":
+        return int(workers)
+    cores = available_cores() // sharing
+    return min(cores, MOST_WORKERS) if device == "cuda" and cores > 1 else 0
+
+
 def describe_feed(feed: Feed, reason: str) -> str:
     """Return where batches are augmented, and why, as one line."""
-    threads = max(feed.loader.threads, 1)
-    by = f"{threads} thread{'s' if threads > 1 else ''} of the CPU"
+    workers, threads = feed.loader.workers, max(feed.loader.threads, 1)
+    if workers:
+        by = f"{workers} worker process{'es' if workers > 1 else ''}"
+    else:
+        by = f"{threads} thread{'s' if threads > 1 else ''} of the CPU"
     if isinstance(feed, DeviceFeed):
         return f"batches are augmented on the device ({reason}); images to compress as JPEG by {by}"
     return f"batches are prepared by {by} ({reason})"

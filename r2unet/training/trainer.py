@@ -66,11 +66,11 @@ class Trainer:
     `log` receives lines of text for the user. `bar` shows a progress bar on stderr. `on_epoch_end` receives
     the number of each finished epoch, counted from 1, and its duration in seconds with validation, or None
     if the epoch was interrupted and resumed. `start` are initial weights of another network. `feed` says
-    where batches are augmented, one of `r2unet.training.feed.FEEDS`; `graph` is one of `settings.GRAPHS`;
-    `processes` share each batch. Raises InputError if a batch is too small for batch norm or for the
-    processes, if a class of the diagnosis has no image, if its head is too large to be refitted, for an
-    impossible feed, and for graph "yes" where there are no graphs; ParallelError if the processes have other
-    images.
+    where batches are augmented, one of `r2unet.training.feed.FEEDS`, and `workers` processes prepare them, or
+    `threads` threads; `graph` is one of `settings.GRAPHS`; `processes` share each batch. Raises InputError if
+    a batch is too small for batch norm or for the processes, if a class of the diagnosis has no image, if its
+    head is too large to be refitted, for an impossible feed, and for graph "yes" where there are no graphs;
+    ParallelError if the processes have other images.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Trainer:
         on_epoch_end: Callable[[int, float | None], None] = lambda epoch, seconds: None,
         start: InitialWeights | None = None,
         feed: str = "auto",
+        workers: int = 0,
         graph: str = "auto",
         processes: Processes | None = None,
     ) -> None:
@@ -119,10 +120,11 @@ class Trainer:
             shuffle=True,
             rng=self.state.batches_rng,
             threads=threads,
+            workers=workers,
             probabilities=self.targets.sampling() if settings.balanced and self.targets else None,
             part=processes.part,
         )
-        if device != "cpu":
+        if device != "cpu" or workers:
             log(describe_feed(self.feed, reason))
         self.losses = LossLog(lambda names: list(chain.from_iterable(self._everyones(names))))
         self.stop = StopSignal()
@@ -147,7 +149,7 @@ class Trainer:
         # NumPy's warnings about overflow are off: the losses are checked, and the error names the images.
         precision = tf32(self.settings.tf32, self.device)
         kept = self.best_file if self.first else nullcontext()
-        with self.stop, bar, precision, np.errstate(all="ignore"), kept:
+        with self.stop, bar, precision, np.errstate(all="ignore"), kept, self.feed.loader:
             while not state.finished():
                 started, uninterrupted = time.monotonic(), state.batches_done == 0
                 train_loss = self.train_epoch(bar)
@@ -271,7 +273,7 @@ class Trainer:
         self.step.run = self.step.launches  # a graph cannot be divided into operations
         self.state.train_mode()
         epochs = (self.divided(self.feed.batches(), self.feed.loader) for _ in count())
-        with tf32(self.settings.tf32, self.device):
+        with tf32(self.settings.tf32, self.device), self.feed.loader:
             return cost.profile(self.train_step, chain.from_iterable(epochs))
 
     @property

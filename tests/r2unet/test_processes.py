@@ -7,6 +7,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from r2unet.errors import InputError
@@ -29,6 +30,17 @@ def work(folder: Path, task: str):
         raise InputError("a task failed")
     elif task == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif task == "die once" and not (folder / task).exists():
+        (folder / task).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif task == "die unless alone" and multiprocessing.parent_process():
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif task == "arrays":
+        return {
+            "picture": np.arange(6, dtype=np.float32).reshape(2, 3),
+            "nothing": np.zeros((0, 4)),
+            "n": [7],
+        }
     else:
         (folder / task).touch()
     return task, os.getpid()
@@ -69,6 +81,52 @@ def test_a_process_that_is_killed_is_an_error_of_the_user(tmp_path):
 def test_an_error_in_the_preparation_is_the_error_of_a_task():
     with pytest.raises(InputError, match="the weights are missing"), Processes(unprepared, 1) as processes:
         list(processes.map(["a"]))
+
+
+class TestKeepOn:
+    """With `keep_on`, work goes on when processes are killed."""
+
+    def test_another_process_does_the_task_of_one_that_was_killed(self, tmp_path, capsys):
+        tasks = ["a", "die once", "b", "c"]
+        with Processes(partial(new_work, tmp_path), 2, keep_on=True) as processes:
+            assert [task for task, _ in processes.map(tasks)] == tasks
+            again = list(processes.map(["d", "e"]))
+        assert [task for task, _ in again] == ["d", "e"] and again[0][1] == again[1][1] != os.getpid()
+        reason = "a process ended with code -9, perhaps for lack of memory"
+        assert capsys.readouterr() == ("", f"{reason}; the other 1 do its work\n")
+
+    def test_this_process_does_what_is_left_when_all_were_killed(self, tmp_path, capsys):
+        with Processes(partial(new_work, tmp_path), 2, keep_on=True) as processes:
+            results = list(processes.map(["a", "die unless alone", "b"]))
+            results += processes.map(["c"])
+        assert [task for task, _ in results] == ["a", "die unless alone", "b", "c"]
+        assert results[1][1] == results[3][1] == os.getpid()
+        assert len(list(tmp_path.glob(f"prepared-{os.getpid()}"))) == 1
+        assert capsys.readouterr().err.count("; this one does its work\n") == 1
+
+    def test_an_error_of_a_task_is_still_an_error(self, tmp_path):
+        with (
+            pytest.raises(InputError, match="^a task failed$"),
+            Processes(partial(new_work, tmp_path), 1, keep_on=True) as processes,
+        ):
+            list(processes.map(["fail"]))
+
+
+def test_what_is_left_of_an_earlier_map_is_dropped(tmp_path):
+    with Processes(partial(new_work, tmp_path), 2) as processes:
+        for first in ("a", "b"):
+            assert next(processes.map([first, "unread", "wait for go", "unread", "unread"]))[0] == first
+            (tmp_path / "go").touch()
+        assert [task for task, _ in processes.map(["c", "d", "e"])] == ["c", "d", "e"]
+
+
+def test_arrays_arrive_as_they_were_and_may_be_changed(tmp_path):
+    with Processes(partial(new_work, tmp_path), 1) as processes:
+        (result,) = processes.map(["arrays"])
+    assert result["n"] == [7] and result["nothing"].shape == (0, 4)
+    np.testing.assert_array_equal(result["picture"], [[0, 1, 2], [3, 4, 5]])
+    assert result["picture"].dtype == np.float32
+    result["picture"][0, 0] = 9
 
 
 PROGRAM = """

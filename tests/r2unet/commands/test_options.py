@@ -28,6 +28,7 @@ class TestParsed:
             "processes": None,
             "cache": None,
             "feed": "auto",
+            "workers": "auto",
             "out": None,
             "resume": False,
             "profile": False,

@@ -12,7 +12,7 @@ from r2unet.data.synthetic import SyntheticLesions
 from r2unet.errors import InputError
 from r2unet.training import feed as feeds
 from r2unet.training.device_feed import DeviceFeed, gaussian_boxes
-from r2unet.training.feed import CpuFeed, choose_feed, describe_feed
+from r2unet.training.feed import CpuFeed, choose_feed, count_workers, describe_feed
 from r2unet.training.interruption import Interrupted
 from tests.r2unet.training.test_trainer_resume import InterruptedTrainer, files, resume
 
@@ -31,9 +31,8 @@ def real_samples(root, size, count=12):
     return [read_pair(pair, size) for pair in find_pairs(str(root), "training")[:count]]
 
 
-def new_feed(kind, samples, device, seed=5, strength=1.0, threads=0, targets=None, batch_size=8):
-    rng = np.random.default_rng(seed)
-    options = {"shuffle": True, "rng": rng, "threads": threads}
+def new_feed(kind, samples, device, seed=5, strength=1.0, targets=None, batch_size=8, **options):
+    options = {"shuffle": True, "rng": np.random.default_rng(seed), "threads": 0, **options}
     return kind(samples, batch_size, strength, device, targets, **options)
 
 
@@ -165,6 +164,31 @@ class TestChoice:
         )
         more = new_feed(DeviceFeed, self.SAMPLES, device, threads=6)
         assert describe_feed(more, "R").endswith("by 6 threads of the CPU")
+        for count, text in ((1, "1 worker process"), (3, "3 worker processes")):
+            cpu, gpu = (new_feed(kind, self.SAMPLES, device, workers=count) for kind in (CpuFeed, DeviceFeed))
+            assert describe_feed(cpu, "R") == f"batches are prepared by {text} (R)"
+            assert describe_feed(gpu, "R").endswith(f"(R); images to compress as JPEG by {text}")
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "cores", "sharing", "count"),
+    [
+        ("auto", "cuda", 16, 1, 8),
+        ("auto", "cuda", 6, 1, 6),
+        ("auto", "cuda", 6, 2, 3),
+        ("auto", "cuda", 6, 4, 0),  # one core for each, which the training itself needs
+        ("auto", "cuda", 1, 1, 0),
+        ("auto", "cuda-on-cpu", 16, 1, 0),
+        ("auto", "cpu", 16, 1, 0),
+        (0, "cuda", 16, 1, 0),
+        (12, "cpu", 2, 3, 12),
+    ],
+)
+def test_auto_is_a_worker_for_each_core_where_a_gpu_trains(
+    monkeypatch, workers, device, cores, sharing, count
+):
+    monkeypatch.setattr(feeds, "available_cores", lambda: cores)
+    assert count_workers(workers, device, sharing) == count
 
 
 class TestTraining:
