@@ -27,6 +27,7 @@ from typing import Any
 
 from minidl.backend import DEVICES, synchronize
 from r2unet.data.sample import Sample
+from r2unet.training.feed import count_workers
 from r2unet.training.run_folder import load_datasets
 from r2unet.training.settings import Settings
 from r2unet.training.trainer import Trainer
@@ -45,13 +46,14 @@ def seconds_a_step(trainer: Trainer) -> float:
     """Return the seconds of a training step, with its batch, measured over some steps."""
     trainer.state.train_mode()
     taken, started = 0, time.monotonic()
-    for batch in islice(trainer.feed.batches(), WARM_UP + TIMED):
-        trainer.train_step(batch)
-        taken += 1
-        if taken == WARM_UP:
-            trainer.read_losses()
-            started = time.monotonic()
-    synchronize(trainer.state.leaves()[0].data)
+    with trainer.feed.loader:
+        for batch in islice(trainer.feed.batches(), WARM_UP + TIMED):
+            trainer.train_step(batch)
+            taken += 1
+            if taken == WARM_UP:
+                trainer.read_losses()
+                started = time.monotonic()
+        synchronize(trainer.state.leaves()[0].data)
     return (time.monotonic() - started) / max(1, taken - WARM_UP)
 
 
@@ -78,7 +80,8 @@ def train(
     with tempfile.TemporaryDirectory() as folder:
 
         def trainer(settings: Settings, **more: Any) -> Trainer:
-            return Trainer(settings, Path(folder), *data, device, log=lines.append, **more)
+            workers = count_workers("auto", device)
+            return Trainer(settings, Path(folder), *data, device, log=lines.append, workers=workers, **more)
 
         first = trainer(settings)
         step, validation = seconds_a_step(first), seconds_a_validation(first)

@@ -4,7 +4,8 @@
         for result in processes.map(tasks):      # work(task) for every task, in the order of the tasks
 
 A free process takes the next task, so a large image delays no other. Tasks and results are sent through a
-pipe, one at a time: a task should be the name of a file and not its content.
+pipe, one at a time: a task should be the name of a file and not its content. The arrays of a result do not
+go through the pipe but through memory that both processes share (`send`).
 
 **Spawned, not forked.** A new process imports what it needs. A copy of this one would contain locks that
 other threads hold and that nothing in the copy releases.
@@ -42,6 +43,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from r2unet.errors import InputError, warn
+from r2unet.shared_memory import SharedBuffer
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -65,23 +67,19 @@ def ended(process: BaseProcess) -> str:
     return f"process ended with code {process.exitcode}, perhaps for lack of memory"
 
 
-def send(pipe: Connection, thing: Any) -> None:
-    """Send anything picklable for `receive`; arrays go through the pipe as they are, not pickled."""
+def send(pipe: Connection, memory: SharedBuffer, thing: Any) -> None:
+    """Send anything picklable for `receive`, the content of its arrays through memory that both share."""
     buffers: list[pickle.PickleBuffer] = []
     rest = pickle.dumps(thing, protocol=5, buffer_callback=buffers.append)
-    arrays = [buffer.raw() for buffer in buffers]
-    pipe.send((rest, [array.nbytes for array in arrays]))
-    for array in arrays:
-        pipe.send_bytes(array)
+    arrays = [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers]
+    memory.write(arrays)
+    pipe.send((rest, [len(array) for array in arrays]))
 
 
-def receive(pipe: Connection) -> Any:
+def receive(pipe: Connection, memory: SharedBuffer) -> Any:
     """Return what the process at the other end has sent. Raises one of CLOSED if it has ended."""
     rest, sizes = pipe.recv()
-    arrays = [np.empty(size, np.uint8) for size in sizes]
-    for array in arrays:
-        pipe.recv_bytes_into(array)
-    return pickle.loads(rest, buffers=arrays)
+    return pickle.loads(rest, buffers=memory.read(sizes))
 
 
 class Processes(Generic[Task, Result]):
@@ -96,14 +94,19 @@ class Processes(Generic[Task, Result]):
     ) -> None:
         self._new_work, self._keep_on = cache(new_work), keep_on
         self._running: dict[Connection, BaseProcess] = {}
+        self._memory: dict[Connection, SharedBuffer] = {}  # in which each process writes its results
         self._given: dict[Connection, tuple[int, Task]] = {}  # the task of each process that has one
         self._waiting: deque[tuple[int, Task]] = deque()  # the tasks that no process has yet
         self._first = self._end = 0  # the numbers of the tasks of the newest `map`
+
+        def start(_: int) -> None:
+            memory = SharedBuffer()
+            pipe, process = start_process(_serve, memory, new_work, keep_on)
+            self._running[pipe], self._memory[pipe] = process, memory
+
         # In threads, because sending `new_work` waits until the process runs, some tenths of a second.
         with _ctrl_c_blocked(), ThreadPoolExecutor(count) as threads:
-            self._running.update(
-                threads.map(lambda _: start_process(_serve, new_work, keep_on), range(count))
-            )
+            list(threads.map(start, range(count)))
 
     def __enter__(self) -> Processes[Task, Result]:
         return self
@@ -142,7 +145,7 @@ class Processes(Generic[Task, Result]):
         finished = {}
         for pipe in wait(list(self._running)):
             with self._alive(pipe):
-                result = receive(pipe)
+                result = receive(pipe, self._memory[pipe])
                 number, _ = self._given.pop(pipe)
                 if number >= self._first:
                     finished[number] = result
@@ -172,17 +175,19 @@ class Processes(Generic[Task, Result]):
             warn(f"a {reason}; {others} its work")
 
 
-def _serve(pipe: Connection, new_work: Callable[[], Callable[[Any], Any]], keep_on: bool) -> None:
+def _serve(
+    pipe: Connection, memory: SharedBuffer, new_work: Callable[[], Callable[[Any], Any]], keep_on: bool
+) -> None:
     """Do tasks in a process of `Processes` until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked
-    if keep_on:
-        os.setpgrp()  # a signal to the group is for the process that started this one: it may be saving
-    else:
+    if not keep_on:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, which removes unfinished files
+    elif hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()  # a signal to the group is for the process that started this one: it may be saving
     new_work = cache(new_work)
     with suppress(*CLOSED):
         while True:
-            send(pipe, _done(new_work, pipe.recv()))
+            send(pipe, memory, _done(new_work, pipe.recv()))
 
 
 def _done(new_work: Callable[[], Callable[[Any], Any]], task: Any) -> tuple[Any, Exception | None]:

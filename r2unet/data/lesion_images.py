@@ -31,7 +31,7 @@ import numpy as np
 from r2unet.data.images import image_size, read_image, read_mask
 from r2unet.data.pairs import Pair
 from r2unet.data.sample import Sample
-from r2unet.data.shared_pixels import map_file, share
+from r2unet.data.shared_samples import map_file, share_rows
 from r2unet.errors import InputError, warn
 from r2unet.files import open_input, output_file
 
@@ -76,8 +76,9 @@ class LesionImages:
     `threads` files are decoded in parallel (Pillow releases Python's global interpreter lock). With `cache`,
     a folder, the bytes are stored in a file there, which is mapped into memory and reused by later runs. A
     new cache file is made when `size`, the order of the pairs, or the name, length or modification time of a
-    file has changed. A damaged cache file is replaced, and stderr says so. `progress` draws a progress bar on
-    stderr. Raises InputError for an unusable file, and for a mask whose size is not that of its image.
+    file has changed. A damaged cache file is replaced, and stderr says so. Other processes can share the
+    bytes (`r2unet.data.shared_samples`), also without a cache. `progress` draws a progress bar on stderr.
+    Raises InputError for an unusable file, and for a mask whose size is not that of its image.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class LesionImages:
         shape = (len(pairs), size, size, 4)
         rows = _decode_all(self.pairs, size, threads, progress)  # lazy: decodes nothing if a cache exists
         if cache is None:
-            self._pixels = share(rows, shape)  # (N, size, size, RGB and mask)
+            self._pixels = share_rows(rows, shape)  # (N, size, size, RGB and mask)
         else:
             path = Path(cache) / f"isic-{size}-{_fingerprint(self.pairs, size)}.npy"
             if (fault := _fault(path, shape)) is not None:

@@ -37,7 +37,7 @@ QUARTER_TURN = np.array([[0, -1], [1, 0]])  # R
 ONE = 1 << 24  # the weight 1 of `minidl.images.gaussian_blur`
 # On an H200, a step of R2U-Net (8,16,32,64) at 256 x 256, batch 16, takes 11.6 ms if the batch is always the
 # same. With a new batch for each step it took 58 ms with 1 thread, 18 with 4, and 30 with 16: threads wait
-# for each other, because only one at a time can hold Python's lock.
+# for each other, because only one at a time can hold Python's lock. Processes do not (`--workers`).
 LEAST_THREADS = 4
 NO_WINDOW = Window(np.full(2, np.inf), np.zeros(2), 0.0)
 

@@ -40,7 +40,9 @@ from minidl.backend import tf32
 from minidl.data import DataLoader, prefetched
 from minidl.parallel import Processes
 from r2unet.data.classes import CLASSES
+from r2unet.data.lesion_images import LesionImages
 from r2unet.data.sample import Batch, Sample, collate
+from r2unet.data.shared_samples import SharedSamples
 from r2unet.data.targets import DiagnosisTargets, class_labels
 from r2unet.training import cost
 from r2unet.training.calibrate import add_calibration
@@ -111,6 +113,8 @@ class Trainer:
             names = (sample.name for sample in validation)
             processes.must_agree("images", self.state.names_sha256, self.state.mean_mask.tobytes(), *names)
         new_feed, reason = choose_feed(feed, training, settings.augment, device)
+        if workers and not isinstance(training, LesionImages):
+            training = SharedSamples(training)
         self.feed = new_feed(
             training,
             settings.batch_size,

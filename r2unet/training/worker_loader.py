@@ -1,7 +1,7 @@
 """A DataLoader whose batches are prepared by processes: Python executes one thread of a process at a time.
 
 Threads that augment images wait for each other, and keep the thread waiting that launches the training step.
-A process has a Python of its own. Its images are the same memory (`r2unet.data.shared_pixels`). It gets the
+A process has a Python of its own. Its images are the same memory (`r2unet.data.shared_samples`). It gets the
 numbers of a batch's images and a seed for each, and returns arrays. The order and the seeds are drawn here,
 so the batches do not depend on the number of processes, nor on which is faster, nor on whether one is killed:
 its batch is then prepared by another.

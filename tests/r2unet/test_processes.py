@@ -41,6 +41,8 @@ def work(folder: Path, task: str):
             "nothing": np.zeros((0, 4)),
             "n": [7],
         }
+    elif task == "more arrays":
+        return np.full((1000, 100), 5)
     else:
         (folder / task).touch()
     return task, os.getpid()
@@ -122,11 +124,12 @@ def test_what_is_left_of_an_earlier_map_is_dropped(tmp_path):
 
 def test_arrays_arrive_as_they_were_and_may_be_changed(tmp_path):
     with Processes(partial(new_work, tmp_path), 1) as processes:
-        (result,) = processes.map(["arrays"])
+        result, later = processes.map(["arrays", "more arrays"])
     assert result["n"] == [7] and result["nothing"].shape == (0, 4)
     np.testing.assert_array_equal(result["picture"], [[0, 1, 2], [3, 4, 5]])
     assert result["picture"].dtype == np.float32
-    result["picture"][0, 0] = 9
+    result["picture"][0, 0] = 9  # its own memory, not that of the process, nor that of a later result
+    assert later.shape == (1000, 100) and (later == 5).all()
 
 
 PROGRAM = """

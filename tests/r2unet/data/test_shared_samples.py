@@ -1,6 +1,5 @@
-"""Pixels that processes share: the same memory in each, from a file of a cache or without one."""
+"""Samples that processes share: the same memory in each, from a file of a cache or without one."""
 
-import gc
 from functools import partial
 
 import numpy as np
@@ -8,8 +7,10 @@ import pytest
 
 from r2unet.data.folders import find_pairs
 from r2unet.data.lesion_images import LesionImages
-from r2unet.data.shared_pixels import SharedPixels, share
+from r2unet.data.shared_samples import SharedPixels, SharedSamples, share_rows
+from r2unet.data.synthetic import SyntheticLesions
 from r2unet.processes import Processes
+from r2unet.shared_memory import SharedFile
 
 
 def reader(pixels):
@@ -22,33 +23,33 @@ def rows():
 
 
 def test_are_the_rows_and_read_only():
-    pixels = share(rows(), (4, 2, 3)).array
+    pixels = share_rows(rows(), (4, 2, 3)).array
     np.testing.assert_array_equal(pixels, rows())
     with pytest.raises(ValueError, match="read-only"):
         pixels[0, 0, 0] = 1
 
 
 def test_are_the_same_memory_in_another_process():
-    pixels = share(rows(), (4, 2, 3))
+    pixels = share_rows(rows(), (4, 2, 3))
     with Processes(partial(reader, pixels), 1) as processes:
         assert next(processes.map([2])).tolist() == [[12, 13, 14], [15, 16, 17]]
-        pixels.file.seek(12)
-        pixels.file.write(bytes([99]))
-        pixels.file.flush()
+        pixels.shared.file.seek(12)
+        pixels.shared.file.write(bytes([99]))
+        pixels.shared.file.flush()
         assert next(processes.map([2])).tolist() == [[99, 13, 14], [15, 16, 17]]
 
 
 def test_start_at_an_offset_of_a_file(tmp_path):
     (tmp_path / "file").write_bytes(b"header" + rows().tobytes() + b"checksum")
     with open(tmp_path / "file", "rb") as file:
-        pixels = SharedPixels(file, (4, 2, 3), offset=6)
+        pixels = SharedPixels(SharedFile(file), (4, 2, 3), offset=6)
         with Processes(partial(reader, pixels), 1) as processes:
             np.testing.assert_array_equal(list(processes.map(range(4))), rows())
 
 
 def test_more_than_the_memory_is_an_error_before_any_row_is_read():
     with pytest.raises(MemoryError):
-        share(iter(lambda: pytest.fail("read"), None), (1 << 40, 64))
+        share_rows(iter(lambda: pytest.fail("read"), None), (1 << 40, 64))
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -68,7 +69,13 @@ def samples_of(data):
     return data.__getitem__
 
 
-def test_the_memory_is_freed_with_the_pixels():
-    file = share(rows(), (4, 2, 3)).file
-    gc.collect()
-    assert not file.closed
+def test_any_samples_can_be_shared():
+    samples = SyntheticLesions(5, 16, seed=0)
+    shared = SharedSamples(samples)
+    assert len(shared) == 5
+    with Processes(partial(samples_of, shared), 1) as processes:
+        for found in (shared, processes.map(range(5))):
+            for sample, expected in zip(found, samples, strict=True):
+                assert sample[2:] == expected[2:]
+                np.testing.assert_array_equal(sample.image, expected.image)
+                np.testing.assert_array_equal(sample.mask, expected.mask)
