@@ -113,7 +113,14 @@ PACKAGES = {
     "commands": {"data", "network", "prediction", "scores", "diagnosis", "training", "study"},
 }
 # Files outside the packages below, which all of them may import.
-BASE = {"r2unet", "r2unet.errors", "r2unet.files", "r2unet.figures", "r2unet.processes"}
+BASE = {
+    "r2unet",
+    "r2unet.errors",
+    "r2unet.files",
+    "r2unet.figures",
+    "r2unet.processes",
+    "r2unet.shared_memory",
+}
 
 LIBRARIES = {"minidl": {"numpy"}, "r2unet": {"numpy", "PIL", "matplotlib", "contourpy", "tqdm"}}
 

@@ -1,6 +1,7 @@
 """The comparison with other frameworks: its arithmetic, its checks and its output; no speeds are asserted."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from benchmarks import (
     agreement,
     blocks,
     cpu,
+    feed,
     folder,
     instructions,
     links,
@@ -23,8 +25,12 @@ from benchmarks import (
 )
 from benchmarks.frameworks import OWN, import_dezero, installed
 from benchmarks.timing import Spread, exponent, interleave, ratios, spread
+from minidl.backend import problem_of
 from r2unet.data.images import read_mask, write_mask
+from r2unet.data.shared_samples import SharedSamples
+from r2unet.data.synthetic import SyntheticLesions
 from r2unet.network.model import R2UNet
+from r2unet.training.settings import Settings
 from tests.mpi import require_mpi
 
 ROOT = Path(__file__).parents[1]
@@ -177,6 +183,22 @@ class TestLinks:
         model = R2UNet(widths=(2, 3), steps=2, rng=np.random.default_rng(0))
         parameters, seconds = links.time_step((2, 3), repeats=1)
         assert parameters == sum(p.data.size for p in model.parameters()) and seconds.median > 0.0
+
+
+class TestFeed:
+    """Batches prepared by threads and by worker processes."""
+
+    @pytest.mark.parametrize("device", ["cpu", "cuda-on-cpu"])
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_a_row_has_the_times_of_a_batch_and_on_a_gpu_of_a_step(self, device, workers):
+        if problem := problem_of(device):
+            pytest.skip(problem)
+        settings = Settings(size=16, widths=(2,), batch_size=4)
+        samples = SharedSamples(SyntheticLesions(24, 16, seed=0))
+        row = feed.measure(settings, samples, device, threads=1, workers=workers)
+        assert row[:2] == ("1", str(workers)) and len(row) == (4 if device == "cpu" else 5)
+        assert all(float(text.split()[0]) > 0.0 for text in row[2:])
+        assert not multiprocessing.active_children()
 
 
 class TestCommandLine:
