@@ -67,6 +67,14 @@ COMMANDS = {
             (2,),
         ),
         Command(
+            "workers",
+            ["train", *OUTLINE, "--workers=2", "--out=out"],
+            ["train", *OUTLINE, "--workers=2", "--out=out", "--resume"],
+            (),
+            _runs,
+            (2,),
+        ),
+        Command(
             "compare", [*STUDY, *VARIANTS, "--out=out"], [*STUDY, *VARIANTS, "--out=out"], (), _runs, (0, 2)
         ),
         Command(

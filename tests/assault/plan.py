@@ -42,8 +42,8 @@ INPUTS: dict[Callable[[Attacks, Path], Trial], int] = {
     special_attacks.special_files: 500,
     options: 1_500,
 }
-KILLS = {"train": 130, "compare": 60, "predict": 120, "export": 90, "cache": 100}
-PAIRS = {"train": 30, "cache": 30, "compare": 15, "predict": 15, "export": 10}
+KILLS = {"train": 130, "workers": 60, "compare": 60, "predict": 120, "export": 90, "cache": 100}
+PAIRS = {"train": 30, "workers": 10, "cache": 30, "compare": 15, "predict": 15, "export": 10}
 TRIALS = 10  # in one child of the jail
 PROGRAMS = 0.004  # the share of the trials that also run as a program of its own
 KEPT = 5  # inputs that are kept of the same fault

@@ -40,7 +40,7 @@ def test_a_damaged_input_is_refused_in_one_line_or_changes_nothing(assault, atta
     assert assault.table().count("\n\n") == 0, assault.table()
 
 
-@pytest.mark.parametrize("name", ["train", "predict", "export", "cache"])
+@pytest.mark.parametrize("name", ["train", "workers", "predict", "export", "cache"])
 def test_a_killed_command_loses_nothing(assault, name):
     assault.disturb("kills", name)
     assert assault.faults == {}
