@@ -54,7 +54,7 @@ def seconds_a_step(trainer: Trainer) -> float:
                 trainer.read_losses()
                 started = time.monotonic()
         synchronize(trainer.state.leaves()[0].data)
-    return (time.monotonic() - started) / max(1, taken - WARM_UP)
+        return (time.monotonic() - started) / max(1, taken - WARM_UP)
 
 
 def seconds_a_validation(trainer: Trainer) -> float:

@@ -30,9 +30,9 @@ import os
 import pickle
 import signal
 import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing import resource_tracker
@@ -43,7 +43,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from r2unet.errors import InputError, warn
-from r2unet.shared_memory import SharedBuffer
+from r2unet.shared_memory import Parcel, SharedBuffer
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -64,7 +64,8 @@ def start_process(target: Callable[..., None], *arguments: Any) -> tuple[Connect
 def ended(process: BaseProcess) -> str:
     """Return what happened to a process whose pipe is closed, although it had not finished."""
     process.join()
-    return f"process ended with code {process.exitcode}, perhaps for lack of memory"
+    why = ", perhaps for lack of memory" if process.exitcode == -signal.SIGKILL else ""
+    return f"process ended with code {process.exitcode}{why}"
 
 
 def send(pipe: Connection, memory: SharedBuffer, thing: Any) -> None:
@@ -78,7 +79,10 @@ def send(pipe: Connection, memory: SharedBuffer, thing: Any) -> None:
 
 def receive(pipe: Connection, memory: SharedBuffer) -> Any:
     """Return what the process at the other end has sent. Raises one of CLOSED if it has ended."""
-    rest, sizes = pipe.recv()
+    try:
+        rest, sizes = pipe.recv()
+    except OSError as error:  # it ended in the middle of a message
+        raise EOFError from error
     return pickle.loads(rest, buffers=memory.read(sizes))
 
 
@@ -98,15 +102,11 @@ class Processes(Generic[Task, Result]):
         self._given: dict[Connection, tuple[int, Task]] = {}  # the task of each process that has one
         self._waiting: deque[tuple[int, Task]] = deque()  # the tasks that no process has yet
         self._first = self._end = 0  # the numbers of the tasks of the newest `map`
-
-        def start(_: int) -> None:
-            memory = SharedBuffer()
-            pipe, process = start_process(_serve, memory, new_work, keep_on)
-            self._running[pipe], self._memory[pipe] = process, memory
-
-        # In threads, because sending `new_work` waits until the process runs, some tenths of a second.
-        with _ctrl_c_blocked(), ThreadPoolExecutor(count) as threads:
-            list(threads.map(start, range(count)))
+        with _ctrl_c_blocked():
+            for _ in range(count):
+                memory = SharedBuffer()
+                pipe, process = start_process(_serve, memory, Parcel(new_work), keep_on)
+                self._running[pipe], self._memory[pipe] = process, memory
 
     def __enter__(self) -> Processes[Task, Result]:
         return self
@@ -118,6 +118,8 @@ class Processes(Generic[Task, Result]):
                 process.terminate()
         for process in self._running.values():
             process.join()
+        for memory in self._memory.values():
+            memory.close()
 
     def map(self, tasks: Sequence[Task]) -> Iterator[Result]:
         """Yield work(task) for every task, in order. What is left of an earlier `map` is dropped.
@@ -130,7 +132,7 @@ class Processes(Generic[Task, Result]):
         finished: dict[int, tuple[Any, Exception | None]] = {}
         for number in range(self._first, self._end):
             while number not in finished:
-                finished.update(self._finished())
+                finished |= {n: answer for n, answer in self._finished().items() if n >= self._first}
             result, error = finished.pop(number)
             if error:
                 raise error
@@ -145,10 +147,8 @@ class Processes(Generic[Task, Result]):
         finished = {}
         for pipe in wait(list(self._running)):
             with self._alive(pipe):
-                result = receive(pipe, self._memory[pipe])
-                number, _ = self._given.pop(pipe)
-                if number >= self._first:
-                    finished[number] = result
+                answer = receive(pipe, self._memory[pipe])
+                finished[self._given.pop(pipe)[0]] = answer
         self._hand_out()
         return finished
 
@@ -166,13 +166,15 @@ class Processes(Generic[Task, Result]):
             yield
         except CLOSED:
             reason = ended(self._running.pop(pipe))
+            pipe.close()
+            self._memory.pop(pipe).close()
             if not self._keep_on:
                 raise InputError(f"a {reason}; repeat the command with fewer --processes") from None
-            number, task = self._given.pop(pipe, (-1, None))
-            if number >= self._first:
-                self._waiting.appendleft((number, task))
-            others = f"the other {len(self._running)} do" if self._running else "this one does"
-            warn(f"a {reason}; {others} its work")
+            if pipe in self._given:
+                self._waiting.appendleft(self._given.pop(pipe))
+            left = len(self._running)
+            others = f"{left} more do" if left > 1 else "one more does" if left else "this process does"
+            warn(f"a worker {reason}; {others} its work")
 
 
 def _serve(
@@ -195,6 +197,8 @@ def _done(new_work: Callable[[], Callable[[Any], Any]], task: Any) -> tuple[Any,
     try:
         return new_work()(task), None
     except Exception as error:
+        if not isinstance(error, InputError):  # a bug: show where, because the traceback is not sent
+            error.add_note(f"in a process of its own:\n{traceback.format_exc()}")
         return None, error
 
 

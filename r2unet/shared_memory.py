@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import pickle
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any, BinaryIO
 
@@ -26,6 +28,9 @@ class SharedFile:
 
     def __init__(self, file: BinaryIO | None = None) -> None:
         self.file = file or _nameless_file()
+
+    def __del__(self) -> None:
+        self.file.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         from multiprocessing.reduction import DupFd  # Windows lacks it
@@ -52,6 +57,11 @@ class SharedBuffer(SharedFile):
         """Return copies of the arrays of these sizes that were written."""
         return [place.copy() for place in self._places(sizes)]
 
+    def close(self) -> None:
+        """Release the memory of this process."""
+        self.file.close()
+        self._bytes = np.empty(0, np.uint8)
+
     def _places(self, sizes: Sequence[int]) -> list[np.ndarray]:
         """Return where arrays of these sizes are, as views."""
         if sum(sizes) > len(self._bytes):
@@ -60,9 +70,35 @@ class SharedBuffer(SharedFile):
         return [self._bytes[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
+class Parcel:
+    """Something picklable, given to a process as it starts, where it arrives as `content`.
+
+    multiprocessing alone sends it through a pipe that holds 64 KB, and waits forever for a process that is
+    killed before it has read the rest.
+    """
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from multiprocessing.reduction import ForkingPickler
+
+        self._shared = SharedFile()  # open until the process has it
+        self._shared.file.write(ForkingPickler.dumps(self.content))
+        self._shared.file.flush()
+        return _unpacked, (self._shared,)
+
+
+def _unpacked(shared: SharedFile) -> Any:
+    with shared.file as file:
+        file.seek(0)
+        return pickle.load(file)
+
+
 def _nameless_file() -> BinaryIO:
     if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("shared"), "w+b")
+        with suppress(OSError):  # some sandboxes forbid it
+            return open(os.memfd_create("shared"), "w+b")
     return tempfile.TemporaryFile()
 
 

@@ -253,7 +253,7 @@ def add_device(p: argparse.ArgumentParser) -> None:
         type=number(int, 1, MAX_THREADS),
         default=1,
         metavar="N",
-        help="threads for wide layers and, without --workers, for the preparation of training batches (at "
+        help="threads for wide layers and, with --workers 0, for the preparation of training batches (at "
         "least 4 if a GPU augments them) (default %(default)s)",
     )
 

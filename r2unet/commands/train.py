@@ -122,7 +122,8 @@ def _launch(options: argparse.Namespace, out: Path) -> int:
     except ParallelError as error:
         if not (out / LAST).exists():
             raise
-        resources = resources_given(options, add_device, add_shared_training, add_cache)
+        groups = add_device, add_feed, add_graph, add_cache, add_shared_training
+        resources = resources_given(options, *groups)
         command = f"r2unet train --resume --out {shlex.quote(str(out))} {resources}"
         raise ParallelError(f"{error}; resume with: {command}") from None
 

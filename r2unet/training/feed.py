@@ -10,8 +10,9 @@ take at most a quarter of its free memory, 4 bytes a pixel with the mask. The re
 step, whose memory is not known before the first one.
 
 What the CPU does for a feed is done by `--workers` processes (`worker_loader`) or, with 0, by `--threads`
-threads. Processes are faster, but each takes some 40 MB and half a second to start. "auto" uses them where a
-GPU trains, which would have to wait; on a CPU they would take the cores from the training step.
+threads. Processes are faster, but each takes some 50 MB, a few batches, and a third of a second to start.
+"auto" uses them where a GPU trains, which would have to wait. On a CPU they would take the cores from the
+training step.
 
 Both feeds draw the same random numbers from the same generator. The batches therefore depend on the seed
 alone, up to the rounding that `device_feed` describes. A run resumes bit for bit with the same feed, and any

@@ -68,11 +68,13 @@ class Trainer:
     `log` receives lines of text for the user. `bar` shows a progress bar on stderr. `on_epoch_end` receives
     the number of each finished epoch, counted from 1, and its duration in seconds with validation, or None
     if the epoch was interrupted and resumed. `start` are initial weights of another network. `feed` says
-    where batches are augmented, one of `r2unet.training.feed.FEEDS`, and `workers` processes prepare them, or
-    `threads` threads; `graph` is one of `settings.GRAPHS`; `processes` share each batch. Raises InputError if
-    a batch is too small for batch norm or for the processes, if a class of the diagnosis has no image, if its
-    head is too large to be refitted, for an impossible feed, and for graph "yes" where there are no graphs;
-    ParallelError if the processes have other images.
+    where batches are augmented, one of `r2unet.training.feed.FEEDS`. `workers` processes prepare them, or
+    `threads` threads; a script with workers must start the training below `if __name__ == "__main__":`.
+    `graph` is one of `settings.GRAPHS`. `processes` share each batch.
+
+    Raises InputError if a batch is too small for batch norm or for the processes, if a class of the diagnosis
+    has no image, if its head is too large to be refitted, for an impossible feed, and for graph "yes" where
+    there are no graphs; ParallelError if the processes have other images.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class WorkerLoader(DataLoader):
         self._processes: Processes[Job, Any] | None = None
 
     def prepared(self, jobs: Sequence[Job]) -> Iterator[Any]:
-        """Yield the batches of some jobs, in order, with one per process in preparation."""
+        """Yield the batches of some jobs, in order. Each process prepares one ahead."""
         if not self.workers:
             return super().prepared(jobs)
         if self._processes is None:

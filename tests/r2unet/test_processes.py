@@ -1,5 +1,6 @@
 """Tasks shared between processes: results in order, errors, and processes that are killed."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,8 @@ def new_work(folder: Path):
 
 def work(folder: Path, task: str):
     """Do what the task says."""
+    if task is None:
+        return task + task
     if task.startswith("wait for "):
         deadline = time.monotonic() + 120
         while not (folder / task.removeprefix("wait for ")).exists() and time.monotonic() < deadline:
@@ -46,6 +49,27 @@ def work(folder: Path, task: str):
     else:
         (folder / task).touch()
     return task, os.getpid()
+
+
+class Heavy:
+    """A work that needs more than a pipe holds, and whose process is killed while it reads it."""
+
+    def __init__(self):
+        self.content = np.zeros(1_000_000)
+
+    def __setstate__(self, state):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def __call__(self):
+        return str
+
+
+def test_a_process_that_is_killed_as_it_starts_does_not_stop_this_one(capsys):
+    with Processes(Heavy(), 2, keep_on=True) as processes:
+        assert list(processes.map([1, 2, 3])) == ["1", "2", "3"]
+    assert capsys.readouterr().err.splitlines()[1].endswith("; this process does its work")
+    with pytest.raises(InputError, match="a process ended with code -9"), Processes(Heavy(), 2) as processes:
+        list(processes.map([1, 2, 3]))
 
 
 def unprepared():
@@ -94,8 +118,8 @@ class TestKeepOn:
             assert [task for task, _ in processes.map(tasks)] == tasks
             again = list(processes.map(["d", "e"]))
         assert [task for task, _ in again] == ["d", "e"] and again[0][1] == again[1][1] != os.getpid()
-        reason = "a process ended with code -9, perhaps for lack of memory"
-        assert capsys.readouterr() == ("", f"{reason}; the other 1 do its work\n")
+        reason = "a worker process ended with code -9, perhaps for lack of memory"
+        assert capsys.readouterr() == ("", f"{reason}; one more does its work\n")
 
     def test_this_process_does_what_is_left_when_all_were_killed(self, tmp_path, capsys):
         with Processes(partial(new_work, tmp_path), 2, keep_on=True) as processes:
@@ -104,7 +128,7 @@ class TestKeepOn:
         assert [task for task, _ in results] == ["a", "die unless alone", "b", "c"]
         assert results[1][1] == results[3][1] == os.getpid()
         assert len(list(tmp_path.glob(f"prepared-{os.getpid()}"))) == 1
-        assert capsys.readouterr().err.count("; this one does its work\n") == 1
+        assert capsys.readouterr().err.count("; this process does its work\n") == 1
 
     def test_an_error_of_a_task_is_still_an_error(self, tmp_path):
         with (
@@ -112,6 +136,32 @@ class TestKeepOn:
             Processes(partial(new_work, tmp_path), 1, keep_on=True) as processes,
         ):
             list(processes.map(["fail"]))
+
+
+def test_a_process_gets_its_next_task_before_the_next_result_is_asked_for(tmp_path):
+    with Processes(partial(new_work, tmp_path), 1) as processes:
+        results = processes.map(["a", "b"])
+        assert next(results)[0] == "a"
+        work(tmp_path, "wait for b")
+        assert (tmp_path / "b").exists() and next(results)[0] == "b"
+
+
+def test_a_bug_tells_where_it_is(tmp_path):
+    with pytest.raises(TypeError) as caught, Processes(partial(new_work, tmp_path), 1) as processes:
+        list(processes.map([None]))
+    (note,) = caught.value.__notes__
+    assert "in a process of its own" in note and "/test_processes.py" in note and ", in work\n" in note
+
+
+def test_no_file_is_left_open(tmp_path):
+    list(Processes(partial(new_work, tmp_path), 1).map(["first"]))  # starts what multiprocessing keeps
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    with Processes(partial(new_work, tmp_path), 3, keep_on=True) as processes:
+        list(processes.map(["die once", "a", "b"]))
+    del processes
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_is_left_of_an_earlier_map_is_dropped(tmp_path):

@@ -39,6 +39,16 @@ def test_are_the_same_memory_in_another_process():
         assert next(processes.map([2])).tolist() == [[99, 13, 14], [15, 16, 17]]
 
 
+def test_need_no_permission_to_make_files_in_memory(monkeypatch):
+    def forbidden(name):
+        raise PermissionError(name)
+
+    monkeypatch.setattr("os.memfd_create", forbidden, raising=False)
+    pixels = share_rows(rows(), (4, 2, 3))
+    with Processes(partial(reader, pixels), 1) as processes:
+        np.testing.assert_array_equal(list(processes.map(range(4))), rows())
+
+
 def test_start_at_an_offset_of_a_file(tmp_path):
     (tmp_path / "file").write_bytes(b"header" + rows().tobytes() + b"checksum")
     with open(tmp_path / "file", "rb") as file:

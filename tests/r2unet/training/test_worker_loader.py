@@ -129,7 +129,9 @@ class TestTraining:
         new_trainer(tmp_path, KillingTrainer, workers=3).run()
         assert files(tmp_path) == files(trained) and not multiprocessing.active_children()
         lines = capsys.readouterr().err.splitlines()
-        assert lines[0].endswith("; the other 2 do its work") and "; this one does its work" in lines[-1]
+        assert lines[0].endswith("; 2 more do its work") and lines[-1].endswith(
+            "; this process does its work"
+        )
 
     @pytest.mark.parametrize("at", [1, 4])
     def test_is_interrupted_and_resumed_with_another_number(self, new_trainer, tmp_path, trained, at):
@@ -141,13 +143,20 @@ class TestTraining:
         resume(new_trainer(tmp_path, workers=1))
         assert files(tmp_path) == files(trained)
 
+    def test_is_profiled_and_leaves_no_process(self, r2unet, tiny, tmp_path):
+        code, out, _ = r2unet("train", *tiny, "--profile", "--workers", 1, "--out", tmp_path / "a")
+        assert code == 0 and "by 1 worker process " in out and not multiprocessing.active_children()
+
     @pytest.fixture
     def training(self, program, tiny, tmp_path):
         """A training that goes on for long, and its workers, when its first epoch has ended."""
         words = "train", *tiny, "--epochs", 100_000, "--workers", 2, "--out", tmp_path / "run"
         child = program(*words, start_new_session=True)
-        while not child.stdout.readline().startswith("epoch "):
+        lines = [child.stdout.readline()]
+        while not lines[-1].startswith("epoch "):
+            lines.append(child.stdout.readline())
             assert child.poll() is None
+        assert "batches are prepared by 2 worker processes (there is no GPU)\n" in lines
         yield child
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
@@ -166,8 +175,26 @@ class TestTraining:
         assert training.returncode == -signal.SIGKILL
 
 
-def test_runs_of_a_study_that_are_trained_at_the_same_time_have_no_workers(r2unet, tmp_path):
-    words = "compare", "own", "--out", tmp_path / "s", "--variant", "a: steps=1", "--workers", 2, "--jobs", 2
-    code, _, err = r2unet(*words)
-    assert code == 2 and not (tmp_path / "s").exists()
-    assert "--workers 2: runs that are trained at the same time prepare their own batches; omit" in err
+class TestStudy:
+    @pytest.fixture
+    def compare(self, r2unet, tiny, tmp_path):
+        """Return a function that trains a study of two runs, and returns its result and both last.npz."""
+
+        def run(name, *more):
+            rows = "--variant", "a: steps=1", "--variant", "b: steps=2", "--seeds", "0"
+            study = "compare", "own", *tiny, "--epochs", 1, *rows, "--pictures", 1
+            result = r2unet(*study, "--out", tmp_path / name, *more)
+            return *result, [path.read_bytes() for path in sorted((tmp_path / name).rglob("last.npz"))]
+
+        return run
+
+    def test_trains_one_run_after_another_with_workers(self, compare):
+        code, out, _, states = compare("a", "--workers", 1)
+        assert code == 0 and out.count("batches are prepared by 1 worker process (") == 2
+        code, out, _, others = compare("b", "--jobs", 2)
+        assert code == 0 and "worker" not in out and states == others and len(states) == 2
+
+    def test_of_runs_at_the_same_time_is_refused_with_workers(self, compare):
+        code, _, err, states = compare("c", "--jobs", 2, "--workers", 2)
+        assert code == 2 and states == []
+        assert "--workers 2: runs that are trained at the same time prepare their own batches; omit" in err
