@@ -161,7 +161,7 @@ def test_no_file_is_left_open(tmp_path):
         list(processes.map(["die once", "a", "b"]))
     del processes
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_what_is_left_of_an_earlier_map_is_dropped(tmp_path):

@@ -58,7 +58,7 @@ class TestLabelsThatSayOnlyBenignOrMalignant:
     P = np.array([[0.1, 0.4, 0.5], [0.3, 0.5, 0.2], [0.0, 0.45, 0.55], [0.2, 0.7, 0.1]])
     LABELS = (1, 1, 0, 0)  # P(malignant) is 0.6, 0.5, 0.55, 0.3: three of four pairs are in the right order
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def report(self):
         diagnoses = Diagnoses(self.TYPES, 16, {"shares": [0.2, 0.7, 0.1]}, 2.0, self.SCORED)
         for number, (label, p) in enumerate(zip(self.LABELS, self.P, strict=True)):
