@@ -56,7 +56,12 @@ def start_process(target: Callable[..., None], *arguments: Any) -> tuple[Connect
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(theirs, *arguments), daemon=True)
-    process.start()
+    words = sys.argv
+    try:
+        sys.argv = words[:1]  # multiprocessing sends it, and a pipe may not hold many file names (`Parcel`)
+        process.start()
+    finally:
+        sys.argv = words
     theirs.close()  # so that only the process holds this end, and its death closes the pipe
     return ours, process
 

@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,8 @@ def work(folder: Path, task: str):
         os.kill(os.getpid(), signal.SIGKILL)
     elif task == "die unless alone" and multiprocessing.parent_process():
         os.kill(os.getpid(), signal.SIGKILL)
+    elif task == "words":
+        return sys.argv
     elif task == "arrays":
         return {
             "picture": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -70,6 +73,13 @@ def test_a_process_that_is_killed_as_it_starts_does_not_stop_this_one(capsys):
     assert capsys.readouterr().err.splitlines()[1].endswith("; this process does its work")
     with pytest.raises(InputError, match="a process ended with code -9"), Processes(Heavy(), 2) as processes:
         list(processes.map([1, 2, 3]))
+
+
+def test_the_names_of_many_files_are_not_sent_to_a_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["r2unet", "a.jpg", "b.jpg"])
+    with Processes(partial(new_work, tmp_path), 1) as processes:
+        assert list(processes.map(["words"])) == [["r2unet"]]
+    assert sys.argv == ["r2unet", "a.jpg", "b.jpg"]
 
 
 def unprepared():
