@@ -98,10 +98,16 @@ def open_study(
         shared = dataclasses.replace(existing.shared, **moved)
         plan = Plan(existing.study, shared, tuple(dict.fromkeys((*existing.seeds, *(seeds or ())))))
     if not only_report:
-        if plan.shared.data is not None:
-            find_files(plan.shared, "validation")  # fails before anything is written if data is missing
+        _check_paths(plan)  # fails before anything is written
         _write_plan(out, plan)
     return plan
+
+
+def _check_paths(plan: Plan) -> None:
+    """Raise InputError if the paths do not fit the rows, or if the validation images are missing."""
+    plan.rows  # noqa: B018 - checks the settings of every row
+    if plan.shared.data is not None:
+        find_files(plan.shared, "validation")
 
 
 def _check_new(plan: Plan, given: dict[str, Any]) -> None:

@@ -87,6 +87,25 @@ PLAN = {
 }
 
 
+@pytest.mark.parametrize(
+    "data, words, message",
+    [
+        (False, ["--labels", "nope"], "--labels: needs a table, and with --data its images"),
+        (True, ["--labels", "nope"], "nope"),
+        (True, ["--data", "nowhere"], "nowhere: there is no such folder"),
+    ],
+)
+def test_a_refused_path_leaves_the_plan_as_it_is(r2unet, tmp_path, isic_root, data, words, message):
+    settings = {"size": 16, "data": str(isic_root) if data else None}
+    variants = [["a", {"task": "outline"}], ["b", {"task": "diagnosis" if data else "both"}]]
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps({**PLAN, "settings": settings, "variants": variants}))
+    before = path.read_bytes()
+    code, _, err = r2unet("compare", "own", "--out", tmp_path, *words)
+    assert code == 2 and err.count("\n") == 1 and message in err
+    assert path.read_bytes() == before
+
+
 def test_a_stored_plan_is_read(tmp_path):
     (tmp_path / "study.json").write_text(json.dumps(PLAN))
     plan = read_plan(tmp_path)
