@@ -20,6 +20,7 @@ from r2unet.errors import InputError
 from r2unet.files import read_json, write_text
 from r2unet.study.studies import SEEDS, STUDIES, Row, Study, Variant, make_rows
 from r2unet.training.checkpoints import CONTENT_ERRORS, short_reason
+from r2unet.training.run_files import read_report
 from r2unet.training.run_folder import PATHS, find_files
 from r2unet.training.settings import LIMITS, Settings, as_text, flag
 
@@ -97,6 +98,8 @@ def open_study(
         moved = {name: given[name] for name in PATHS if name in given}
         shared = dataclasses.replace(existing.shared, **moved)
         plan = Plan(existing.study, shared, tuple(dict.fromkeys((*existing.seeds, *(seeds or ())))))
+        if shared.data != existing.shared.data:
+            _check_same_images(out, plan)
     if not only_report:
         _check_paths(plan)  # fails before anything is written
         _write_plan(out, plan)
@@ -142,6 +145,11 @@ def _check_unchanged(
             f"--variant: the study in {out} started with other rows; omit the option to resume it, or "
             "start another study with a new --out"
         )
+    if "data" in given and existing.shared.data is None:
+        raise InputError(
+            f"--data {given['data']}: the images are not those of the study in {out}, which started with "
+            "generated lesions; omit the option to resume it, or start another study with a new --out"
+        )
     for name, value in given.items():
         if name not in PATHS and value != getattr(existing.shared, name):
             raise InputError(
@@ -153,6 +161,25 @@ def _check_unchanged(
         raise InputError(
             f"--seeds {as_text(tuple(seeds))}: the study in {out} also has seed {missing[0]}; seeds can be "
             "added, not removed"
+        )
+
+
+def _check_same_images(out: Path, plan: Plan) -> None:
+    """Raise InputError if the validation images are not those of the finished runs: only paths may change.
+
+    One run is enough, because the report compares the images of all runs.
+    """
+    outlined = (task for task in plan.tasks(out) if task.finished and task.settings.task != "diagnosis")
+    if (task := next(outlined, None)) is None:
+        return
+    try:
+        scored = read_report(task.folder / FINISHED)["model"]["jaccard_by_image"].keys()
+    except (OSError, *CONTENT_ERRORS):
+        return  # the report of the study names this file
+    if scored != {pair.name for pair in find_files(task.settings, "validation")}:
+        raise InputError(
+            f"--data {plan.shared.data}: the images are not those of the study in {out}; give the same "
+            "images, or start another study with a new --out"
         )
 
 

@@ -1,11 +1,13 @@
 """A study starts and resumes only with a valid plan, and reports errors before it writes anything."""
 
 import json
+import shutil
 
 import pytest
 
 from r2unet.errors import InputError
-from r2unet.study.plan import read_plan
+from r2unet.study.plan import open_study, read_plan
+from tests.r2unet.conftest import write_lesion
 from tests.r2unet.refusal import refusal
 from tests.r2unet.study.conftest import ROWS
 
@@ -104,6 +106,30 @@ def test_a_refused_path_leaves_the_plan_as_it_is(r2unet, tmp_path, isic_root, da
     code, _, err = r2unet("compare", "own", "--out", tmp_path, *words)
     assert code == 2 and err.count("\n") == 1 and message in err
     assert path.read_bytes() == before
+
+
+def test_a_study_of_generated_lesions_keeps_them(r2unet, tmp_path, isic_root):
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(PLAN))
+    before = path.read_bytes()
+    for more in ([], ["--only-report"]):
+        code, _, err = r2unet("compare", "own", "--out", tmp_path, "--data", isic_root, *more)
+        assert code == 2 and f"--data {isic_root}: the images are not those of the study" in err
+        assert path.read_bytes() == before
+
+
+def test_a_study_keeps_its_images_and_finds_them_in_another_folder(r2unet, study, isic_root, tmp_path):
+    out = tmp_path / "study"
+    shutil.copytree(study[0], out)
+    shutil.copytree(isic_root, tmp_path / "moved")
+    for number in range(1, 6):
+        write_lesion(tmp_path / "others", "Training" if number < 4 else "Validation", number)
+    before = (out / "study.json").read_bytes()
+    code, _, err = r2unet("compare", "own", "--out", out, "--data", tmp_path / "others")
+    assert code == 2 and f"--data {tmp_path}/others: the images are not those of the study" in err
+    assert (out / "study.json").read_bytes() == before
+    plan = open_study(out, "own", {"data": str(tmp_path / "moved")})
+    assert plan == read_plan(out) and plan.shared.data == str(tmp_path / "moved")
 
 
 def test_a_stored_plan_is_read(tmp_path):
