@@ -104,7 +104,7 @@ class Finding(NamedTuple):
     parameters: int
     runs: list[Run]
     interval: list[float] | None  # of the mean Jaccard, 95 %, over images; None without outlines
-    difference: Difference | None  # None for the first row, without outlines, and without a common seed
+    difference: Difference | None  # None for the first row, without outlines, a common seed or size
 
     @property
     def outlines(self) -> bool:
@@ -158,14 +158,16 @@ def collect(out: Path, plan: Plan, scores: str = FINISHED, modes: str | None = N
         )
     same_images = plan.shared.data is not None
     _check_same_images([run for row, runs in found if predicts_outlines(row) for run in runs], same_images)
-    first_runs: list[Run] | None = None  # of the first row with outlines
+    first: tuple[Row, list[Run]] | None = None  # with outlines
     findings = []
     for row, runs in found:
         interval = difference = None
         if predicts_outlines(row):
             interval = bootstrap_interval(_by_image([run.jaccards for run in runs], same_images), _rng())
-            difference = compare_runs(runs, first_runs, same_images) if first_runs else None
-            first_runs = first_runs or runs
+            # A mask of fewer pixels has other Jaccards, unless all are scored at the images' original size.
+            if first and (row.settings.size == first[0].settings.size or scores != FINISHED):
+                difference = compare_runs(runs, first[1], same_images)
+            first = first or (row, runs)
         findings.append(Finding(row, count_parameters(row.settings), runs, interval, difference))
     return findings
 

@@ -24,6 +24,7 @@ from r2unet.study.findings import (
     unfinished,
 )
 from r2unet.study.plan import Plan
+from r2unet.study.studies import Row
 from r2unet.training.settings import as_text
 
 COLUMNS = {
@@ -67,7 +68,9 @@ def as_markdown(
 def _notes(plan: Plan, findings: list[Finding], diagnoses: bool, originals: bool, device: str) -> list[str]:
     """Return a list in Markdown that explains how the numbers of the first table were computed."""
     shared = plan.shared
-    size = "their original size" if originals else f"{shared.size} x {shared.size} pixels"
+    rows = [finding.row for finding in findings if finding.outlines]
+    size = "their original size" if originals else _sizes(rows)
+    several = not originals and len({row.settings.size for row in rows}) > 1
     seeds = f"{len(plan.seeds)} seeds ({as_text(plan.seeds)})"
     outlined = [finding.runs[0] for finding in findings if finding.outlines]
     images = (
@@ -89,11 +92,15 @@ def _notes(plan: Plan, findings: list[Finding], diagnoses: bool, originals: bool
         "- Seconds per epoch: the median, with validation. They depend on what else the machine did, such as "
         "other runs in parallel.",
     ]
+    if several:
+        remedy = "; --originals scores all at the same size" if shared.data else ""
+        notes[2] += f" A row at another size than {rows[0].label} has no difference{remedy}."
     if not outlined:
         del notes[1:3]
     if trivial := ", ".join(f"{name} {value:.4f}" for name, value in baselines(findings).items()):
-        notes.append(f"- Jaccard of the trivial baselines on the same images: {trivial}.")
-    if agree := agreement(findings):
+        at = f", at {_sizes(rows[:1])}" if several else ""
+        notes.append(f"- Jaccard of the trivial baselines on the same images{at}: {trivial}.")
+    if not several and (agree := agreement(findings)):
         notes.append(
             f"- The Jaccards of the images in two runs have a correlation of {agree.correlation:.2f} "
             f"on average. {agree.always_low} images are below {USABLE_JACCARD} in every run. Their "
@@ -111,7 +118,7 @@ def _diagnosis_notes(plan: Plan, found: list[DiagnosisFinding]) -> list[str]:
     notes = [
         f"- {report['images']} validation images of {report['lesions']} lesions have one of the "
         f"{len(report['classes'])} classes {classes}. The network sees every image at "
-        f"{plan.shared.size} x {plan.shared.size} pixels, whatever the size at which outlines are scored.",
+        f"{_sizes([each.row for each in found])}, whatever the size at which outlines are scored.",
         "- Mean AUC: of each class against the rest, averaged over the classes. Malignant AUC: of the sum "
         "of the probabilities of the malignant classes. The accuracies are those of the most probable class; "
         "balanced accuracy is the mean sensitivity over the classes. All scores are means over seeds, with "
@@ -127,6 +134,18 @@ def _diagnosis_notes(plan: Plan, found: list[DiagnosisFinding]) -> list[str]:
         of = regression if name == "logistic regression" else ""
         notes.append(f"- Baseline on the same images, {name}{of}: {scores}.")
     return notes
+
+
+def _sizes(rows: list[Row]) -> str:
+    """Return the size of the images in these rows; if there are several, with the labels of their rows."""
+    labels: dict[int, list[str]] = {}
+    for row in rows:
+        labels.setdefault(row.settings.size, []).append(row.label)
+    several = len(labels) > 1
+    sizes = [
+        f"{n} x {n} pixels" + (f" ({', '.join(found)})" if several else "") for n, found in labels.items()
+    ]
+    return " and ".join(sizes)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

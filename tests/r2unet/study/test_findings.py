@@ -11,6 +11,9 @@ from r2unet.errors import InputError
 from r2unet.scores.metrics import bootstrap_interval
 from r2unet.study.findings import Run, _check_same_images, agreement, collect, compare_runs, read_run
 from r2unet.study.plan import read_plan
+from r2unet.study.report import ORIGINALS
+from r2unet.study.tables import as_markdown
+from tests.r2unet.study.by_hand import new_plan, outline_report, write_run
 
 
 def test_agreement_correlates_the_jaccards_of_all_pairs_of_trainings(study):
@@ -80,3 +83,31 @@ def test_an_invalid_report_is_named(study, tmp_path):
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(InputError, match="report.json: is invalid"):
         read_run(tmp_path, 0)
+
+
+class TestRowsOfUnlikeSizes:
+    @pytest.fixture
+    def plan(self, tmp_path):
+        plan = new_plan(dict.fromkeys(("first", "small", "large"), "outline"))
+        variants = [row._replace(changes={**row.changes, "size": 32}) for row in plan.study.variants[2:]]
+        plan = plan._replace(study=plan.study._replace(variants=(*plan.study.variants[:2], *variants)))
+        for task in plan.tasks(tmp_path):
+            report = outline_report((0.9, 0.8, 0.4 + task.seed / 10 + task.row.settings.epochs / 10))
+            write_run(task.folder, report, [{"epoch": 1, "validation_jaccard": 0.7}])
+            (task.folder / ORIGINALS).write_text(json.dumps(report))
+        return plan
+
+    def test_are_named_and_not_compared(self, tmp_path, plan):
+        findings = collect(tmp_path, plan)
+        assert [finding.difference is None for finding in findings] == [True, False, True]
+        text = as_markdown(plan, findings, [], False, "cpu")
+        assert "scored at 16 x 16 pixels (first, small) and 32 x 32 pixels (large), with" in text
+        assert "A row at another size than first has no difference; --originals scores all at the" in text
+        assert "baselines on the same images, at 16 x 16 pixels:" in text and "correlation" not in text
+
+    def test_are_compared_at_the_original_size(self, tmp_path, plan):
+        findings = collect(tmp_path, plan, ORIGINALS)
+        assert findings[2].difference.mean == pytest.approx(0.2 / 3)
+        text = as_markdown(plan, findings, [], True, "cpu")
+        assert "scored at their original size, with" in text and "has no difference" not in text
+        assert "correlation" in text and "baselines on the same images:" in text
