@@ -234,18 +234,27 @@ def compare_runs(runs: list[Run], first: list[Run], same_images: bool) -> Differ
     )
 
 
-def agreement(findings: list[Finding]) -> Agreement | None:
-    """Compare all runs with outlines image by image; None for a single run, or if their images differ."""
-    runs = [run.jaccards for finding in findings if finding.outlines for run in finding.runs]
-    if len(runs) < 2 or any(run.keys() != runs[0].keys() for run in runs):
-        return None
-    values = np.array([[run[name] for name in sorted(run)] for run in runs])  # (runs, images)
-    if not values.std(axis=1).all():
+def agreement(findings: list[Finding], same_images: bool) -> Agreement | None:
+    """Compare the runs with outlines image by image; None if no two have the same images.
+
+    Without `same_images`, only runs with the same seed have.
+    """
+    by_images: dict[int | None, list[dict[str, float]]] = {}
+    for finding in findings:
+        for run in finding.runs if finding.outlines else []:
+            by_images.setdefault(None if same_images else run.seed, []).append(run.jaccards)
+    groups = [
+        np.array([[run[name] for name in sorted(run)] for run in runs])  # (runs, images)
+        for runs in by_images.values()
+        if len(runs) > 1
+    ]
+    if not groups or not all(values.std(axis=1).all() for values in groups):
         return None  # a run with equal Jaccards has no correlation
-    pairs = np.corrcoef(values)[np.triu_indices(len(runs), 1)]
-    low = (values < USABLE_JACCARD).all(axis=0)
-    distance = 1 - values.mean(axis=0)  # (images,)
-    return Agreement(float(pairs.mean()), int(low.sum()), float(distance[low].sum() / distance.sum()))
+    pairs = [np.corrcoef(values)[np.triu_indices(len(values), 1)] for values in groups]
+    low = np.concatenate([(values < USABLE_JACCARD).all(axis=0) for values in groups])  # (images,)
+    distance = np.concatenate([1 - values.mean(axis=0) for values in groups])  # (images,)
+    share = float(distance[low].sum() / distance.sum())
+    return Agreement(float(np.concatenate(pairs).mean()), int(low.sum()), share)
 
 
 def baselines(findings: list[Finding]) -> dict[str, float]:

@@ -73,8 +73,9 @@ def _notes(plan: Plan, findings: list[Finding], diagnoses: bool, originals: bool
     several = not originals and len({row.settings.size for row in rows}) > 1
     seeds = f"{len(plan.seeds)} seeds ({as_text(plan.seeds)})"
     outlined = [finding.runs[0] for finding in findings if finding.outlines]
+    each = " for each seed" if shared.data is None and len(plan.seeds) > 1 else ""
     images = (
-        f"{len(outlined[0].jaccards)} validation images, scored at {size},"
+        f"{len(outlined[0].jaccards)} validation images{each}, scored at {size},"
         if outlined
         else "validation images, scored"
     )
@@ -100,15 +101,24 @@ def _notes(plan: Plan, findings: list[Finding], diagnoses: bool, originals: bool
     if trivial := ", ".join(f"{name} {value:.4f}" for name, value in baselines(findings).items()):
         at = f", at {_sizes(rows[:1])}" if several else ""
         notes.append(f"- Jaccard of the trivial baselines on the same images{at}: {trivial}.")
-    if not several and (agree := agreement(findings)):
-        notes.append(
-            f"- The Jaccards of the images in two runs have a correlation of {agree.correlation:.2f} "
-            f"on average. {agree.always_low} images are below {USABLE_JACCARD} in every run. Their "
-            f"share in the sum of the Jaccard distances 1 - J is {agree.distance_share:.0%}."
-        )
+    if not several:
+        notes += _agreement_notes(findings, shared.data is not None)
     if left_out := unfinished(plan, findings):
         notes.append(f"- Not finished and left out: {', '.join(left_out)}.")
     return notes
+
+
+def _agreement_notes(findings: list[Finding], same_images: bool) -> list[str]:
+    """Return a note on how similarly the runs score, if any two have the same images."""
+    if not (agree := agreement(findings, same_images)):
+        return []
+    runs = "two runs" if same_images else "two runs with the same seed"
+    images = "1 image is" if agree.always_low == 1 else f"{agree.always_low} images are"
+    return [
+        f"- The Jaccards of the images in {runs} have a correlation of {agree.correlation:.2f} on average. "
+        f"{images} below {USABLE_JACCARD} in every run. Their share in the sum of the Jaccard distances "
+        f"1 - J is {agree.distance_share:.0%}."
+    ]
 
 
 def _diagnosis_notes(plan: Plan, found: list[DiagnosisFinding]) -> list[str]:

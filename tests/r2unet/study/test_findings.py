@@ -21,7 +21,7 @@ def test_agreement_correlates_the_jaccards_of_all_pairs_of_trainings(study):
     findings = collect(out, read_plan(out))
     jaccards = [list(run.jaccards.values()) for finding in findings for run in finding.runs]
     pairs = [np.corrcoef(a, b)[0, 1] for a, b in combinations(jaccards, 2)]
-    agree = agreement(findings)
+    agree = agreement(findings, same_images=True)
     assert agree.correlation == pytest.approx(np.mean(pairs))
     low = [i for i, values in enumerate(zip(*jaccards, strict=True)) if max(values) < 0.65]
     distance = 1 - np.mean(jaccards, axis=0)
@@ -29,7 +29,30 @@ def test_agreement_correlates_the_jaccards_of_all_pairs_of_trainings(study):
     assert agree.distance_share == pytest.approx(distance[low].sum() / distance.sum())
     assert f"have a correlation of {np.mean(pairs):.2f} on average" in (out / "table.md").read_text()
     alone = findings[0]._replace(runs=findings[0].runs[:1])
-    assert agreement([alone]) is None
+    assert agreement([alone], same_images=True) is None
+
+
+def test_agreement_pairs_generated_lesions_only_within_a_seed(tmp_path):
+    plan = new_plan(dict.fromkeys(("first", "second"), "outline"), data=None)
+    shares = {
+        ("first", 0): (0.9, 0.8, 0.2),
+        ("second", 0): (0.8, 0.9, 0.4),
+        ("first", 1): (0.2, 0.6, 0.9),
+        ("second", 1): (0.6, 0.2, 1.0),
+    }
+    for task in plan.tasks(tmp_path):
+        report = outline_report(shares[task.row.label, task.seed])
+        write_run(task.folder, report, [{"epoch": 1, "validation_jaccard": 0.7}])
+    findings = collect(tmp_path, plan)
+    agree = agreement(findings, same_images=False)
+    pairs = [np.corrcoef(shares["first", seed], shares["second", seed])[0, 1] for seed in (0, 1)]
+    assert agree.correlation == pytest.approx(np.mean(pairs))
+    assert agree.always_low == 3 and agree.distance_share == pytest.approx((0.7 + 0.6 + 0.6) / 2.25)
+    text = as_markdown(plan, findings, [], False, "cpu")
+    assert "generated lesions; 3 validation images for each seed, scored at" in text
+    assert f"runs with the same seed have a correlation of {np.mean(pairs):.2f} on average. 3 images" in text
+    single = [finding._replace(runs=finding.runs[i : i + 1]) for i, finding in enumerate(findings)]
+    assert agreement(single, same_images=False) is None  # runs of two seeds
 
 
 def test_a_difference_is_paired_over_images_and_averaged_over_seeds(study):
