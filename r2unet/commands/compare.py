@@ -154,18 +154,20 @@ def _compare(options: argparse.Namespace) -> int:
         count_workers(options.workers, device) if options.jobs == 1 else 0,
         trust,
     )
-    log = line_printer(progress_bar)
+    log, trained = line_printer(progress_bar), False
     if not options.only_report:
         copy_finished(out, plan, finished, log)
+        unfinished = [task for task in plan.tasks(out) if not task.finished]
         try:
             errors = train_study(out, plan, resources, options.jobs, log)
         except Interrupted as interrupted:
             text = resources_given(options, add_execution, add_trust, add_device, add_feed, add_cache)
             print(visible(f"{interrupted} {text}".rstrip()), file=sys.stderr)
             return 130
+        trained = any(task.finished for task in unfinished)
     for error in errors:
         print_error(error)
-    table = write_report(out, plan, resources, options.originals, options.pictures, log)
+    table = write_report(out, plan, resources, options.originals, options.pictures, log, trained)
     print(visible_lines(table))
     print(visible(f"the tables and figures are in {out}"))
     return 2 if errors else 0

@@ -41,7 +41,7 @@ from r2unet.study import plots
 from r2unet.study.diagnosis_findings import diagnosed
 from r2unet.study.findings import Finding, Run, baselines, collect
 from r2unet.study.plan import FINISHED, Plan
-from r2unet.study.results import as_json
+from r2unet.study.results import as_json, read_machine, this_machine
 from r2unet.study.run_pictures import TRUST, load_run, outlined_images
 from r2unet.study.tables import as_csv, as_markdown
 from r2unet.study.train_study import Resources
@@ -59,11 +59,13 @@ def write_report(
     originals: bool = False,
     images: int = 6,
     log: Callable[[str], None] = print,
+    trained: bool = True,
 ) -> str:
     """Write all files of the study in `out` from its finished runs; return the table in Markdown.
 
     With `originals` the outlines are scored at the images' original size; `images` is how many are drawn.
-    Raises InputError if no run is finished, or if a file cannot be read or written.
+    Unless this command `trained` a run, the report names the machine that the report before it named. Raises
+    InputError if no run is finished, or if a file cannot be read or written.
     """
     if originals and plan.shared.data is None:
         raise InputError("--originals: generated lesions have a single size; omit the option, or give --data")
@@ -73,11 +75,12 @@ def write_report(
                 _add_scores(run, plan, resources, originals, log)
     findings = collect(out, plan, ORIGINALS if originals else FINISHED, MODES if plan.study.modes else None)
     found = diagnosed(plan, findings)
-    device = describe(resources.device)
-    table = as_markdown(plan, findings, found, originals, device)
+    results = out / "results.json"
+    machine = this_machine(describe(resources.device)) if trained else read_machine(results)
+    table = as_markdown(plan, findings, found, originals, machine and machine["device"])
     write_text(out / "table.md", table)
     write_text(out / "table.csv", as_csv(findings))
-    write_text(out / "results.json", json.dumps(as_json(plan, findings, found, originals, device), indent=2))
+    write_text(results, json.dumps(as_json(plan, findings, found, originals, machine), indent=2))
     if any(finding.outlines for finding in findings):
         plots.plot_jaccards(findings, out / "bars.png", baselines(findings).get("Otsu's threshold"))
     if found:

@@ -12,30 +12,32 @@ from typing import Any
 import numpy as np
 
 from r2unet import __version__
+from r2unet.files import read_json
 from r2unet.scores.metrics import METRICS
 from r2unet.study import diagnosis_findings
 from r2unet.study.diagnosis_findings import SCORES, DiagnosisFinding
 from r2unet.study.findings import Finding, Run, baselines, unfinished
 from r2unet.study.plan import Plan
+from r2unet.training.checkpoints import CONTENT_ERRORS
 
 
 def as_json(
-    plan: Plan, findings: list[Finding], found: list[DiagnosisFinding], originals: bool, device: str
+    plan: Plan,
+    findings: list[Finding],
+    found: list[DiagnosisFinding],
+    originals: bool,
+    machine: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return all results of a study as a dictionary for JSON; `found` are the rows with diagnoses."""
+    """Return all results of a study as a dictionary for JSON; `found` are the rows with diagnoses.
+
+    `machine` is the one that trained, None if it is unknown.
+    """
     diagnoses = {each.row.label: {"diagnosis": _diagnosis_as_json(each)} for each in found}
     return {
         "program": "r2unet",
         "version": __version__,
         "commit": _commit(),
-        "machine": {
-            "device": device,
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        },
+        "machine": machine,
         "study": plan.study.name,
         "question": plan.study.question,
         "settings": dataclasses.asdict(plan.shared),
@@ -60,6 +62,27 @@ def as_json(
             for finding in findings
         ],
     }
+
+
+def this_machine(device: str) -> dict[str, Any]:
+    """Return what describes this machine and the device that it trains on."""
+    return {
+        "device": device,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+
+
+def read_machine(path: Path) -> dict[str, Any] | None:
+    """Return the machine in the results of an earlier report; None if there is no valid one."""
+    try:
+        machine = read_json(path)["machine"]
+        return machine if isinstance(machine["device"], str) else None
+    except (OSError, *CONTENT_ERRORS):
+        return None
 
 
 def _scores_as_json(finding: Finding) -> dict[str, Any] | None:

@@ -42,12 +42,12 @@ DIAGNOSIS_COLUMNS = {
 
 
 def as_markdown(
-    plan: Plan, findings: list[Finding], found: list[DiagnosisFinding], originals: bool, device: str
+    plan: Plan, findings: list[Finding], found: list[DiagnosisFinding], originals: bool, device: str | None
 ) -> str:
     """Return the tables in Markdown, one line per row of the study, with notes on how to read them.
 
     `found` are the rows with diagnoses: their table is the second. Columns of the outlines are left out if no
-    row has outlines.
+    row has outlines. `device` is the one that trained, None if it is unknown.
     """
     study = plan.study
     head = ["", "parameters", "s per epoch", "epochs", "best epoch"]
@@ -65,7 +65,9 @@ def as_markdown(
     return "\n".join(lines) + "\n"
 
 
-def _notes(plan: Plan, findings: list[Finding], diagnoses: bool, originals: bool, device: str) -> list[str]:
+def _notes(
+    plan: Plan, findings: list[Finding], diagnoses: bool, originals: bool, device: str | None
+) -> list[str]:
     """Return a list in Markdown that explains how the numbers of the first table were computed."""
     shared = plan.shared
     rows = [finding.row for finding in findings if finding.outlines]
@@ -73,6 +75,7 @@ def _notes(plan: Plan, findings: list[Finding], diagnoses: bool, originals: bool
     several = not originals and len({row.settings.size for row in rows}) > 1
     seeds = f"{len(plan.seeds)} seeds ({as_text(plan.seeds)})"
     outlined = [finding.runs[0] for finding in findings if finding.outlines]
+    where = f" on the {device}" if device else ""
     each = " for each seed" if shared.data is None and len(plan.seeds) > 1 else ""
     images = (
         f"{len(outlined[0].jaccards)} validation images{each}, scored at {size},"
@@ -82,7 +85,7 @@ def _notes(plan: Plan, findings: list[Finding], diagnoses: bool, originals: bool
     risen = "Jaccard, the best mean AUC or, with both, the best sum of the two" if diagnoses else "Jaccard"
     notes = [
         f"- {shared.data or 'generated lesions'}; {images} with the weights of the epoch that "
-        f"is best on these same images. Trained with {seeds} on the {device}.",
+        f"is best on these same images. Trained with {seeds}{where}.",
         "- Scores are means over images: the mean over seeds, with the lowest and the highest seed in "
         "brackets.",
         "- The difference of Jaccard is paired over images, with its 95 % bootstrap interval over images. "

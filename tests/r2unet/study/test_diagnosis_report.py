@@ -76,7 +76,7 @@ def test_the_tables_of_outlines_alone_do_not_mention_diagnoses(tmp_path):
     findings = collect(tmp_path, plan)
     assert as_markdown(plan, findings, [], False, "cpu") == (HERE / "outlines_alone.md").read_text()
     assert as_csv(findings) == (HERE / "outlines_alone.csv").read_text()
-    assert "diagnosis" not in as_json(plan, findings, [], False, "cpu")["rows"][0]
+    assert "diagnosis" not in as_json(plan, findings, [], False, None)["rows"][0]
 
 
 class TestAStudyOfAllTasks:
@@ -127,7 +127,7 @@ class TestAStudyOfAllTasks:
 
     def test_has_both_in_json(self, plan, findings):
         found = diagnosed(plan, findings)
-        results = as_json(plan, findings, found, False, "cpu")
+        results = as_json(plan, findings, found, False, None)
         mask, two, alone = json.loads(json.dumps(results))["rows"]
         assert "diagnosis" not in mask and alone["scores"] is None and alone["jaccard_interval"] is None
         assert two["scores"]["jaccard"]["mean"] == pytest.approx(0.75)

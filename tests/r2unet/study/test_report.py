@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from r2unet.study import studies
+from r2unet.study import report, studies
 from r2unet.study.findings import collect
 from r2unet.study.plan import read_plan
 from r2unet.study.report import factor_panels
@@ -70,6 +72,23 @@ def test_the_json_file_has_the_commit(study):
         pytest.skip("this is not a git repository")
     commit = json.loads((out / "results.json").read_text())["commit"]
     assert commit.removesuffix("-dirty") == git.stdout.strip()
+
+
+@pytest.mark.parametrize("words", [["--only-report"], []])
+def test_a_report_names_the_machine_that_trained_and_not_its_own(r2unet, study, tmp_path, monkeypatch, words):
+    out = tmp_path / "study"
+    shutil.copytree(study[0], out)
+    trained = json.loads((out / "results.json").read_text())["machine"]
+    monkeypatch.setattr(report, "describe", lambda device: "another device")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12345)
+    assert r2unet("compare", "own", "--out", out, "--device", "cpu", *words)[0] == 0
+    assert json.loads((out / "results.json").read_text())["machine"] == trained
+    assert "Trained with 2 seeds (0,1) on the cpu." in (out / "table.md").read_text()
+
+    (out / "results.json").write_text("{}")  # the machine is unknown now
+    assert r2unet("compare", "own", "--out", out, "--device", "cpu", *words)[0] == 0
+    assert json.loads((out / "results.json").read_text())["machine"] is None
+    assert "Trained with 2 seeds (0,1).\n" in (out / "table.md").read_text()
 
 
 def test_the_pictures_are_drawn(study):
