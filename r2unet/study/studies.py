@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2unet.errors import InputError
@@ -18,6 +19,10 @@ from r2unet.training.settings import Settings, as_text, flag
 SEEDS = (0, 1)  # the default seeds of every row
 # The settings that decide which images are used, and which classes they have. No variant may change them.
 SHARED = ("data", "labels", "images", "seed", "classes")
+
+
+RESULTS = (".md", ".csv", ".json", ".png")  # the ends of the names of the files beside the rows' folders
+LONGEST = 255  # characters in the name of a folder, in most file systems
 
 
 class Variant(NamedTuple):
@@ -130,10 +135,28 @@ def make_rows(variants: Iterable[Variant], shared: Settings) -> list[Row]:
             settings = dataclasses.replace(shared, **changes).check()
         except InputError as error:
             raise InputError(f"{label}: {error}") from None
-        folder = re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")
-        if not folder:
-            raise InputError(f"{label!r}: is not a valid folder name; use letters or digits in this label")
+        folder = _folder(label)
         if settings not in rows and folder in {row.folder for row in rows.values()}:
             raise InputError(f"{label}: another row has the same name; choose a different label")
         rows.setdefault(settings, Row(label, folder, settings))
     return list(rows.values())
+
+
+def _folder(label: str) -> str:
+    """Return the name of a row's folder. Raises InputError for a label that gives none."""
+    if len(label.splitlines()) > 1:
+        raise InputError(f"{label!r}: has a line break; write this label in one line")
+    folder = re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")
+    if not folder:
+        raise InputError(f"{label!r}: is not a valid folder name; use letters or digits in this label")
+    if len(folder) > LONGEST:
+        raise InputError(
+            f"{label[:20]}...: is too long for the name of a folder; use at most {LONGEST} characters in "
+            "this label"
+        )
+    if folder.endswith(RESULTS):
+        raise InputError(
+            f"{label}: its folder could have the name of a file with results; choose a label that does not "
+            f"end with {Path(folder).suffix}"
+        )
+    return folder

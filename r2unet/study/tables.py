@@ -40,6 +40,8 @@ DIAGNOSIS_COLUMNS = {
     "accuracy": "accuracy",
 }
 
+BAR = r"\|"  # a vertical bar in a cell
+
 
 def as_markdown(
     plan: Plan, findings: list[Finding], found: list[DiagnosisFinding], originals: bool, device: str | None
@@ -166,7 +168,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
 
 
 def _run_cells(finding: Finding) -> list[str]:

@@ -79,6 +79,14 @@ def test_the_tables_of_outlines_alone_do_not_mention_diagnoses(tmp_path):
     assert "diagnosis" not in as_json(plan, findings, [], False, None)["rows"][0]
 
 
+def test_a_bar_in_a_label_does_not_end_its_cell(tmp_path):
+    plan = new_plan({"a|b": "outline", "c": "outline"})
+    for task in plan.tasks(tmp_path):
+        write_run(task.folder, outline_report((0.9, 0.5)), [{"epoch": 1, "validation_jaccard": 0.7}])
+    text = as_markdown(plan, collect(tmp_path, plan), [], False, "cpu")
+    assert "| Jaccard against a\\|b |" in text and "\n| a\\|b |" in text
+
+
 class TestAStudyOfAllTasks:
     @pytest.fixture
     def plan(self):
