@@ -167,6 +167,8 @@ def _compare(options: argparse.Namespace) -> int:
         trained = any(task.finished for task in unfinished)
     for error in errors:
         print_error(error)
+    if errors and not any(task.finished for task in plan.tasks(out)):
+        return 2  # there is nothing to report on
     table = write_report(out, plan, resources, options.originals, options.pictures, log, trained)
     print(visible_lines(table))
     print(visible(f"the tables and figures are in {out}"))

@@ -191,19 +191,41 @@ def read_plan(out: Path, option: str = "--out") -> Plan:
     path = out / PLAN
     try:
         content = read_json(path)
-        variants = tuple(Variant(label, _with_tuples(changes)) for label, changes in content["variants"])
-        study = STUDIES[content["study"]]._replace(variants=variants)
-        plan = Plan(study, Settings(**_with_tuples(content["settings"])), tuple(content["seeds"]))
-        if not plan.rows or not plan.seeds:
-            raise ValueError("it has no rows or no seeds")
-        lowest, highest = LIMITS["seed"]
-        if not all(type(seed) is int and lowest <= seed <= highest for seed in plan.seeds):
-            raise ValueError("a seed is not a natural number")
+        unknown = _unknown_settings(content)
+        plan = None if unknown else _plan_of(content)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{option} {out}: contains no study, there is no {PLAN}; choose another") from None
     except (OSError, *CONTENT_ERRORS) as error:
         raise InputError(
             f"{path}: is not the plan of a study ({short_reason(error)}); choose another {option}"
         ) from None
+    if plan is None:
+        raise InputError(
+            f"{path}: was written by another version of r2unet, {str(content.get('version'))[:20]}, with the "
+            f"setting {unknown[0][:50]}, which {__version__} does not know; use that version, or choose "
+            f"another {option}"
+        )
     return plan
+
+
+def _plan_of(content: dict[str, Any]) -> Plan:
+    """Return the plan in a study.json. Raises one of CONTENT_ERRORS for an invalid one."""
+    variants = tuple(Variant(label, _with_tuples(changes)) for label, changes in content["variants"])
+    study = STUDIES[content["study"]]._replace(variants=variants)
+    plan = Plan(study, Settings(**_with_tuples(content["settings"])), tuple(content["seeds"]))
+    if not plan.rows or not plan.seeds:
+        raise ValueError("it has no rows or no seeds")
+    lowest, highest = LIMITS["seed"]
+    if not all(type(seed) is int and lowest <= seed <= highest for seed in plan.seeds):
+        raise ValueError("a seed is not a natural number")
+    return plan
+
+
+def _unknown_settings(content: dict[str, Any]) -> list[str]:
+    """Return the settings in a study.json that this version of the program does not know."""
+    known = {field.name for field in dataclasses.fields(Settings)}
+    stored = [content["settings"], *(changes for _, changes in content["variants"])]
+    return [name for settings in stored for name, _ in settings.items() if name not in known]
 
 
 def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _notes(
     rows = [finding.row for finding in findings if finding.outlines]
     size = "their original size" if originals else _sizes(rows)
     several = not originals and len({row.settings.size for row in rows}) > 1
-    seeds = f"{len(plan.seeds)} seeds ({as_text(plan.seeds)})"
+    seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''} ({as_text(plan.seeds)})"
     outlined = [finding.runs[0] for finding in findings if finding.outlines]
     where = f" on the {device}" if device else ""
     each = " for each seed" if shared.data is None and len(plan.seeds) > 1 else ""
@@ -118,10 +118,11 @@ def _agreement_notes(findings: list[Finding], same_images: bool) -> list[str]:
     if not (agree := agreement(findings, same_images)):
         return []
     runs = "two runs" if same_images else "two runs with the same seed"
-    images = "1 image is" if agree.always_low == 1 else f"{agree.always_low} images are"
+    low = agree.always_low
+    images, share = ("1 image is", "Its") if low == 1 else (f"{low} images are", "Their")
     return [
         f"- The Jaccards of the images in {runs} have a correlation of {agree.correlation:.2f} on average. "
-        f"{images} below {USABLE_JACCARD} in every run. Their share in the sum of the Jaccard distances "
+        f"{images} below {USABLE_JACCARD} in every run. {share} share in the sum of the Jaccard distances "
         f"1 - J is {agree.distance_share:.0%}."
     ]
 

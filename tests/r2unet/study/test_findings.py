@@ -51,6 +51,8 @@ def test_agreement_pairs_generated_lesions_only_within_a_seed(tmp_path):
     text = as_markdown(plan, findings, [], False, "cpu")
     assert "generated lesions; 3 validation images for each seed, scored at" in text
     assert f"runs with the same seed have a correlation of {np.mean(pairs):.2f} on average. 3 images" in text
+    text = as_markdown(plan._replace(seeds=(0,)), findings, [], False, "cpu")
+    assert "Trained with 1 seed (0) on the cpu." in text
     single = [finding._replace(runs=finding.runs[i : i + 1]) for i, finding in enumerate(findings)]
     assert agreement(single, same_images=False) is None  # runs of two seeds
 

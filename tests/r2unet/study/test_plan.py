@@ -154,6 +154,7 @@ def test_a_stored_plan_is_read(tmp_path):
         {"settings": {"widths": [10**9]}},
         {"settings": {"lr": "fast"}},
         {"settings": 3},
+        {"settings": [3]},
         {"variants": [["a"]]},
         {"variants": [[3, {}]]},
         {"variants": [["a", {"model": {}}]]},
@@ -164,6 +165,16 @@ def test_a_plan_with_an_impossible_value_is_named(tmp_path, change):
     (tmp_path / "study.json").write_text(json.dumps({**PLAN, **change}))
     message = refusal(lambda: read_plan(tmp_path))
     assert "study.json: is not the plan of a study" in message and len(message) < 700
+
+
+@pytest.mark.parametrize(
+    "change", [{"settings": {"size": 16, "wings": 2}}, {"variants": [["a", {}], ["b", {"wings": 2}]]}]
+)
+def test_a_plan_of_another_version_is_named(tmp_path, change):
+    (tmp_path / "study.json").write_text(json.dumps({**PLAN, "version": "9.9", **change}))
+    message = "study.json: was written by another version of r2unet, 9.9, with the setting wings, which "
+    with pytest.raises(InputError, match=message):
+        read_plan(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,13 @@ class TestAStudy:
         assert err.startswith("r2unet: error: too deep, seed 0: 5 images in batches of 1")
         assert "Not finished and left out: too deep with seed 0." in stdout and len(read_table(tmp_path)) == 2
 
+    def test_reports_only_the_errors_if_every_training_fails(self, r2unet, isic_root, tmp_path):
+        rows = [f"--variant={row}: widths=2,2,2,2,2 batch-size=1 steps={row}" for row in (1, 2)]
+        words = ["own", *rows, "--size=16", "--device=cpu", "--data", isic_root, "--seeds", 0]
+        code, _, err = r2unet("compare", *words, "--out", tmp_path)
+        first, second = err.splitlines()
+        assert code == 2 and "1, seed 0: 5 images in batches of 1" in first and "2, seed 0:" in second
+
 
 class TestAnInterruptedStudy:
     def test_gives_the_same_results_when_resumed(self, study, tmp_path, isic_root, monkeypatch):
