@@ -193,8 +193,9 @@ def commands(runs: Sequence[ComparedRun], command: str) -> str:
     for each in runs:
         folder = each.run.folder
         lines.append(f"# {each.label}")
-        if (folder.resolve().parents[1] / PLAN).exists():
-            lines.append(f"# part of the study in {folder.parents[1]}; this trains it alone:")
+        study = folder.resolve().parent.parent  # not parents[1], which a folder of the root lacks
+        if (study / PLAN).exists():
+            lines.append(f"# part of the study in {study}; this trains it alone:")
         lines.append(shlex.join(["r2unet", "train", *as_options(each.settings), "--out", str(folder)]))
         data = [] if each.settings.data is None else ["--data", each.settings.data]
         lines.append(shlex.join(["r2unet", "evaluate", "--checkpoint", str(folder / BEST), *data]))

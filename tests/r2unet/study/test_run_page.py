@@ -14,8 +14,10 @@ import pytest
 from r2unet.commands.main import build_parser, main
 from r2unet.commands.options import settings_given
 from r2unet.study import run_pictures
+from r2unet.study.plan import PLAN
 from r2unet.study.run_charts import HEIGHT, WIDTH, Line, chart, ticks
 from r2unet.study.run_comparison import labels, read_runs, same_images
+from r2unet.study.run_page import commands
 from r2unet.study.run_pictures import contour
 from r2unet.training.settings import Settings
 from tests.r2unet.conftest import OPTIONS
@@ -155,6 +157,21 @@ class TestThePage:
             options = build_parser().parse_args(words[1:])
             (run,) = read_runs([folder])
             assert options.out == folder and Settings(**settings_given(options)) == run.settings
+
+    @pytest.mark.parametrize("inside, name", [("row", "seed-0"), ("row/seed-0", ".")])
+    def test_name_the_study_of_a_run_that_is_given_from_within_it(
+        self, r2unet, trained, tmp_path, monkeypatch, inside, name
+    ):
+        shutil.copytree(trained, tmp_path / "study" / "row" / "seed-0")
+        (tmp_path / "study" / PLAN).write_text("{}")
+        monkeypatch.chdir(tmp_path / "study" / inside)
+        assert r2unet("report", name, "--out", tmp_path / "a.html", "--pictures", 0)[0] == 0
+        assert f"# part of the study in {tmp_path / 'study'};" in (tmp_path / "a.html").read_text()
+
+    def test_are_those_of_a_run_directly_under_the_root_too(self, trained):
+        (run,) = read_runs([trained])
+        at_the_root = run._replace(run=run.run._replace(folder=Path("/run")))
+        assert "--checkpoint /run/best.npz" in commands([at_the_root], "r2unet report /run")
 
 
 class TestOneRun:
