@@ -9,6 +9,7 @@ have the same images if also the baselines that see only the image and its mask 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +61,7 @@ def labels(folders: Sequence[Path]) -> list[str]:
 
 
 def _read(label: str, number: int, folder: Path) -> ComparedRun:
-    resume = f"`r2unet train --resume --out {folder}`"
+    resume = f"`r2unet train --resume --out {shlex.quote(str(folder))}`"
     if not (folder / FINISHED).exists():
         if not ((folder / LAST).exists() or (folder / BEST).exists()):
             raise InputError(

@@ -198,6 +198,8 @@ def commands(runs: Sequence[ComparedRun], command: str) -> str:
             lines.append(f"# part of the study in {study}; this trains it alone:")
         lines.append(shlex.join(["r2unet", "train", *as_options(each.settings), "--out", str(folder)]))
         data = [] if each.settings.data is None else ["--data", each.settings.data]
+        if each.run.diagnosis and each.settings.labels:
+            data += ["--labels", each.settings.labels]
         lines.append(shlex.join(["r2unet", "evaluate", "--checkpoint", str(folder / BEST), *data]))
     shown = "\n".join(text(line) for line in [*lines, "# this page", command])
     return (

@@ -1,5 +1,6 @@
 """`r2unet report`: one page about any finished runs, with their numbers, that needs no other file."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -173,6 +174,14 @@ class TestThePage:
         at_the_root = run._replace(run=run.run._replace(folder=Path("/run")))
         assert "--checkpoint /run/best.npz" in commands([at_the_root], "r2unet report /run")
 
+    def test_score_the_diagnoses_with_the_labels_of_the_training(self, both):
+        (run,) = read_runs([both])
+        labelled = run._replace(
+            settings=dataclasses.replace(run.settings, data="isic", labels="my types.csv")
+        )
+        line = "--data isic --labels &#x27;my types.csv&#x27;\n"
+        assert f"evaluate --checkpoint {both / 'best.npz'} {line}" in commands([labelled], "r2unet report")
+
 
 class TestOneRun:
     def test_has_no_slider_and_the_same_bytes_every_time(self, r2unet, trained, tmp_path):
@@ -245,6 +254,11 @@ class TestRefused:
         code, out, err = r2unet("report", trained, run, "--out", tmp_path / "a.html")
         assert (code, out) == (2, "") and err.count("\n") == 1 and expected in err and str(run) in err, err
         assert not (tmp_path / "a.html").exists()
+
+    def test_the_command_in_its_advice_can_be_copied(self, trained, tmp_path):
+        run = Path(shutil.copytree(trained, tmp_path / "my run"))
+        (run / "report.json").unlink()
+        assert f"`r2unet train --resume --out '{run}'`" in refusal(lambda: read_runs([run]))
 
     def test_damaged_diagnoses(self, r2unet, both, tmp_path):
         run = Path(shutil.copytree(both, tmp_path / "run"))
