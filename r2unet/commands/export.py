@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from pathlib import Path
 
 from r2unet.commands.options import add_choice, add_post_processing, post_processing
 from r2unet.commands.values import given_path, new_file, number
@@ -27,7 +28,7 @@ HEAD = {
 def add_options(p: argparse.ArgumentParser) -> None:
     text = "best.npz of a training run; with --pytorch, a state_dict"
     p.add_argument("source", type=given_path, metavar="SOURCE", help=text)
-    p.add_argument("--out", required=True, type=new_file, metavar="F.npz", help="the file to write")
+    p.add_argument("--out", required=True, type=weights_file, metavar="F.npz", help="the file to write")
     text = (
         "store the mean of the weights of SOURCE and these checkpoints of the same network (with group norm)"
     )
@@ -64,6 +65,11 @@ def add_options(p: argparse.ArgumentParser) -> None:
         metavar="N",
         help="with --pytorch: the recurrent steps t that the network was trained with",
     )
+
+
+def weights_file(text: str) -> Path:
+    """Convert the name of the file to write to its path; refuse the name of another kind of file."""
+    return new_file(text, [".npz"])
 
 
 def run(options: argparse.Namespace) -> int:

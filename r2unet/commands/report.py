@@ -42,9 +42,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 def page(text: str) -> Path:
     """Convert the name of the page to its path; refuse another kind of file."""
-    if not text.lower().endswith(ENDINGS):
-        raise argparse.ArgumentTypeError(f"must be a name ending in {', '.join(ENDINGS)}, got {text!r}")
-    return new_file(text)
+    return new_file(text, ENDINGS)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +80,14 @@ def given_path(text: str) -> Path:
 
 def picture(text: str) -> Path:
     """Convert the name of a figure to write to its path; refuse a format that cannot be written."""
-    if Path(text).suffix.lower() not in FIGURE_SUFFIXES:
-        endings = ", ".join(FIGURE_SUFFIXES)
-        raise argparse.ArgumentTypeError(f"must be a name ending in {endings}, got {text!r}")
-    return Path(text)
+    return new_file(text, FIGURE_SUFFIXES)
 
 
-def new_file(text: str) -> Path:
-    """Convert the name of a file to write to its path; refuse a folder."""
+def new_file(text: str, endings: Sequence[str] = ()) -> Path:
+    """Convert the name of a file to write to its path; refuse a folder and, given `endings`, any other."""
     path = Path(text)
     if path.name in ("", "..") or path.is_dir():
         raise argparse.ArgumentTypeError(f"must be the name of a file, got the folder {text!r}")
+    if endings and path.suffix.lower() not in endings:
+        raise argparse.ArgumentTypeError(f"must be a name ending in {', '.join(endings)}, got {text!r}")
     return path

@@ -260,6 +260,13 @@ class TestCommand:
         assert code == 2 and f"--out {tmp_path / name}: " in err and words in err
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
 
+    @pytest.mark.parametrize("name", ["photo.jpg", "history.csv", "weights.safetensors", "weights"])
+    def test_refuses_the_name_of_another_kind_of_file(self, r2unet, trained, tmp_path, name):
+        (tmp_path / name).write_text("as before")
+        code, _, err = r2unet("export", trained / "best.npz", "--out", tmp_path / name)
+        assert code == 2 and f"--out: must be a name ending in .npz, got '{tmp_path / name}'" in err
+        assert (tmp_path / name).read_text() == "as before"
+
     @pytest.mark.parametrize("size", ["0", "8193", "x"])
     def test_refuses_an_impossible_size(self, r2unet, trained, tmp_path, size):
         code, _, err = r2unet("export", trained / "best.npz", "--size", size, "--out", tmp_path / "a.npz")
