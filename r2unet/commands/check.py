@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from r2unet.commands.values import given_path
@@ -17,6 +17,7 @@ DETAILS = (
     "Every byte is read: checksums, shapes, whether numbers are finite. Nothing is changed. Exit code 0: "
     "all are whole; 1: at least one is not, and its line says what to do."
 )
+WEIGHTS = (".npz", ".safetensors")
 KNOWN = (
     "a checkpoint or weights (.npz, .safetensors), a cache (.npy), an image or a mask, or a folder of these, "
     "of a training run or of a study"
@@ -50,7 +51,7 @@ def _check_of(path: Path) -> Callable[[], Iterable[Finding]]:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
         suffix = path.suffix.lower()
-        if suffix in (".npz", ".safetensors"):
+        if suffix in WEIGHTS:
             return lambda: [check_weights_file(path)]
         if suffix == CACHE_SUFFIX:
             return lambda: [check_cache(path)]
@@ -61,11 +62,17 @@ def _check_of(path: Path) -> Callable[[], Iterable[Finding]]:
         return lambda: check_study(path)
     if any((path / name).exists() for name in RUN_FILES):
         return lambda: check_run(path)
-    files = visible_files(path)
-    if caches := [file for file in files if file.suffix == CACHE_SUFFIX]:
-        return lambda: map(check_cache, caches)
-    if weights := [file for file in files if file.suffix.lower() in (".npz", ".safetensors")]:
-        return lambda: map(check_weights_file, weights)
-    if any(file.suffix.lower() in SUFFIXES for file in files):
-        return lambda: check_images(path)
+    if any(file.suffix.lower() in (*WEIGHTS, CACHE_SUFFIX, *SUFFIXES) for file in visible_files(path)):
+        return lambda: _check_files(path)
     raise InputError(f"{path}: contains nothing to check; give {KNOWN}")
+
+
+def _check_files(folder: Path) -> Iterator[Finding]:
+    """Check every file of a known kind in a folder: caches, then weights, then images."""
+    from r2unet.training.check import check_weights_file
+
+    files = visible_files(folder)
+    yield from (check_cache(file) for file in files if file.suffix.lower() == CACHE_SUFFIX)
+    yield from (check_weights_file(file) for file in files if file.suffix.lower() in WEIGHTS)
+    if any(file.suffix.lower() in SUFFIXES for file in files):
+        yield from check_images(folder)

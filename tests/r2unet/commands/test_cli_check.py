@@ -91,6 +91,17 @@ class TestWhole:
         assert f"{images}: a folder of 5 images and 0 masks\n" in out
         assert "_segmentation.png: a mask of 32 x 24 pixels\n" in out
 
+    def test_all_files_of_a_folder_of_several_kinds(self, r2unet, cache, trained):
+        shutil.copy(trained / "best.npz", cache / "weights.npz")
+        Image.new("RGB", (4, 4)).save(cache / "small.jpg")
+        code, out, _ = r2unet("check", cache)
+        assert code == 0
+        assert [line.rpartition(": ")[2].split(" of ")[0] for line in out.splitlines()] == [
+            "a cache",
+            "r2unet with 2,4 channels, outline",
+            "a folder",
+        ]
+
     def test_a_study_whose_runs_are_not_all_finished(self, r2unet, study):
         code, out, _ = r2unet("check", study)
         assert code == 0 and out.count("\n") == 5
@@ -167,6 +178,11 @@ class TestNotWhole:
             assert refused(isic / folder).startswith(f"{path}: the image is damaged or truncated (")
         Image.new("RGB", (4, 4)).save(isic / "a_mask.png")
         assert "a mask is one channel" in refused(isic / "a_mask.png")
+
+    def test_an_image_beside_weights_and_a_cache(self, refused, cache, trained):
+        shutil.copy(trained / "best.npz", cache / "a.npz")
+        (cache / "bad.jpg").write_bytes(b"\xff\xd8 and no more")
+        assert refused(cache).startswith(f"{cache / 'bad.jpg'}: ")
 
     def test_a_study_and_the_others_are_still_checked(self, r2unet, study, trained):
         (study / "study.json").write_text("{}")
