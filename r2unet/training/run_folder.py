@@ -145,6 +145,8 @@ def start_or_resume(
         if names != [LAST, BEST]:
             raise InputError(f"{fault}; delete this file, and --resume starts again") from None
         before, state = _read_instead(out, fault)
+    if fault is None and names == [LAST, BEST]:
+        _check_same_run(out, before)
     for name, value in given.items():
         if name not in RESUME_MAY_CHANGE and value != getattr(before, name):
             raise InputError(
@@ -167,6 +169,28 @@ def _read_run(path: Path) -> tuple[Settings, dict[str, Any]]:
         settings = read_settings(state)
         check_network(settings, state["model"])
     return settings, state
+
+
+def _check_same_run(out: Path, settings: Settings) -> None:
+    """Raise InputError if best.npz is of a run with other settings, which the report would describe."""
+    try:
+        other = _read_run(out / BEST)[0]
+    except InputError:
+        return  # it may be replaced before it is needed
+    if difference := other_settings(settings, other):
+        raise InputError(
+            f"{out / BEST}: is of another run than {LAST} ({difference}); delete this file, and --resume "
+            "puts the newest state in its place"
+        )
+
+
+def other_settings(settings: Settings, other: Settings) -> str:
+    """Return how the settings of best.npz, `other`, differ from those of last.npz, "" if one run has both."""
+    for name, value in dataclasses.asdict(settings).items():
+        found = getattr(other, name)
+        if name not in RESUME_MAY_CHANGE and found != value:
+            return f"its {flag(name)} is {as_text(found)}, not {as_text(value)}"
+    return ""
 
 
 def _read_instead(out: Path, fault: str) -> tuple[Settings, dict[str, Any]]:

@@ -92,6 +92,31 @@ class TestStartOrResume:
         assert start_or_resume(tmp_path, {}, True)[1]["mark"] == "last"
 
     @pytest.fixture
+    def best_with(self, trained, tmp_path):
+        """A function that copies the run, and gives its best.npz another setting."""
+
+        def copy(name, value):
+            shutil.copy(trained / "last.npz", tmp_path)
+            state = read_state(trained / "best.npz")
+            checkpoint.save(tmp_path / "best.npz", {**state, "settings": {**state["settings"], name: value}})
+
+        return copy
+
+    def test_the_best_state_of_another_run_is_refused(self, best_with, tmp_path):
+        best_with("loss", "focal")
+        message = refusal(lambda: start_or_resume(tmp_path, {}, True))
+        assert message.startswith(
+            f"{tmp_path / 'best.npz'}: is of another run than last.npz (its --loss is foc"
+        )
+        assert message.endswith("; delete this file, and --resume puts the newest state in its place")
+        (tmp_path / "best.npz").unlink()
+        assert start_or_resume(tmp_path, {}, True)[1]["history"]
+
+    def test_the_best_state_before_the_images_moved_is_of_the_same_run(self, best_with, tmp_path):
+        best_with("data", "moved")
+        assert start_or_resume(tmp_path, {}, True)[1]["history"]
+
+    @pytest.fixture
     def damaged(self, trained, tmp_path):
         """A copy of the run, whose last.npz is damaged."""
         for name in ("last.npz", "best.npz"):
