@@ -107,8 +107,13 @@ def checkpoint_errors(path: str | Path) -> Iterator[None]:
 
 
 def short_reason(error: Exception) -> str:
-    """Return the text of an error in one line of limited length."""
-    return " ".join(str(error).split())[:MAX_SHOWN]
+    """Return the text of an error in one line of limited length, without what only a programmer can read."""
+    text = str(error)
+    if isinstance(error, AttributeError | TypeError):
+        text = "a value is of another type"
+    elif isinstance(error, OSError):
+        text = error.strerror or text
+    return " ".join(text.split())[:MAX_SHOWN]
 
 
 def check_network(settings: Settings, weights: dict[str, np.ndarray]) -> None:

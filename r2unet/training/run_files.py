@@ -12,10 +12,15 @@ from typing import Any
 from r2unet.files import read_json, read_rows
 from r2unet.scores.metrics import METRICS
 
+# Which answers of the network the report on a run of each task has scores of.
+PARTS = {"outline": {"model"}, "diagnosis": {"diagnosis"}, "both": {"model", "diagnosis"}}
+
 
 def read_report(path: Path) -> dict[str, dict[str, Any]]:
     """Read the scores of the network and of the baselines; what is known of masks is checked."""
     report = read_json(path)
+    if not isinstance(report, dict):
+        raise ValueError("it has no scores by name")
     for name, scores in report.items():
         if name == "diagnosis":
             continue
@@ -29,9 +34,31 @@ def read_report(path: Path) -> dict[str, dict[str, Any]]:
     return report
 
 
+def check_parts(report: dict[str, Any], task: str) -> None:
+    """Raise ValueError unless a report has the scores of all answers of this task, and of no others."""
+    if PARTS["both"] & report.keys() != PARTS[task]:
+        raise ValueError(f"its scores are not those of the task {task}")
+
+
+def check_diagnoses(scores: dict[str, Any] | None) -> None:
+    """Raise one of CONTENT_ERRORS unless each image has probabilities of all classes, one of them true."""
+    if scores is None:  # no image has a class
+        return
+    if not isinstance(scores, dict) or not {"types", "by_image"} <= scores.keys():
+        raise ValueError("diagnosis: it has no scores by class and by image")
+    classes = scores["types"]["model"]["classes"]
+    for name, answer in scores["by_image"].items():
+        # A sum over classes, as for malignant, can be larger than 1 by rounding.
+        _check_shares(name, [p / 1.001 for p in answer["probabilities"]])
+        if answer["class"] not in classes or len(answer["probabilities"]) != len(classes):
+            raise ValueError(f"{name}: its diagnosis is not one of {len(classes)} classes")
+
+
 def read_history(path: Path) -> list[dict[str, float]]:
     """Read the scores of every epoch."""
-    (_, header), *lines = read_rows(path)
+    (_, header), *lines = read_rows(path) or [(0, [])]
+    if not lines:
+        raise ValueError("it has no epochs")
     rows = [dict(zip(header, map(float, line), strict=True)) for _, line in lines]
     if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
         raise ValueError("its epochs are not 1, 2, 3, ...")

@@ -74,6 +74,17 @@ class TestWhole:
             f"whole      {trained / 'report.json'}: the scores of the best epoch",
         ]
 
+    def test_an_unfinished_run_whose_newest_state_is_an_epoch_behind(self, r2unet, run):
+        """As a run that was killed between writing history.csv and last.npz."""
+        (run / "report.json").unlink()
+        state = read_state(run / "last.npz")
+        write_state(run / "last.npz", {**state, "history": state["history"][:1]})
+        assert r2unet("check", run)[0] == 0
+        write_state(run / "last.npz", {**state, "history": []})
+        for name in ("best.npz", "history.csv"):
+            (run / name).unlink()
+        assert r2unet("check", run)[0] == 0
+
     def test_exported_weights_and_those_of_pytorch(self, r2unet, trained, lee_state, tmp_path):
         assert r2unet("export", trained / "best.npz", "--half", "--out", tmp_path / "w.npz")[0] == 0
         np.savez(tmp_path / "p.npz", **lee_state("AttU_Net"))
@@ -143,6 +154,60 @@ class TestNotWhole:
         (run / name).write_text(text.replace(old, new, 3))
         line = refused(run)
         assert line.startswith(f"{run / name}: is damaged (") and line.endswith(" writes it again")
+
+    @pytest.mark.parametrize(
+        "change, words",
+        [
+            (lambda lines: [], "it has no epochs"),
+            (lambda lines: lines[:1], "it has no epochs"),
+            (lambda lines: lines[:2], "its rows are not those of the 2 epochs in last.npz"),
+            (
+                lambda lines: [line.partition(",")[0] for line in lines],
+                "its rows are not those of the 2 epochs",
+            ),
+            (
+                lambda lines: [line.replace("0.", "0.1") for line in lines],
+                "its rows are not those of the 2 ep",
+            ),
+        ],
+    )
+    def test_a_history_that_is_not_that_of_the_run(self, refused, run, change, words):
+        lines = (run / "history.csv").read_text().splitlines(keepends=True)
+        (run / "history.csv").write_text("\n".join(line.rstrip("\n") for line in change(lines)))
+        line = refused(run)
+        assert line.startswith(f"{run / 'history.csv'}: is damaged ({words}")
+
+    @pytest.mark.parametrize(
+        "report, words",
+        [
+            ("{}", "its scores are not those of the task outline"),
+            ('{"diagnosis": null}', "its scores are not those of the task outline"),
+            ('{"diagnosis": {}}', "diagnosis: it has no scores by class and by image"),
+            ("[]", "it has no scores by name"),
+            ('{"model": 3}', "a value is of another type"),
+        ],
+    )
+    def test_a_report_without_the_scores_of_the_task(self, refused, run, report, words):
+        (run / "report.json").write_text(report)
+        assert refused(run).startswith(f"{run / 'report.json'}: is damaged ({words}); delete this file; ")
+
+    def test_the_best_state_of_another_run(self, refused, run, new_trainer, tmp_path):
+        new_trainer(tmp_path / "other", lr=0.5, epochs=1).run()
+        shutil.copy(tmp_path / "other" / "best.npz", run)
+        fault = "is of another run than last.npz (its --epochs is 1, not 2); delete this file; "
+        assert refused(run).startswith(f"{run / 'best.npz'}: {fault}")
+
+    @pytest.mark.parametrize("name", ["last.npz", "history.csv"])
+    def test_a_finished_run_without_one_of_its_files(self, r2unet, refused, run, trained, name):
+        (run / name).unlink()
+        assert refused(run).startswith(f"{run / name}: is missing; `r2unet train --resume")
+        assert r2unet("train", "--resume", "--device=cpu", "--out", run)[0] == 0
+        assert (run / name).read_bytes() == (trained / name).read_bytes()
+
+    def test_a_report_alone(self, refused, run):
+        for name in ("last.npz", "best.npz"):
+            (run / name).unlink()
+        assert refused(run) == f"{run / 'last.npz'}: is missing, and so is best.npz; train again"
 
     def test_a_finished_run_without_its_best_state(self, refused, run):
         (run / "best.npz").unlink()

@@ -11,7 +11,8 @@ import pytest
 from r2unet.scores.metrics import METRICS
 from r2unet.study.findings import read_run
 from r2unet.study.train_study import read_seconds, write_seconds
-from r2unet.training.run_files import read_history, read_modes, read_report
+from r2unet.training.checkpoints import CONTENT_ERRORS
+from r2unet.training.run_files import check_diagnoses, read_history, read_modes, read_report
 from tests.r2unet.refusal import refusal
 
 SCORES = {"images": 2, "mean": dict.fromkeys(METRICS, 0.5), "pooled": {"jaccard": 0.5}}
@@ -98,6 +99,30 @@ def test_a_report_with_an_impossible_value_is_named(folder, path, value):
     assert (
         message.startswith(f"{folder / 'report.json'}: is invalid (") and "run the command again" in message
     )
+
+
+DIAGNOSIS = {
+    "types": {"model": {"classes": ["benign", "malignant"]}},
+    "by_image": {"a": {"class": "benign", "probabilities": [1.0000001, 0.0]}},
+}
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        (["types"], {}),
+        (["by_image"], None),
+        (["by_image", "a", "class"], "nevus"),
+        (["by_image", "a", "probabilities"], [1.0]),
+        (["by_image", "a", "probabilities"], [0.5, float("nan")]),
+        (["by_image", "a", "probabilities"], [0.5, -0.1]),
+    ],
+)
+def test_impossible_diagnoses_are_refused_and_none_are_not(path, value):
+    for valid in (DIAGNOSIS, None):
+        check_diagnoses(valid)
+    with pytest.raises(CONTENT_ERRORS):
+        check_diagnoses(changed(DIAGNOSIS, path, value))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "3", "{", "[" * 100_000, '{"model": ' * 100_000, "9" * 5000])
