@@ -25,5 +25,5 @@ def check_study(folder: Path) -> list[Finding]:
     resume = f"`r2unet compare {plan.study.name} --out {shlex.quote(str(folder))}`"
     findings = [Finding(folder, what)]
     for task in tasks:
-        findings += check_run(task.folder, resume)
+        findings += check_run(task.folder, None if task.finished else resume)  # compare skips finished runs
     return findings

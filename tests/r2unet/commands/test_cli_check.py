@@ -255,9 +255,13 @@ class TestNotWhole:
         assert code == 1 and out.count("\n") == 5 and out.startswith("NOT WHOLE")
         assert "study.json: is not the plan of a study" in out and "from a backup" in out
 
-    def test_a_run_of_a_study_is_resumed_with_the_study(self, refused, study):
+    def test_an_unfinished_run_of_a_study_is_resumed_with_the_study_and_a_finished_one_alone(
+        self, refused, study
+    ):
         (path,) = study.glob("*/seed-0/last.npz")
         flip(path)
+        assert f"`r2unet train --resume --out '{path.parent}'` resumes from best.npz" in refused(study)
+        (path.parent / "report.json").unlink()
         assert f"`r2unet compare own --out '{study}'` resumes from best.npz" in refused(study)
 
 
