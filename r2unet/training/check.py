@@ -16,12 +16,13 @@ import numpy as np
 from minidl.init import shapes_only
 from r2unet.data.check import Finding
 from r2unet.errors import InputError
-from r2unet.network.interop import load_state_dict, read_pytorch
+from r2unet.network.interop import read_pytorch
 from r2unet.training.checkpoints import (
     CONTENT_ERRORS,
     check_network,
     check_weights,
     checkpoint_errors,
+    is_state_dict,
     load_model,
     short_reason,
 )
@@ -35,7 +36,7 @@ RUN_FILES = (LAST, BEST, REPORT)  # any of them makes a folder that of a trainin
 
 def check_weights_file(path: Path) -> Finding:
     """Read a checkpoint, exported weights, or PyTorch's weights (.npz or .safetensors)."""
-    if path.suffix.lower() == ".npz" and not _is_state_dict(path):
+    if path.suffix.lower() == ".npz" and not is_state_dict(path):
         return check_checkpoint(path)
     what = "weights of PyTorch"
     try:
@@ -145,14 +146,6 @@ def _check_scores(path: Path, what: str, read: Callable[[Path], None], resume: s
 
 def _missing(path: Path, what: str, remedy: str) -> Finding:
     return Finding(path, what, f"{path}: is missing; {remedy}")
-
-
-def _is_state_dict(path: Path) -> bool:
-    """Return whether a .npz file is whole and has no tree: every checkpoint has one."""
-    try:
-        return "tree" not in load_state_dict(path)
-    except InputError:
-        return False
 
 
 def _check_arrays(state: dict[str, Any], settings: Settings) -> None:

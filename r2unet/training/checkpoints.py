@@ -27,6 +27,7 @@ from r2unet import __version__
 from r2unet.data.classes import CLASSES
 from r2unet.errors import InputError
 from r2unet.files import write_error
+from r2unet.network.interop import load_state_dict
 from r2unet.network.model import UShape
 from r2unet.training.settings import Settings, as_text, flag, new_model
 
@@ -69,11 +70,23 @@ def read_state(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; {remedy}") from None
     except checkpoint.CheckpointError as error:
+        if is_state_dict(path):
+            convert = "convert it with `r2unet export --pytorch`"
+            raise InputError(f"{path}: is a state_dict of PyTorch; {convert}") from None
         raise InputError(f"{error}; {remedy}") from None
     program = state.get("program") if isinstance(state, dict) else None
     if not isinstance(program, str) or program != "r2unet":  # an array compares elementwise
         raise InputError(f"{path}: is a checkpoint of another program; {remedy}")
     return state
+
+
+def is_state_dict(path: str | Path) -> bool:
+    """Return whether a .npz or .safetensors file is whole and contains weights by name, as in PyTorch."""
+    try:
+        names = load_state_dict(path).keys()
+    except InputError:
+        return False
+    return "tree" not in names and any(name.endswith(".weight") for name in names)  # a checkpoint has a tree
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:

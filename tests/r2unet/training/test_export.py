@@ -267,6 +267,11 @@ class TestCommand:
         assert code == 2 and f"--out: must be a name ending in .npz, got '{tmp_path / name}'" in err
         assert (tmp_path / name).read_text() == "as before"
 
+    def test_a_state_dict_of_pytorch_needs_the_option(self, r2unet, lee, tmp_path):
+        code, _, err = r2unet("export", lee("U_Net"), "--out", tmp_path / "a.npz")
+        assert code == 2 and not (tmp_path / "a.npz").exists()
+        assert f"{lee('U_Net')}: is a state_dict of PyTorch; convert it with `r2unet export --pytorch`" in err
+
     @pytest.mark.parametrize("size", ["0", "8193", "x"])
     def test_refuses_an_impossible_size(self, r2unet, trained, tmp_path, size):
         code, _, err = r2unet("export", trained / "best.npz", "--size", size, "--out", tmp_path / "a.npz")
