@@ -20,9 +20,10 @@ from r2unet.diagnosis.bootstrap import with_intervals
 from r2unet.errors import InputError
 from r2unet.study.diagnosis_findings import mean_auc, read_diagnoses
 from r2unet.study.findings import Difference, Run, compare_runs, count_parameters, read_run
-from r2unet.study.plan import FINISHED
+from r2unet.study.plan import FINISHED, PLAN
+from r2unet.training.check import check_history, check_report
 from r2unet.training.checkpoints import checkpoint_errors, read_settings, read_state
-from r2unet.training.run_folder import BEST, LAST
+from r2unet.training.run_folder import BEST, HISTORY, LAST
 from r2unet.training.settings import Settings
 
 UNTRAINED = ("all background", "Otsu's threshold")  # baselines that depend on the images alone
@@ -62,13 +63,20 @@ def labels(folders: Sequence[Path]) -> list[str]:
 
 def _read(label: str, number: int, folder: Path) -> ComparedRun:
     resume = f"`r2unet train --resume --out {shlex.quote(str(folder))}`"
+    if (folder / PLAN).exists():
+        runs = sorted(report.parent for report in folder.glob(f"*/seed-*/{FINISHED}"))
+        example = f", such as {shlex.quote(str(runs[0]))}" if runs else ""
+        raise InputError(f"{folder}: is a study; give folders of its runs, ROW/seed-K in it{example}")
     if not (folder / FINISHED).exists():
         if not ((folder / LAST).exists() or (folder / BEST).exists()):
             raise InputError(
                 f"{folder}: contains no training run; give a folder that `r2unet train --out` wrote"
             )
         raise InputError(f"{folder}: its training is not finished; finish it with {resume}")
-    run = read_run(folder, 0, again=f"{LAST}, and run {resume}, which repeats the epochs after the best")
+    for finding in (check_history(folder, resume), check_report(folder, resume)):
+        if finding.error:
+            raise InputError(finding.error)
+    run = read_run(folder, 0, again=f"{HISTORY}, and run {resume}, which writes them again")
     state = read_state(folder / BEST)
     with checkpoint_errors(folder / BEST):
         settings = read_settings(state)

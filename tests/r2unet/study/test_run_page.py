@@ -235,8 +235,21 @@ class TestRefused:
                 lambda run: (run / "report.json").unlink(),
                 "its training is not finished",
             ),
-            (lambda run: (run / "report.json").write_text("{"), "report.json: is invalid"),
+            (lambda run: (run / "report.json").write_text("{"), "report.json: is damaged"),
+            (
+                lambda run: (run / "report.json").write_text("[]"),
+                "is damaged (it has no scores by name); del",
+            ),
             (lambda run: (run / "history.csv").write_text("epoch\n2\n"), "epochs are not 1, 2, 3"),
+            (
+                lambda run: (run / "history.csv").write_text("epoch\n1\n"),
+                "and history.csv, and run `r2unet tr",
+            ),
+            (lambda run: (run / "history.csv").unlink(), "history.csv: is missing; `r2unet train --resume"),
+            (
+                lambda run: (run / "study.json").write_text("{}"),
+                "is a study; give folders of its runs, ROW/s",
+            ),
             (lambda run: (run / "best.npz").write_bytes(b""), "best.npz"),
             (
                 lambda run: edit(run, lambda r: r["model"].pop("jaccard_interval")),
