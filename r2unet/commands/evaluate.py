@@ -40,6 +40,7 @@ from r2unet.data.pairs import SPLITS, Pair
 from r2unet.data.synthetic import SyntheticLesions
 from r2unet.errors import InputError
 from r2unet.files import check_outputs, check_writable
+from r2unet.training.export import check_multiple
 from r2unet.training.prediction_memory import check_generated, check_size, images_at_once
 from r2unet.training.run_folder import generate_datasets
 from r2unet.training.settings import LIMITS, Settings
@@ -187,7 +188,8 @@ def _score(options: argparse.Namespace, loaded: Loaded, device: str) -> dict[str
             plot_diagnoses(scores["diagnosis"], options.figures)
     result = {"checkpoint": str(options.checkpoint), "split": options.split, **scorer.post, "scores": scores}
     if options.compare_modes:
-        settings.check().check_batches(len(lesions))  # train mode needs a multiple and adds no pixels
+        check_multiple(settings.size, settings.multiple)  # train mode adds no pixels
+        settings.check_batches(len(lesions))
         if not options.size:
             check_size(options.checkpoint, settings, state["model"], min(settings.batch_size, len(lesions)))
         resized = UnstoredImages(lesions, settings.size) if options.data else lesions

@@ -19,6 +19,7 @@ from r2unet.data.classes import CLASSES
 from r2unet.errors import visible
 from r2unet.files import check_outputs, check_writable
 from r2unet.training.calibrate import correction
+from r2unet.training.export import check_multiple
 
 HELP = "draw the features that the network computes from an image, and what drove its diagnosis"
 DETAILS = (
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     check_writable("--out", options.out.parent)
     check_outputs("--out", [options.out], [options.image, options.checkpoint])
     model, settings, state = load_network(options)
-    settings.check()  # --size is a multiple of what the network needs: no pixels are added at the border
+    check_multiple(settings.size, settings.multiple)  # no pixels are added at the border
     classes = CLASSES[settings.classes]
     print_licence(state)
     warn_uncalibrated(options.checkpoint, settings, state)

@@ -63,7 +63,7 @@ def from_training(path: str | Path, size: int | None = None) -> dict[str, Any]:
     """
     model, settings, state = load_model(path)
     if size:
-        _check_size(size, model.multiple)
+        check_multiple(size, model.multiple)
         settings = dataclasses.replace(settings, size=size)
     header = checkpoint_header(settings)
     for name in PATHS:
@@ -146,7 +146,7 @@ def from_pytorch(path: str | Path, steps: int | None = None, size: int = PYTORCH
             f"{path}: the network has {channels[0]} input and {channels[1]} output channels, but predict "
             "needs 3 and 1; use it from Python, with r2unet.network.interop.read_pytorch"
         )
-    _check_size(size, model.multiple)
+    check_multiple(size, model.multiple)
     with checkpoint_errors(path):
         check_weights(model.state_dict())
     first.weight.data *= 0.5
@@ -156,9 +156,13 @@ def from_pytorch(path: str | Path, steps: int | None = None, size: int = PYTORCH
     return {**checkpoint_header(settings.check()), "model": model.state_dict()}
 
 
-def _check_size(size: int, multiple: int) -> None:
+def check_multiple(size: int, multiple: int) -> None:
+    """Raise InputError, naming a size that fits, if the network cannot halve images of this size."""
     if size % multiple:
-        raise InputError(f"--size {size}: must be divisible by {multiple} for this network")
+        nearest = max(1, round(size / multiple)) * multiple
+        raise InputError(
+            f"--size {size}: must be divisible by {multiple} for this network; try --size {nearest}"
+        )
 
 
 def calibrated(

@@ -231,4 +231,5 @@ def test_sizes_that_the_network_cannot_halve_are_refused_where_nothing_is_padded
     words, out = commands[name]
     more = ["--compare-modes"] if name == "evaluate" else []
     code, _, stderr = r2unet(*words, *more, "--checkpoint", trained / "best.npz", "--size", 15)
-    assert code == 2 and "--size 15" in stderr and "must be divisible by 2" in stderr and not out.exists()
+    advice = "--size 15: must be divisible by 2 for this network; try --size 16\n"
+    assert code == 2 and stderr == f"r2unet: error: {advice}" and not out.exists()
