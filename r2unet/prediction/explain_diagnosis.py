@@ -100,7 +100,7 @@ def draw_evidence(
     axes.imshow(heat_on_grey(image, heat[np.ix_(*cells)]))  # every position a square of pixels
     if probability is not None:
         draw_outline(axes, probability, THRESHOLD, PREDICTION)
-    axes.set_title(f"{spoken(evidence.name)} {evidence.probability:.2f}", fontsize=11)
+    axes.set_title(f"{spoken(evidence.name)} {evidence.probability:.3f}", fontsize=11)
     parts = {
         "for": evidence.map[evidence.map > 0].sum(),
         "against": evidence.map[evidence.map < 0].sum(),

@@ -303,7 +303,7 @@ class TestDiagnosisFigure:
 
     def test_the_class_its_probability_and_the_parts_of_its_logit_are_written(self, axes, keratosis):
         draw_evidence(axes, keratosis, np.zeros((8, 8, 3), np.uint8), None, highest=1.0)
-        assert axes.get_title() == "seborrheic keratosis 0.41"
+        assert axes.get_title() == "seborrheic keratosis 0.414"
         assert axes.get_xlabel() == "for +0.75, against \N{MINUS SIGN}1.25, bias \N{MINUS SIGN}0.12"
 
     def test_a_part_of_zero_has_no_minus_sign(self, axes, keratosis):
