@@ -42,6 +42,13 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"argument {word[:-3]}: expected a value, got '--'")
         return super().parse_args(args, namespace)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse the command line, or what follows a command, whose own help an unknown word refers to."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
     def error(self, message: str) -> NoReturn:
         text = visible(f"{self.prog}: error: {message}; see {self.prog} --help") + "\n"
         self.exit(2, text if reports() else None)

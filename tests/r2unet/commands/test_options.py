@@ -179,6 +179,7 @@ class TestRefused:
             ("train --norm layer", "--norm: must be one of per-step, shared, group"),
             ("train --share-weights True", "--share-weights: must be one of yes, no, got 'True'"),
             ("summary --loss bce", "--loss"),
+            ("summary extra", "unrecognized arguments: extra; see r2unet summary --help"),
             ("train --device gpu", "--device: invalid choice: 'gpu'"),
             ("train --conv fft", "--conv: invalid choice: 'fft'"),
             ("evaluate --checkpoint F --split dev", "--split: invalid choice: 'dev'"),
