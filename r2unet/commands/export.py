@@ -80,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
     check_writable("--out", options.out.parent)
     check_outputs("--out", [options.out], [options.source, *options.average])
     check_out(options.out)
+    _check_different(options.source, options.average)
     head = {name: value for name, value in vars(options).items() if name in HEAD}
     if options.pytorch:
         state = from_pytorch(options.source, options.steps, options.size or PYTORCH_SIZE)
@@ -107,6 +108,17 @@ def run(options: argparse.Namespace) -> int:
     print(visible(f"{options.out}: {numbers:,} numbers in {size:,} bytes; to predict with them:"))
     print(visible(f"r2unet predict --checkpoint {shlex.quote(str(options.out))} photo.jpg"))
     return 0
+
+
+def _check_different(source: Path, others: list[Path]) -> None:
+    """Raise InputError if a checkpoint would count twice in the mean."""
+    counted = {source.resolve()}
+    for path in others:
+        if path.resolve() in counted:
+            raise InputError(
+                f"--average {path}: is given twice; SOURCE is part of the mean, so give each other one once"
+            )
+        counted.add(path.resolve())
 
 
 def _check_head(options: argparse.Namespace, head: dict[str, str], task: str) -> None:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -322,12 +324,22 @@ class TestExport:
 
     def test_the_mean_of_trainings_keeps_the_temperature_and_says_so(self, r2unet, diagnosed, tmp_path):
         source, out = diagnosed["both"], tmp_path / "mean.npz"
-        code, _, err = r2unet("export", source, "--average", source, "--out", out)
+        copy = shutil.copy(source, tmp_path / "copy.npz")
+        code, _, err = r2unet("export", source, "--average", copy, "--out", out)
         assert code == 0 and "--average: the temperature of the diagnosis is still that of SOURCE" in err
         state, before = read_state(out), read_state(source)
         assert (
             "history" not in state and state["diagnosis"]["temperature"] == before["diagnosis"]["temperature"]
         )
+
+    @pytest.mark.parametrize("names", [["source"], ["copy", "./copy"]])
+    def test_no_training_counts_twice_in_the_mean(self, r2unet, diagnosed, tmp_path, monkeypatch, names):
+        for name in ("source", "copy"):
+            shutil.copy(diagnosed["both"], tmp_path / name)
+        monkeypatch.chdir(tmp_path)
+        code, _, err = r2unet("export", "source", "--average", *names, "--out", "mean.npz")
+        assert code == 2 and f"--average {Path(names[-1])}: is given twice" in err
+        assert not (tmp_path / "mean.npz").exists()
 
     def test_the_mean_of_trainings_inherits_their_licences(self, r2unet, diagnosed, tmp_path):
         files = [tmp_path / f"{name}.npz" for name in ("free", "first", "second", "mean")]
