@@ -21,7 +21,7 @@ from minidl.average import weighted_sum
 from minidl.backend import DEVICES, Array, array_module, to_device, to_numpy
 from minidl.ops.norm.batch import Processes, values_per_channel
 from minidl.ops.window import Pair, as_pair
-from minidl.tensor import Parameter, Tensor
+from minidl.tensor import Parameter, Tensor, floating_dtype
 
 
 class Buffer:
@@ -99,11 +99,9 @@ class Module:
 
     def to(self, target: str | np.dtype | type) -> Module:
         """Move the state to one of `backend.DEVICES` or convert it to a dtype, in place; return self."""
+        dtype = None if target in DEVICES else floating_dtype(target)
         for leaf in self._state().values():
-            if target in DEVICES:
-                leaf.data = to_device(leaf.data, target)
-            else:
-                leaf.data = leaf.data.astype(target)
+            leaf.data = leaf.data.astype(dtype) if dtype else to_device(leaf.data, target)
         return self
 
     def _state(self) -> dict[str, Parameter | Buffer]:

@@ -37,7 +37,7 @@ from minidl.backend import (
 )
 from minidl.implementation import choose, implements
 from minidl.tables import tables, total
-from minidl.tensor import Parameter
+from minidl.tensor import Parameter, Tensor
 
 __all__ = [
     "Adam",
@@ -62,10 +62,10 @@ class Optimizer:
     slots: tuple[str, ...] = ()  # the names of each parameter's state arrays, which are initialised to zero
 
     def __init__(self, parameters: Iterable[Parameter], lr: float, weight_decay: float = 0.0) -> None:
-        self.parameters = list(parameters)
+        self.parameters = checked_parameters(type(self).__name__, parameters)
         if not self.parameters:
             raise ValueError(f"{type(self).__name__}: there are no parameters to train")
-        if lr < 0 or weight_decay < 0:
+        if not (lr >= 0 and weight_decay >= 0):  # also refuses NaN
             raise ValueError(
                 f"{type(self).__name__}: expected lr and weight_decay >= 0, got {lr}, {weight_decay}"
             )
@@ -142,6 +142,19 @@ def update_all(optimizer: Optimizer) -> None:
             optimizer.update(p, p.grad, {slot: optimizer.memory[slot][i] for slot in optimizer.slots})
 
 
+def checked_parameters(name: str, parameters: Iterable[Parameter]) -> list[Parameter]:
+    """Return the parameters as a list. Raises TypeError or ValueError for what could not be trained."""
+    if isinstance(parameters, Tensor):
+        raise TypeError(f"{name}: expected a list of parameters, got one; write [parameter]")
+    parameters = list(parameters)
+    for p in parameters:
+        if not isinstance(p, Tensor) or p.creator is not None or not p.requires_grad:
+            raise TypeError(f"{name}: expected leaves that require a gradient, such as model.parameters()")
+    if len({id(p) for p in parameters}) < len(parameters):
+        raise ValueError(f"{name}: a parameter occurs twice, and would be updated twice")
+    return parameters
+
+
 class SGD(Optimizer):
     """Stochastic gradient descent, with optional momentum; weight decay is added to the gradient."""
 
@@ -151,6 +164,8 @@ class SGD(Optimizer):
         self, parameters: Iterable[Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
+        if not momentum >= 0.0:
+            raise ValueError(f"SGD: expected momentum >= 0, got {momentum}")
         self.momentum = momentum
 
     def update(self, p: Parameter, g: Array, memory: dict[str, Array]) -> None:
@@ -161,7 +176,12 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015, algorithm 1); weight decay is added to the gradient."""
+    """Adam (Kingma & Ba 2015, algorithm 1); weight decay is added to the gradient.
+
+    The steps t of its bias correction are those of the optimizer. PyTorch counts the steps of each parameter,
+    which differs for a parameter that has no gradient in some steps. Raises ValueError for settings that no
+    running mean has.
+    """
 
     slots = ("mean", "square")
     decay = 0.0  # applied to the weight itself, by AdamW
@@ -175,6 +195,8 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
+        if not (all(0.0 <= beta < 1.0 for beta in betas) and eps >= 0.0):
+            raise ValueError(f"{type(self).__name__}: expected 0 <= betas < 1, eps >= 0, got {betas}, {eps}")
         self.betas, self.eps = betas, eps
         self.numbers = Numbers(3, self.parameters[0].data)  # for the kernel: lr, 1 - b1^t, 1 - b2^t
 
@@ -246,7 +268,9 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float | 
     algorithm 1). On a GPU the norm is returned as an array on the GPU, because reading the number would wait
     for all queued work.
     """
-    parameters = [p for p in parameters if p.grad is not None]
+    parameters = [p for p in checked_parameters("clip_grad_norm", parameters) if p.grad is not None]
+    if not max_norm >= 0:
+        raise ValueError(f"clip_grad_norm: max_norm must be at least 0, got {max_norm}")
     if not parameters:
         return 0.0
     return choose(scale_gradients, device_of(parameters[0].grad))(parameters, max_norm)

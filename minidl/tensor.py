@@ -26,7 +26,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -90,7 +90,12 @@ class Function:
         return output
 
     def _check_inputs(self, inputs: tuple[Tensor, ...]) -> None:
-        """Require one device and one dtype: a silent copy or conversion would cost time and hide mistakes."""
+        """Require tensors of one device and dtype: a silent conversion would cost time and hide mistakes."""
+        for x in inputs:
+            if not isinstance(x, Tensor):
+                raise TypeError(
+                    f"{self.operation()}: expected a Tensor, got {type(x).__name__}; use Tensor(...)"
+                )
         first = inputs[0]
         for x in inputs[1:]:
             for what, a, b in (("devices", first.device, x.device), ("dtypes", first.dtype, x.dtype)):
@@ -191,7 +196,7 @@ class Tensor:
             )
         if target in DEVICES:
             return Tensor(to_device(self.data, target), self.requires_grad)
-        return Tensor(self.data.astype(target), self.requires_grad)
+        return Tensor(self.data.astype(floating_dtype(target)), self.requires_grad)
 
     def backward(self, gradient: Array | None = None) -> None:
         """Add dL/dx to `x.grad` for every leaf x that this tensor was computed from.
@@ -277,8 +282,8 @@ class Tensor:
     def max(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         return ops.max(self, axis, keepdims)
 
-    def reshape(self, *shape: int) -> Tensor:
-        return ops.reshape(self, shape)
+    def reshape(self, *shape: int | tuple[int, ...]) -> Tensor:
+        return ops.reshape(self, shape[0] if isinstance(shape[0], tuple) else shape)
 
     def transpose(self, *axes: int) -> Tensor:
         return ops.transpose(self, axes or None)
@@ -291,6 +296,12 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any) -> None:
         super().__init__(data, requires_grad=True)
+
+    def __iadd__(self, other: Any) -> NoReturn:
+        """Refuse `p += x`, which would make p another tensor that no module and no optimizer knows."""
+        raise TypeError("a Parameter cannot be changed by +=, -=, *= or /=; write p.data = p.data + ...")
+
+    __isub__ = __imul__ = __itruediv__ = __iadd__
 
 
 class Edge(NamedTuple):
@@ -326,7 +337,16 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
     return Tensor(to_device(np.asarray(value, like.dtype), like.device))
 
 
+def floating_dtype(dtype: Any) -> np.dtype:
+    """Return float32 or float64 as a dtype of NumPy. Raises TypeError for any other."""
+    if dtype is None or np.dtype(dtype) not in (np.float32, np.float64):
+        raise TypeError(f"a Tensor holds float32 or float64, got {dtype}")
+    return np.dtype(dtype)
+
+
 def _floating_array(data: Any) -> Array:
+    if data is None or isinstance(data, Tensor):
+        raise TypeError(f"Tensor: expected an array, a list or a number, got {type(data).__name__}")
     if not is_array(data):
         dtype = data.dtype if isinstance(data, np.floating) else np.float32
         data = np.asarray(data, dtype)

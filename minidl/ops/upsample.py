@@ -5,6 +5,8 @@ y[i, j] = x[i // s, j // s]    =>    dx[i, j] = sum of dy over the square of pix
 
 from __future__ import annotations
 
+import numpy as np
+
 from minidl.backend import GPU, Array, Kernels, array_module, contiguous, cover_planes
 from minidl.implementation import choose, implements
 from minidl.tensor import Function, Tensor
@@ -47,6 +49,10 @@ class UpsampleNearestKernels(UpsampleNearest):
 
 def upsample_nearest(x: Tensor, scale_factor: int = 2) -> Tensor:
     """Repeat every pixel, x (N, C, H, W) -> y (N, C, s H, s W)."""
+    if x.ndim != 4:
+        raise ValueError(f"upsample_nearest: expected x (N, C, H, W), got {x.shape}")
+    if not isinstance(scale_factor, int | np.integer):
+        raise TypeError(f"upsample_nearest: scale_factor must be a whole number, got {scale_factor}")
     if scale_factor < 1:
         raise ValueError(f"upsample_nearest: scale_factor must be at least 1, got {scale_factor}")
     return choose(UpsampleNearest, x.device)(scale_factor)(x)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from minidl import Parameter, checkpoint
+from minidl import Parameter, Tensor, checkpoint
 from minidl.backend import device_of, to_numpy
 from minidl.optim import SGD, Adam, AdamW, CosineLR, Optimizer, StepLR, WarmupLR, clip_grad_norm
 
@@ -321,6 +321,43 @@ class TestEveryOptimizer:
         kind = type(OPTIMIZERS[name]([Parameter(INITIAL)]))
         with pytest.raises(ValueError, match="expected lr and weight_decay >= 0"):
             kind([Parameter(INITIAL)], lr, weight_decay=decay)
+
+
+class TestParametersThatCannotBeTrained:
+    @pytest.fixture(params=[lambda p: SGD(p, 0.1), Adam, AdamW, lambda p: clip_grad_norm(p, 1.0)])
+    def take(self, request):
+        return request.param
+
+    def test_one_tensor_instead_of_a_list(self, take):
+        with pytest.raises(TypeError, match=r"expected a list of parameters, got one; write \[parameter\]"):
+            take(Parameter(np.ones((3, 2))))
+
+    def test_what_is_no_leaf_that_requires_a_gradient(self, take):
+        p = Parameter(np.ones(2))
+        for other in (Tensor(np.ones(2)), p * 2.0, np.ones(2)):
+            with pytest.raises(TypeError, match="expected leaves that require a gradient"):
+                take([p, other])
+
+    def test_a_parameter_that_occurs_twice(self, take):
+        p = Parameter(np.ones(2))
+        with pytest.raises(ValueError, match="a parameter occurs twice"):
+            take([p, p])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: SGD(p, float("nan")), "expected lr and weight_decay >= 0, got nan"),
+        (lambda p: SGD(p, 0.1, momentum=-1.0), "expected momentum >= 0, got -1.0"),
+        (lambda p: Adam(p, betas=(0.9, 1.0)), "expected 0 <= betas < 1, eps >= 0"),
+        (lambda p: AdamW(p, betas=(-0.1, 0.9)), "expected 0 <= betas < 1, eps >= 0"),
+        (lambda p: AdamW(p, eps=-1.0), "expected 0 <= betas < 1, eps >= 0"),
+        (lambda p: clip_grad_norm(p, -1.0), "max_norm must be at least 0, got -1.0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_rejected(make, message):
+    with pytest.raises(ValueError, match=message):
+        make([Parameter(np.ones(2))])
 
 
 def test_a_state_loads_into_the_dtype_of_the_parameters():

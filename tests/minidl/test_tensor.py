@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from minidl import ops
+from minidl.nn import Linear
 from minidl.tensor import Function, Parameter, Tensor, as_tensor
 
 BOTH_DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -93,6 +95,19 @@ def test_other_dtypes_are_rejected_with_the_remedy(dtype):
         Tensor(np.ones(3, dtype))
     with pytest.raises(TypeError, match=message):
         Tensor(np.ones(3)) * np.ones(3, dtype)
+
+
+@pytest.mark.parametrize("value", [None, Tensor([1.0])])
+def test_what_is_no_array_is_rejected(value):
+    for kind in (Tensor, Parameter):
+        with pytest.raises(TypeError, match="Tensor: expected an array, a list or a number, got "):
+            kind(value)
+
+
+def test_the_error_for_an_array_instead_of_a_tensor_names_the_operation_and_the_remedy():
+    for f in (ops.relu, ops.max_pool2d):
+        with pytest.raises(TypeError, match=r": expected a Tensor, got ndarray; use Tensor\(...\)"):
+            f(np.ones((1, 1, 2, 2)))
 
 
 def test_none_is_rejected_instead_of_becoming_nan():
@@ -195,6 +210,28 @@ def test_a_parameter_is_a_leaf_that_requires_a_gradient():
     p = Parameter([1.0, 2.0])
     assert isinstance(p, Tensor) and p.requires_grad and p.grad is None
     assert repr(p).startswith("Parameter(")
+
+
+def test_a_parameter_cannot_be_replaced_by_an_operator_that_looks_like_a_change():
+    p = Parameter(np.ones(2))
+    for change in ("p += 1.0", "p -= 1.0", "p *= 2.0", "p /= 2.0"):
+        with pytest.raises(TypeError, match="a Parameter cannot be changed by .* write p.data = "):
+            exec(change, {"p": p})
+    np.testing.assert_array_equal(p.data, [1.0, 1.0])
+
+
+@pytest.mark.parametrize("dtype", [np.int32, bool, complex, np.float16, None])
+def test_to_accepts_floating_dtypes_of_tensors_only(dtype):
+    layer = Linear(2, 3, rng=np.random.default_rng(0))
+    before = layer.weight.data
+    for thing in (layer, Tensor(np.ones(2))):
+        with pytest.raises(TypeError, match="a Tensor holds float32 or float64, got"):
+            thing.to(dtype)
+    assert layer.weight.data is before
+
+
+def test_a_shape_may_be_a_tuple():
+    assert Tensor(np.ones((2, 3))).reshape((3, 2)).shape == (3, 2)
 
 
 def test_as_tensor_returns_a_tensor_unchanged():

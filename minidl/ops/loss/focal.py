@@ -59,6 +59,6 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
 
     Raises ValueError for a negative gamma, which would give correct pixels more weight than wrong ones.
     """
-    if gamma < 0.0:
+    if not gamma >= 0.0:  # also for NaN
         raise ValueError(f"focal_loss: gamma must be at least 0, got {gamma}")
     return FocalLoss(target_array(logits, target, "focal_loss"), float(gamma))(logits)

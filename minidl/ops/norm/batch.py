@@ -166,7 +166,7 @@ def batch_norm(
     `statistics` are the (mean, variance) to normalise with, each (C,); without them those of the batch are
     computed, the variance dividing by m. With `relu`, the ReLU of the result is returned, computed in the
     same pass. With `processes`, x is this process's share of a batch, and the statistics are those of the
-    whole batch. Raises ValueError for shapes that do not fit, and for a batch with a single value per
+    whole batch. Raises ValueError for shapes that do not fit, and for a batch with less than two values per
     channel, which has no variance; TypeError for statistics of another dtype or device than x.
     """
     if x.ndim != 4 or weight.shape != (x.shape[1],) or bias.shape != (x.shape[1],):
@@ -176,6 +176,8 @@ def batch_norm(
         )
     if statistics is not None:
         for v in statistics:
+            if v.shape != (x.shape[1],):
+                raise ValueError(f"batch_norm: expected statistics ({x.shape[1]},), got {v.shape}")
             if (v.dtype, device_of(v)) != (x.dtype, x.device):
                 raise TypeError(
                     f"batch_norm: the statistics are {v.dtype} on {device_of(v)}, "
@@ -183,9 +185,10 @@ def batch_norm(
                 )
         inference = choose(BatchNormInference, x.device)
         return inference(*statistics, float(eps), relu)(x, weight, bias), statistics
-    if values_per_channel(x.shape, processes) == 1:
+    if (values := values_per_channel(x.shape, processes)) < 2 or not x.data.size:
+        count = "one value" if values == 1 else "no value"
         raise ValueError(
-            f"batch_norm: x {x.shape} has one value per channel, too few for a variance in training; "
+            f"batch_norm: x {x.shape} has {count} per channel, too few for a variance in training; "
             "use a larger batch or image"
         )
     norm = choose(BatchNorm, x.device)(float(eps), relu, processes)

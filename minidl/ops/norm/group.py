@@ -65,7 +65,7 @@ def group_norm(
 
     weight and bias are (C,). One group is layer norm over an image, C groups are instance norm. With `relu`,
     the ReLU of the result is returned, computed in the same pass. Raises ValueError if the channels cannot be
-    divided into this number of groups.
+    divided into this number of groups, and for an empty x.
     """
     if x.ndim != 4 or weight.shape != (x.shape[1],) or bias.shape != (x.shape[1],):
         raise ValueError(
@@ -74,4 +74,6 @@ def group_norm(
         )
     if groups < 1 or x.shape[1] % groups:
         raise ValueError(f"group_norm: {x.shape[1]} channels do not divide into {groups} groups")
+    if not x.data.size:
+        raise ValueError(f"group_norm: x {x.shape} is empty")
     return choose(GroupNorm, x.device, x.shape, groups)(groups, float(eps), relu)(x, weight, bias)

@@ -215,6 +215,13 @@ def test_a_number_of_groups_that_does_not_divide_the_channels_is_rejected(groups
         ops.group_norm(x, groups, g, g)
 
 
+@pytest.mark.parametrize("shape", [(0, 6, 3, 3), (2, 6, 0, 3)], ids=str)
+def test_an_empty_input_is_rejected(shape, put):
+    g = Tensor(put(np.ones(6)))
+    with pytest.raises(ValueError, match=r"group_norm: x \(.*\) is empty"):
+        ops.group_norm(Tensor(put(np.ones(shape))), 2, g, g)
+
+
 @pytest.mark.parametrize("shapes", [[(2, 4, 4), (4,), (4,)], [(2, 4, 3, 3), (2,), (4,)]], ids=str)
 def test_the_error_for_mismatched_shapes_names_the_operation_and_the_shapes(shapes):
     x, g, b = (Tensor(np.ones(s)) for s in shapes)

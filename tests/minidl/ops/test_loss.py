@@ -197,6 +197,21 @@ def test_the_error_for_a_target_unlike_the_logits_names_the_operation_and_both(l
 
 
 @BOTH_LOSSES
+def test_an_empty_batch_has_no_loss(loss, put):
+    empty = Tensor(put(np.ones((0, 3))))
+    with pytest.raises(ValueError, match=rf"{loss.__name__}: the logits \(0, 3\) are empty"):
+        loss(empty, empty)
+
+
+@BOTH_LOSSES
+def test_the_error_for_an_array_instead_of_a_tensor_names_the_remedy(loss):
+    x = np.ones((2, 3))
+    for arguments in ((Tensor(x), x), (x, Tensor(x))):
+        with pytest.raises(TypeError, match=rf"{loss.__name__}: expected Tensors, got ndarray; use Tensor"):
+            loss(*arguments)
+
+
+@BOTH_LOSSES
 def test_the_error_for_a_target_that_requires_a_gradient_names_the_remedy(loss):
     target = Tensor(np.ones((2, 3)), requires_grad=True)
     with pytest.raises(ValueError, match=rf"{loss.__name__}: the target requires a gradient.*detach\(\)"):

@@ -168,6 +168,21 @@ def test_the_error_for_one_value_per_channel_in_training_names_the_remedy():
         ops.batch_norm(x, g, b)
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 3, 0, 4)], ids=str)
+def test_an_empty_batch_has_no_statistics(shape, put):
+    x, g, b = Tensor(put(np.ones(shape))), Tensor(put(np.ones(3))), Tensor(put(np.ones(3)))
+    with pytest.raises(ValueError, match=r"batch_norm: x \(.*\) has no value per channel"):
+        ops.batch_norm(x, g, b)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (3, 1)], ids=str)
+def test_statistics_of_another_shape_are_rejected(shape, put):
+    x, g, b = (Tensor(put(np.ones(s))) for s in ((2, 3, 4, 4), (3,), (3,)))
+    for statistics in ((np.ones(shape), np.ones(3)), (np.ones(3), np.ones(shape))):
+        with pytest.raises(ValueError, match=r"batch_norm: expected statistics \(3,\), got "):
+            ops.batch_norm(x, g, b, tuple(map(put, statistics)))
+
+
 @pytest.mark.parametrize(
     "shapes", [[(2, 3, 4), (3,), (3,)], [(2, 3, 4, 4), (4,), (3,)], [(2, 3, 4, 4), (3,), (3, 1)]], ids=str
 )

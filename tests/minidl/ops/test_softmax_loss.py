@@ -320,6 +320,13 @@ def test_a_target_unlike_the_logits_is_rejected():
         LOSS(Tensor(np.ones((2, 3))), Tensor(np.ones((3, 2))))
 
 
+def test_an_empty_batch_and_no_classes_are_rejected(put):
+    for shape in ((0, 3), (2, 0)):
+        empty = Tensor(put(np.ones(shape)))
+        with pytest.raises(ValueError, match=r"softmax_cross_entropy: the logits \(.*\) are empty"):
+            LOSS(empty, empty)
+
+
 def test_a_target_that_requires_a_gradient_is_rejected():
     x = Tensor(np.ones((2, 3)), requires_grad=True)
     with pytest.raises(ValueError, match="softmax_cross_entropy: the target requires a gradient"):

@@ -68,5 +68,8 @@ def test_it_agrees_with_a_central_difference(rng):
 def test_the_error_for_invalid_arguments_names_the_operation():
     with pytest.raises(ValueError, match="upsample_nearest: scale_factor must be at least 1, got 0"):
         ops.upsample_nearest(Tensor(np.ones((1, 1, 2, 2))), 0)
-    with pytest.raises(ValueError, match=r"UpsampleNearest of \(2, 2\): "):
-        ops.upsample_nearest(Tensor(np.ones((2, 2))))
+    with pytest.raises(TypeError, match="upsample_nearest: scale_factor must be a whole number, got 1.5"):
+        ops.upsample_nearest(Tensor(np.ones((1, 1, 2, 2))), 1.5)
+    for shape in ((2, 2), (1, 1, 1, 2, 2)):
+        with pytest.raises(ValueError, match=r"upsample_nearest: expected x \(N, C, H, W\), got "):
+            ops.upsample_nearest(Tensor(np.ones(shape)))
