@@ -105,7 +105,10 @@ def kernel_source(source: Path, dtype: str, common: Path = COMMON) -> str:
 
 @functools.cache
 def _compiled(source: Path, common: Path, name: str, device: str, dtype: str) -> Any:
-    """Return a kernel compiled for the device and the dtype: a cupy.RawKernel, or the emulator's Kernel."""
+    """Return a kernel compiled for the device and the dtype: a cupy.RawKernel, or the emulator's Kernel.
+
+    A file is read once. If it is edited, the next program uses the new text.
+    """
     require(device)
     if device == "cuda":
         import cupy
