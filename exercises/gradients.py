@@ -18,8 +18,32 @@ class Operation(Function):
         self.x = x
         return self.compute(*x)
 
-    def backward(self, dy: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        return self.gradient(*self.x, dy)
+    def backward(self, dy: np.ndarray) -> tuple[np.ndarray, ...]:
+        return gradients_of(self.gradient, self.x, dy)
+
+
+def gradients_of(gradient: Callable, x: tuple[np.ndarray, ...], dy: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return gradient(*x, dy) as an array for each input; raise AssertionError if the shapes do not fit.
+
+    The gradients may be lists, and the function may write into its arguments, which are copies.
+    """
+    found = gradient(*(array.copy() for array in x), dy.copy())
+    several = isinstance(found, tuple) or (isinstance(found, list) and len(x) > 1)
+    gradients = tuple(found) if several else (found,)
+    assert len(gradients) == len(x), (
+        f"the number of gradients that your function returned is {len(gradients)} instead of {len(x)}"
+    )
+    for k, (array, dx) in enumerate(zip(x, gradients, strict=True)):
+        assert dx is not None, f"{name(k, x)} that your function returned is None"
+        assert np.shape(dx) == array.shape, (
+            f"{name(k, x)} that your function returned has the shape {np.shape(dx)}, its input {array.shape}"
+        )
+    return tuple(np.asarray(dx, np.float64) for dx in gradients)
+
+
+def name(k: int, x: tuple[np.ndarray, ...]) -> str:
+    """Return how a message calls the gradient of input k."""
+    return f"gradient {k + 1} of {len(x)}" if len(x) > 1 else "the gradient"
 
 
 def check_gradient(compute: Callable, gradient: Callable, *x: np.ndarray, seed: int = 0) -> None:
@@ -38,10 +62,7 @@ def check_gradient(compute: Callable, gradient: Callable, *x: np.ndarray, seed: 
 
 def first_difference(compute: Callable, gradient: Callable, x: tuple[np.ndarray, ...], dy: np.ndarray) -> str:
     """Describe the first number of the gradients that differs from its central difference, or return ""."""
-    gradients = gradient(*x, dy)
-    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
-    for k, computed in enumerate(gradients):
-        name = f"gradient {k + 1} of {len(x)}" if len(x) > 1 else "the gradient"
+    for k, computed in enumerate(gradients_of(gradient, x, dy)):
         for index in np.ndindex(x[k].shape):
             ends = []
             for step in (STEP, -STEP):
@@ -51,5 +72,7 @@ def first_difference(compute: Callable, gradient: Callable, x: tuple[np.ndarray,
             measured = (ends[0] - ends[1]) / (2 * STEP)
             if abs(computed[index] - measured) > 1e3 * TOLERANCE * max(1.0, abs(measured)):
                 at = f" at [{', '.join(map(str, index))}]" if index else ""
-                return f"{name}{at} is {computed[index]:.5g}, but a finite difference gives {measured:.5g}"
+                return (
+                    f"{name(k, x)}{at} is {computed[index]:.5g}, but a finite difference gives {measured:.5g}"
+                )
     return ""

@@ -15,7 +15,7 @@ import pytest
 from exercises.__main__ import CHAPTERS, exercises, main, verdict
 from exercises.gradients import check_gradient
 from minidl import cuda_on_cpu
-from tests.wrong_answers import WRONG
+from tests.wrong_answers import IN_PLACE, WRONG
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "exercises"
@@ -47,12 +47,12 @@ def module_from(source: str) -> ModuleType:
     return module
 
 
-def with_mistake(chapter: int, number: int, good: str, bad: str) -> str:
+def with_change(chapter: int, number: int, old: str, new: str) -> str:
     """Return the solutions of a chapter with a piece of one of them replaced."""
     source = solution(chapter).read_text(encoding="utf-8")
     function = ast.get_source_segment(source, functions(source)[number - 1])
-    assert function.count(good) == 1, "the piece to replace must be in the solution once"
-    return source.replace(function, function.replace(good, bad))
+    assert function.count(old) == 1, "the piece to replace must be in the solution once"
+    return source.replace(function, function.replace(old, new))
 
 
 def require_a_compiler(chapter: int) -> None:
@@ -102,8 +102,17 @@ def test_code_with_a_mistake_is_wrong_until_it_is_mended(chapter):
 )
 def test_a_wrong_answer_is_refused(chapter, number, good, bad):
     require_a_compiler(chapter)
-    result = verdict(chapter, number, module_from(with_mistake(chapter, number, good, bad)))
+    result = verdict(chapter, number, module_from(with_change(chapter, number, good, bad)))
     assert result.startswith("wrong: ") and len(result) > len("wrong: "), result
+
+
+@pytest.mark.parametrize(
+    ("chapter", "number", "good", "in_place"),
+    [(*key, *change) for key, change in IN_PLACE.items()],
+    ids=[f"{c}.{n}" for c, n in IN_PLACE],
+)
+def test_a_right_answer_may_write_into_its_inputs(chapter, number, good, in_place):
+    assert verdict(chapter, number, module_from(with_change(chapter, number, good, in_place))) == "right"
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
@@ -139,7 +148,7 @@ def test_the_command_prints_a_verdict_for_each_exercise(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "exercises.chapter_01", solutions)
     assert main(["1"]) == 0
     assert capsys.readouterr().out == "exercises/chapter_01.py\n1.1  right\n1.2  right\n1.3  right\n"
-    source = with_mistake(1, 2, *WRONG[1, 2][0])
+    source = with_change(1, 2, *WRONG[1, 2][0])
     monkeypatch.setitem(sys.modules, "exercises.chapter_01", module_from(source))
     assert main(["1", "2"]) == 1
     assert capsys.readouterr().out.splitlines()[1].startswith("1.2  wrong: ")
@@ -184,3 +193,25 @@ def test_an_error_in_an_answer_is_reported_with_its_line():
     source = "def divide_backward(a, b, dy):\n    return dy / c\n"
     expected = "wrong: NameError: name 'c' is not defined (answers.py, line 2)"
     assert verdict(1, 1, module_from(source)) == expected
+
+
+def test_the_gradient_check_accepts_lists():
+    x, w = np.arange(1.0, 5.0), np.ones(4)
+    check_gradient(np.multiply, lambda x, w, dy: [dy * w, (dy * x).tolist()], x, w)
+    check_gradient(np.square, lambda x, dy: (2 * x * dy).tolist(), x.reshape(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("gradient", "message"),
+    [
+        (lambda x, w, dy: dy * w, "the number of gradients that your function returned is 1 instead of 2"),
+        (lambda x, w, dy: [dy * w, None], "gradient 2 of 2 that your function returned is None"),
+        (
+            lambda x, w, dy: (dy * w, (dy * x).sum()),
+            r"gradient 2 of 2 that your function returned has the shape \(\), its input \(4,\)",
+        ),
+    ],
+)
+def test_the_gradient_check_names_the_learner_s_function_where_shapes_do_not_fit(gradient, message):
+    with pytest.raises(AssertionError, match=f"^{message}$"):
+        check_gradient(np.multiply, gradient, np.arange(1.0, 5.0), np.ones(4))

@@ -1,4 +1,7 @@
-"""Plausible wrong answers to the exercises: a piece of a solution, and what somebody might write instead."""
+"""Plausible wrong answers to the exercises: a piece of a solution, and what somebody might write instead.
+
+The right answers at the end differ from the solutions in the same way.
+"""
 
 # (chapter, exercise): one (piece of the solution, its replacement) for each wrong answer
 WRONG = {
@@ -159,6 +162,12 @@ WRONG = {
             ),
         ),
         ("horizontally, vertically = rng.random(2) < 0.5", "horizontally = vertically = rng.random() < 0.5"),
+        ("return image, mask", "return image[:, :, ::-1], mask"),
+        ("return image, mask", "return image, mask[::-1, ::-1]"),
+        (
+            "return image, mask",
+            "return (np.full_like(a, horizontally + 2 * vertically) for a in (image, mask))",
+        ),
     ],
     (8, 1): [
         ("if total else 1.0", "if total else 0.0"),
@@ -277,4 +286,26 @@ WRONG = {
             ),
         ),
     ],
+}
+
+# (chapter, exercise): a piece of the solution, and the same written so that it changes the function's inputs
+IN_PLACE = {
+    (5, 3): ("dy = dy + jacobian.T @ dy", "dy += jacobian.T @ dy"),
+    (7, 1): (
+        (
+            "    m = b1 * m + (1 - b1) * g\n"
+            "    v = b2 * v + (1 - b2) * g * g\n"
+            "    # M and v start at zero, so they are too small by 1 - b^t.\n"
+            "    mean, square = m / (1 - b1**t), v / (1 - b2**t)\n"
+            "    return p - lr * mean / (np.sqrt(square) + eps), m, v"
+        ),
+        (
+            "    m *= b1\n"
+            "    m += (1 - b1) * g\n"
+            "    v *= b2\n"
+            "    v += (1 - b2) * g * g\n"
+            "    p -= lr * m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)\n"
+            "    return p, m, v"
+        ),
+    ),
 }
