@@ -46,8 +46,8 @@ def weight_gradient_kernel() -> str:
 
     x and dy are (size,), dw is one number. One block of 32 threads, a warp, shares the sum: thread i takes
     the pixels i, i + 32, i + 64, ... Then the 32 partial sums are added by shuffles, in five rounds. The
-    kernel below adds some of them more often than others, or not at all. Do the rounds on paper for 8 lanes,
-    which need offsets 4, 2, 1. (The engine's own `warp_sum` would be too easy.)
+    kernel below leaves some of them out of dw: which? Do the rounds on paper for 8 lanes, which need offsets
+    4, 2, 1. (The engine's own `warp_sum` would be too easy.)
 
     Chapter 10, "The weight gradient: few numbers, long sums".
     """
