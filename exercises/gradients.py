@@ -70,7 +70,7 @@ def first_difference(compute: Callable, gradient: Callable, x: tuple[np.ndarray,
                 moved[k][index] += step
                 ends.append(np.vdot(dy, compute(*moved)))
             measured = (ends[0] - ends[1]) / (2 * STEP)
-            if abs(computed[index] - measured) > 1e3 * TOLERANCE * max(1.0, abs(measured)):
+            if not abs(computed[index] - measured) <= 1e3 * TOLERANCE * max(1.0, abs(measured)):  # or NaN
                 at = f" at [{', '.join(map(str, index))}]" if index else ""
                 return (
                     f"{name(k, x)}{at} is {computed[index]:.5g}, but a finite difference gives {measured:.5g}"

@@ -195,6 +195,11 @@ def test_an_error_in_an_answer_is_reported_with_its_line():
     assert verdict(1, 1, module_from(source)) == expected
 
 
+def test_the_gradient_check_names_a_number_that_is_nan():
+    with pytest.raises(AssertionError, match=r"^the gradient at \[0\] is nan, but a finite difference gives"):
+        check_gradient(np.square, lambda x, dy: dy * np.nan, np.ones(3))
+
+
 def test_the_gradient_check_accepts_lists():
     x, w = np.arange(1.0, 5.0), np.ones(4)
     check_gradient(np.multiply, lambda x, w, dy: [dy * w, (dy * x).tolist()], x, w)

@@ -326,6 +326,13 @@ class TestTheChecker:
         with pytest.raises(GradientError), np.errstate(all="ignore"):
             check_vjp(lambda x: x * float("nan"), np.ones(3), rng=rng)
 
+    def test_a_gradient_that_is_nan_is_reported_as_nan(self, rng, monkeypatch):
+        monkeypatch.setattr(elementwise.Exp, "backward", lambda self, dy: dy * np.nan)
+        with pytest.raises(
+            GradientError, match=r"input 0 \(3,\): backward gives nan, a central difference \d"
+        ):
+            check_vjp(ops.exp, np.ones(3), rng=rng)
+
     def test_an_adjoint_can_be_checked_in_float32(self, rng):
         window = (3, 2), (2, 1), (1, 0)
         x = rng.normal(size=(2, 3, 8, 7)).astype(np.float32)
