@@ -42,7 +42,7 @@ y = expression(w, x, b)
 def print_graph(tensor, depth=0):
     """Print an operation and below it, indented, its inputs; for a leaf, print its value."""
     if tensor.creator is None:
-        print(f"{'    ' * depth + names[tensor]:24}{tensor.item():9.4f}")
+        print(f"{'    ' * depth + names.get(tensor, 'constant'):24}{tensor.item():9.4f}")
         return
     print("    " * depth + type(tensor.creator).__name__)
     for part in tensor.creator.inputs:
@@ -68,7 +68,8 @@ by_difference = {
     "x": (value_at(W, X + H, B) - value_at(W, X - H, B)) / (2 * H),
     "b": (value_at(W, X, B + H) - value_at(W, X, B - H)) / (2 * H),
 }
-gradients = {name: leaf.grad.item() for leaf, name in names.items()}
+# A leaf on which y does not depend receives no gradient.
+gradients = {name: 0.0 if leaf.grad is None else leaf.grad.item() for leaf, name in names.items()}
 
 print("\n         backward        formula         central difference")
 for name in gradients:

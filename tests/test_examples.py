@@ -69,6 +69,17 @@ def test_scalar_graph_splits_the_gradient_of_x_into_its_two_paths(run):
     assert sum(result["paths"]) == pytest.approx(result["gradients"]["x"], rel=1e-12)
 
 
+@pytest.mark.parametrize("changed", ["3.0 * (w * x + b).sigmoid() + 1.0", "(w * x).exp()"])
+def test_scalar_graph_differentiates_another_expression(changed, tmp_path, capsys):
+    source = (EXAMPLES / "scalar_graph.py").read_text()
+    expression = "(w * x + b).sigmoid() + x**2\n"
+    assert source.count(expression) == 1
+    (tmp_path / "changed.py").write_text(source.replace(expression, changed + "\n"))
+    result = runpy.run_path(str(tmp_path / "changed.py"), run_name="__main__")
+    assert result["gradients"] == pytest.approx(result["by_difference"], rel=1e-6, abs=1e-9)
+    assert ("constant" in capsys.readouterr().out) == ("1.0" in changed)
+
+
 def test_spiral_mlp_classifies_points_that_are_not_in_its_training_set(run, tmp_path, capsys):
     result = run("spiral_mlp.py", "--steps", 200, "--out", tmp_path)
     first_loss = float(capsys.readouterr().out.splitlines()[2].split()[1])
