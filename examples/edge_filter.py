@@ -52,6 +52,8 @@ parser.add_argument("--images", choices=("noise", "lesions"), default="noise", h
 parser.add_argument("--steps", type=int, default=20, help="steps of gradient descent (default 20)")
 parser.add_argument("--out", type=Path, default=Path("runs/edge_filter"), help="folder for the figure")
 options = parser.parse_args()
+if options.steps < 0:
+    parser.error(f"argument --steps: must be at least 0, got {options.steps}")
 
 rng = np.random.default_rng(SEED)
 lesions = SyntheticLesions(COUNT + 1, SIZE, seed=SEED)

@@ -45,6 +45,8 @@ parser = argparse.ArgumentParser(description="Overfit a small R2U-Net to one les
 parser.add_argument("--steps", type=int, default=60, help="optimizer steps (default 60)")
 parser.add_argument("--out", type=Path, default=Path("runs/overfit"), help="folder for the figure")
 options = parser.parse_args()
+if options.steps < 0:
+    parser.error(f"argument --steps: must be at least 0, got {options.steps}")
 
 sample = SyntheticLesions(LESION + 1, SIZE, seed=SEED)[LESION]
 batch = collate([sample])

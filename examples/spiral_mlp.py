@@ -39,6 +39,8 @@ parser = argparse.ArgumentParser(description="Separate the arms of a spiral with
 parser.add_argument("--steps", type=int, default=400, help="optimizer steps (default 400)")
 parser.add_argument("--out", type=Path, default=Path("runs/spiral"), help="folder for the figure")
 options = parser.parse_args()
+if options.steps < 0:
+    parser.error(f"argument --steps: must be at least 0, got {options.steps}")
 
 
 def draw_spiral(rng):

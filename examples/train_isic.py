@@ -88,9 +88,14 @@ settings = Settings(
 
 state = None
 try:
-    settings.check()
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit {options.limit}: must be at least 1")
+    if settings.size % settings.multiple:
+        raise InputError(
+            f"--size {settings.size}: must be divisible by {settings.multiple}, "
+            f"to be halved {len(settings.widths) - 1} times"
+        )
+    settings.check()
     if options.resume:
         state = read_state(options.out / LAST)
         if (read_settings(state), state.get("limit", 0)) != (settings, options.limit):

@@ -39,8 +39,14 @@ def verdict(chapter: int, exercise: int, answers: ModuleType) -> str:
 
 def place(error: Exception, answers: ModuleType) -> str:
     """Return the line of the answers in which an error was raised, as " (file, line 12)", or nothing."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == answers.__file__]
-    return f" ({Path(answers.__file__).name}, line {lines[-1]})" if lines else ""
+    line = line_of(error, answers.__file__)
+    return f" ({Path(answers.__file__).name}, line {line})" if line else ""
+
+
+def line_of(error: Exception, file: str) -> int | None:
+    """Return the last line of a file that an error passed through, or None."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return lines[-1] if lines else None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,11 +64,15 @@ def main(argv: Sequence[str]) -> int:
     numbers = exercises(chapter)
     if len(words) == 2 and int(words[1]) not in numbers:
         return complain(f"Chapter {chapter} has exercises {numbers[0]} to {numbers[-1]}, not {words[1]}.")
+    file = f"exercises/chapter_{chapter:02}.py"
     try:
         answers = importlib.import_module(f"exercises.chapter_{chapter:02}")
     except SyntaxError as error:
-        return complain(f"exercises/chapter_{chapter:02}.py, line {error.lineno}: {error.msg}")
-    print(f"exercises/chapter_{chapter:02}.py")
+        return complain(f"{file}, line {error.lineno}: {error.msg}")
+    except Exception as error:  # a wrong import, for example
+        line = line_of(error, str(FOLDER / f"chapter_{chapter:02}.py"))
+        return complain(f"{file}, line {line}: {type(error).__name__}: {error}")
+    print(file)
     verdicts = [(n, verdict(chapter, n, answers)) for n in numbers if len(words) == 1 or n == int(words[1])]
     for number, result in verdicts:
         print(f"{chapter}.{number}  {result}")

@@ -134,6 +134,14 @@ def test_other_cameras_scores_the_pretrained_weights_on_the_same_lesions_with_ea
     assert (sample.image == before[0]).all() and (sample.mask == before[1]).all()
 
 
+@pytest.mark.parametrize("name", ["spiral_mlp.py", "edge_filter.py", "overfit_one_lesion.py"])
+def test_a_negative_number_of_steps_is_refused(name, run, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(name, "--steps", -1)
+    message = f"{name}: error: argument --steps: must be at least 0, got -1"
+    assert capsys.readouterr().err.splitlines()[-1] == message
+
+
 def test_train_isic_reduces_the_loss_and_writes_pictures(trained):
     out, printed = trained
     history = checkpoint.load(out / "last.npz")["history"]
@@ -181,8 +189,9 @@ def test_train_isic_resumes_after_a_kill_and_ends_with_the_same_weights(trained,
     [
         (TRAINING, "add --resume"),
         ([*TRAINING[:-1], "16", "--resume"], "other settings"),
-        (["--size", "50"], "must be divisible by 8"),
+        (["--size", "50"], "--size 50: must be divisible by 8, to be halved 3 times\n"),
         (["--limit", "0"], "--limit 0"),
+        (["--limit", "-5"], "--limit -5: must be at least 1"),
         (["--out", "nowhere", "--data", "no_such_folder"], "no_such_folder"),
         (["--out", "nowhere", "--resume"], "no such checkpoint"),
     ],

@@ -4,6 +4,7 @@ import ast
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,22 @@ def test_the_command_prints_a_verdict_for_each_exercise(capsys, monkeypatch):
 def test_a_wrong_call_is_explained(words, message, capsys):
     assert main(words) == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import nunpy as np\n", "line 1: ModuleNotFoundError: No module named 'nunpy'"),
+        ("import numpy as np\n\nx = (1\n", "line 3: '(' was never closed"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_reported_with_the_line(source, message, tmp_path):
+    shutil.copytree(FOLDER, tmp_path / "exercises", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "exercises" / "chapter_01.py").write_text(source)
+    command = [sys.executable, "-m", "exercises", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"exercises/chapter_01.py, {message}\n"
 
 
 def test_without_assertions_no_answer_is_right():
