@@ -67,7 +67,8 @@ def train_study(
             with suppress(InputError), locked("--out", task.folder):
                 pass
     finished = f"{len(tasks) - len(unfinished)} of {len(tasks)} training runs are finished"
-    log(f"{len(plan.rows)} rows x {len(plan.seeds)} seeds: {finished}")
+    seeds = "1 seed" if len(plan.seeds) == 1 else f"{len(plan.seeds)} seeds"
+    log(f"{len(plan.rows)} rows x {seeds}: {finished}")
     outcomes = (
         _one_by_one(unfinished, resources, log) if jobs == 1 else _in_processes(unfinished, resources, jobs)
     )
