@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 
@@ -112,13 +113,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_different(source: Path, others: list[Path]) -> None:
     """Raise InputError if a checkpoint would count twice in the mean."""
-    counted = {source.resolve()}
+    counted = {os.path.realpath(source)}  # Path.resolve raises an error for a link to itself
     for path in others:
-        if path.resolve() in counted:
+        if os.path.realpath(path) in counted:
             raise InputError(
                 f"--average {path}: is given twice; SOURCE is part of the mean, so give each other one once"
             )
-        counted.add(path.resolve())
+        counted.add(os.path.realpath(path))
 
 
 def _check_head(options: argparse.Namespace, head: dict[str, str], task: str) -> None:

@@ -22,6 +22,7 @@ import resource
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from minidl.allocator import release_freed_memory
 
@@ -73,6 +75,7 @@ def start(call: Call, output: Path, prepare: Callable[[], Any] = int) -> int:
         return pid
     code = 120  # a traceback
     try:
+        _own_lock()
         _redirect(output, output)
         os.chdir(call.folder)
         Figure.savefig = save_nothing
@@ -84,6 +87,14 @@ def start(call: Call, output: Path, prepare: Callable[[], Any] = int) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _own_lock() -> None:
+    """Give a forked process a lock of its own for progress bars.
+
+    tqdm's lock is shared with all forked processes. One that is killed while it has it would stop all others.
+    """
+    tqdm.set_lock(threading.RLock())
 
 
 def program(words: Sequence[str]) -> Callable[[], int]:
@@ -177,6 +188,7 @@ def _serve(calls: Sequence[Call], captured: Path, writer: int) -> None:
         limit = _kilobytes("VmSize") * 1024 + ADDRESS_SPACE
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         Figure.savefig = save_nothing
+        _own_lock()
         for call in calls:
             _redirect(captured / "stdout", captured / "stderr")
             os.chdir(call.folder)

@@ -332,6 +332,13 @@ class TestExport:
             "history" not in state and state["diagnosis"]["temperature"] == before["diagnosis"]["temperature"]
         )
 
+    def test_a_link_to_itself_is_refused(self, r2unet, tmp_path):
+        (tmp_path / "loop.npz").symlink_to(tmp_path / "loop.npz")
+        code, _, err = r2unet("export", tmp_path / "loop.npz", "--out", tmp_path / "mean.npz")
+        assert (
+            code == 2 and err.startswith(f"r2unet: error: {tmp_path / 'loop.npz'}: ") and err.count("\n") == 1
+        )
+
     @pytest.mark.parametrize("names", [["source"], ["copy", "./copy"]])
     def test_no_training_counts_twice_in_the_mean(self, r2unet, diagnosed, tmp_path, monkeypatch, names):
         for name in ("source", "copy"):
